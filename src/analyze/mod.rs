@@ -1,0 +1,1 @@
+//! Pure judgement: snapshot in, findings out. No clock, no I/O.

@@ -1,0 +1,1 @@
+//! The `taskprof` command line.

@@ -1,0 +1,1 @@
+//! The wire that `tokio-console` attaches to, served from snapshots.

@@ -1,0 +1,1 @@
+//! ELF and DWARF: addresses to functions and lines.

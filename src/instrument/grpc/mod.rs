@@ -1,0 +1,1 @@
+//! Per-stream gRPC state: tower layers, body wrappers, the accept loop.

@@ -1,0 +1,3 @@
+//! Sources inside the process: task hooks, the watchdog, gRPC layers.
+
+pub mod grpc;

@@ -1,0 +1,3 @@
+//! The `taskprof` program: parse, run, exit code.
+
+fn main() {}

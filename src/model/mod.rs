@@ -1,0 +1,32 @@
+//! Plain data, the middle of the house: what a [`Snapshot`] holds.
+//!
+//! Nothing here has behaviour beyond naming and formatting itself. Sources
+//! (hooks, gRPC layers, memory readers) fill these types in; analysis,
+//! rendering and the debug server only read them. Durations are nanoseconds
+//! and say so in their names (`_ns`); identifiers are strings in JSON, because
+//! JavaScript rounds integers above 2^53.
+
+mod finding;
+mod id;
+mod profile;
+mod snapshot;
+mod stack;
+mod stream;
+mod task;
+mod time;
+mod wait;
+mod worker;
+
+pub use finding::{Check, Confidence, Finding, FindingKind, Report, Severity};
+pub use id::{ConnectionId, RuntimeId, StreamId, TaskId};
+pub use profile::{CpuProfile, CpuSample};
+pub use snapshot::{Counters, Coverage, Missing, Process, Reason, SCHEMA_VERSION, Snapshot};
+pub use stack::{Frame, FrameKind, Location, Stack, StackSource};
+pub use stream::{
+    Connection, ConnectionCounters, Deadline, Http2State, Phase, Side, Stream, StreamKind,
+    StreamStatus, Traffic, Transport, code_name,
+};
+pub use task::{Task, TaskState};
+pub use time::{Timestamp, human_duration};
+pub use wait::{Holder, Wait, WaitKind};
+pub use worker::{Blocked, Flavor, Pause, Runtime, Worker, WorkerState};

@@ -1,0 +1,268 @@
+//! gRPC streams (calls) and the connections that carry them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ConnectionId, StreamId, TaskId};
+
+/// Which end of the stream this process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// We answer the call.
+    Server,
+    /// We made the call.
+    Client,
+}
+
+impl Side {
+    /// The word used in JSON and labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+        }
+    }
+}
+
+/// The kind of method. Without the service's descriptors it is unknown: the
+/// wire does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)] // gRPC's own four names
+pub enum StreamKind {
+    Unary,
+    ClientStreaming,
+    ServerStreaming,
+    Bidi,
+    Unknown,
+}
+
+/// Stream state in the sense of RFC 9113, section 5.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Http2State {
+    /// Both sides may send.
+    Open,
+    /// We have sent our END_STREAM; the peer may still send.
+    HalfClosedLocal,
+    /// The peer has sent its END_STREAM; we may still send.
+    HalfClosedRemote,
+    /// Both are done.
+    Closed,
+    /// Ended by RST_STREAM, a lost connection or a dropped body.
+    Reset,
+}
+
+/// What a stream is in now, as the bodies and the handler show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Accepted or sent; nobody has polled it yet.
+    Starting,
+    /// The handler works or waits on something that is not this stream.
+    Handler,
+    /// Waits for the next message (or the end) from the peer.
+    AwaitRecv,
+    /// Client: waits for the response headers.
+    AwaitHeaders,
+    /// Has handed over what it had; the transport has not asked for more:
+    /// the peer or the network does not take it.
+    AwaitSend,
+    /// The transport asks for the next outgoing message; there is none yet.
+    AwaitProduce,
+    /// Both bodies are at their end.
+    Ended,
+}
+
+impl Phase {
+    /// The word used in JSON and labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Handler => "handler",
+            Self::AwaitRecv => "await_recv",
+            Self::AwaitHeaders => "await_headers",
+            Self::AwaitSend => "await_send",
+            Self::AwaitProduce => "await_produce",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// Traffic in one direction. Messages are counted by their five-byte gRPC
+/// prefix, bytes are those of the HTTP/2 body, prefix included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+pub struct Traffic {
+    /// Whole messages.
+    pub messages: u64,
+    /// Body bytes.
+    pub bytes: u64,
+    /// How long ago the last bytes passed; absent before the first.
+    pub last_ago_ns: Option<u64>,
+    /// This direction has ended.
+    pub ended: bool,
+}
+
+/// The deadline that the caller set with `grpc-timeout`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+pub struct Deadline {
+    /// What the caller asked for.
+    pub timeout_ns: u64,
+    /// What is left; negative once it has passed.
+    pub remaining_ns: i64,
+}
+
+/// How a stream ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+pub struct StreamStatus {
+    /// gRPC status code, 0 to 16.
+    pub code: i32,
+    /// Its name, such as `DEADLINE_EXCEEDED`.
+    pub name: Arc<str>,
+    /// `grpc-message`, cut at 200 bytes.
+    pub message: Arc<str>,
+}
+
+impl StreamStatus {
+    /// A status with its standard name.
+    pub fn new(code: i32, message: &str) -> Self {
+        let mut end = message.len().min(200);
+        while !message.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self { code, name: code_name(code).into(), message: message[..end].into() }
+    }
+}
+
+/// The name of a gRPC status code, as the gRPC specification writes it.
+pub fn code_name(code: i32) -> &'static str {
+    match code {
+        0 => "OK",
+        1 => "CANCELLED",
+        2 => "UNKNOWN",
+        3 => "INVALID_ARGUMENT",
+        4 => "DEADLINE_EXCEEDED",
+        5 => "NOT_FOUND",
+        6 => "ALREADY_EXISTS",
+        7 => "PERMISSION_DENIED",
+        8 => "RESOURCE_EXHAUSTED",
+        9 => "FAILED_PRECONDITION",
+        10 => "ABORTED",
+        11 => "OUT_OF_RANGE",
+        12 => "UNIMPLEMENTED",
+        13 => "INTERNAL",
+        14 => "UNAVAILABLE",
+        15 => "DATA_LOSS",
+        16 => "UNAUTHENTICATED",
+        _ => "UNKNOWN",
+    }
+}
+
+/// One gRPC stream (one call).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+pub struct Stream {
+    /// Which.
+    pub id: StreamId,
+    /// Which end we are.
+    pub side: Side,
+    /// `/pkg.Service/Method`.
+    pub method: Arc<str>,
+    /// Kind of the method.
+    pub kind: StreamKind,
+    /// The other end's address, where known.
+    pub peer: Option<Arc<str>>,
+    /// Its connection, where known.
+    pub connection: Option<ConnectionId>,
+    /// The task that polls the handler, or that awaits the response.
+    pub task: Option<TaskId>,
+    /// HTTP/2 state.
+    pub state: Http2State,
+    /// What it is in now.
+    pub phase: Phase,
+    /// For how long.
+    pub phase_ns: u64,
+    /// Time since it began.
+    pub age_ns: u64,
+    /// From the peer to us.
+    pub received: Traffic,
+    /// From us to the peer.
+    pub sent: Traffic,
+    /// The caller's deadline.
+    pub deadline: Option<Deadline>,
+    /// How long ago it was cancelled: reset by the peer, dropped, timed out.
+    pub cancelled_ago_ns: Option<u64>,
+    /// Why it was cancelled, in a few words.
+    pub cancel_reason: Option<Arc<str>>,
+    /// Final status, once known.
+    pub status: Option<StreamStatus>,
+    /// How long ago it ended; absent while it lives.
+    pub ended_ago_ns: Option<u64>,
+    /// Live tasks that it caused, the one of `task` included.
+    pub live_tasks: u32,
+    /// Each Send and Recv is logged as a tracing event.
+    pub logged: bool,
+    /// Request metadata, only the keys on the allow-list.
+    pub metadata: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Transport {
+    Tcp,
+    Unix,
+    Unknown,
+}
+
+/// Bytes through a socket; only where the accept loop or connector is ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+pub struct ConnectionCounters {
+    /// Bytes read from the socket.
+    pub read_bytes: u64,
+    /// Bytes the kernel took.
+    pub written_bytes: u64,
+    /// How long ago the last read brought bytes.
+    pub last_read_ago_ns: Option<u64>,
+    /// How long ago the kernel last took bytes.
+    pub last_write_ago_ns: Option<u64>,
+    /// For how long the socket has refused bytes we want to write; 0 if it does not.
+    pub write_blocked_ns: u64,
+}
+
+/// One transport connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+pub struct Connection {
+    /// Which.
+    pub id: ConnectionId,
+    /// Which end we are.
+    pub side: Side,
+    /// What carries it.
+    pub transport: Transport,
+    /// Our address.
+    pub local: Option<Arc<str>>,
+    /// The other end's address.
+    pub peer: Option<Arc<str>>,
+    /// Time since it was accepted, opened or first seen.
+    pub age_ns: u64,
+    /// Streams alive on it.
+    pub streams: u64,
+    /// Streams ever started on it.
+    pub streams_total: u64,
+    /// Socket counters.
+    pub counters: Option<ConnectionCounters>,
+}

@@ -1,0 +1,85 @@
+//! One async task.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Location, RuntimeId, Stack, StreamId, TaskId, Wait};
+
+/// What a task is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum TaskState {
+    /// Spawned and waiting for its first poll. Later waits in a run queue are
+    /// not told apart from `idle`: tokio has no hook for a wake.
+    Scheduled,
+    /// A worker is polling it now.
+    Running,
+    /// Its last poll returned `Pending`; it waits to be woken.
+    Idle,
+    /// Alive, but its polls are not observed (no `tokio_unstable`).
+    Unknown,
+}
+
+impl TaskState {
+    /// The word used in JSON, labels and text dumps.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Running => "running",
+            Self::Idle => "idle",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One live task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+pub struct Task {
+    /// tokio's id.
+    pub id: TaskId,
+    /// The task that spawned it, if it was spawned from one.
+    pub parent: Option<TaskId>,
+    /// The runtime it lives on.
+    pub runtime: RuntimeId,
+    /// Where it was spawned, if tokio tells (`tokio_unstable`).
+    pub spawned_at: Option<Arc<Location>>,
+    /// gRPC method (`/pkg.Service/Method`) of the stream that caused it.
+    pub method: Option<Arc<str>>,
+    /// Peer address of the stream that caused it.
+    pub peer: Option<Arc<str>>,
+    /// The gRPC stream that caused it, alive or ended.
+    pub stream: Option<StreamId>,
+    /// What it is doing.
+    pub state: TaskState,
+    /// Worker index, while running.
+    pub worker: Option<u32>,
+    /// Time in the current state.
+    pub state_ns: u64,
+    /// Time since it was spawned.
+    pub age_ns: u64,
+    /// Polls so far, the current one included.
+    pub polls: u64,
+    /// Time spent inside polls, the current one included.
+    pub busy_ns: u64,
+    /// The longest poll, to the microsecond, the current one included.
+    pub longest_poll_ns: u64,
+    /// Its stack, if one could be had.
+    pub stack: Option<Arc<Stack>>,
+    /// What it waits for, if known.
+    pub wait: Option<Wait>,
+}
+
+impl Task {
+    /// Where a person looks first: the innermost frame of the program's own
+    /// code, or else the place that spawned it.
+    pub fn place(&self) -> Option<&Location> {
+        self.stack
+            .as_deref()
+            .and_then(Stack::user_frame)
+            .and_then(|frame| frame.location.as_ref())
+            .or(self.spawned_at.as_deref())
+    }
+}

@@ -1,0 +1,1 @@
+//! The reference gRPC server, its traffic and its faults.

@@ -1,0 +1,1 @@
+//! The only mutable state: tasks, streams, connections, workers. Bounded; counts what it drops.

@@ -1,0 +1,1 @@
+//! Snapshots as bytes: pprof, text, JSON, metrics. No clock, no I/O.

@@ -1,0 +1,2 @@
+//! Every syscall and every `unsafe` of the crate.
+#![allow(unsafe_code)]
