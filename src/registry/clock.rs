@@ -28,3 +28,30 @@ pub fn now() -> u64 {
 pub fn delta_ns(from: u64, to: u64) -> u64 {
     if to <= from { 0 } else { CLOCK.delta_as_nanos(from, to) }
 }
+
+/// Nanoseconds that a number of ticks takes.
+#[inline]
+pub fn ticks_ns(ticks: u64) -> u64 {
+    delta_ns(0, ticks)
+}
+
+/// About how many ticks a duration takes; for thresholds on hot paths.
+pub fn ticks_in(duration: std::time::Duration) -> u64 {
+    let million = CLOCK.delta_as_nanos(0, 1_000_000_000).max(1) as u128;
+    let ticks = duration.as_nanos() * 1_000_000_000 / million;
+    u64::try_from(ticks).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn ticks_and_nanoseconds_agree() {
+        let ns = ticks_ns(ticks_in(Duration::from_millis(100)));
+        assert!(ns.abs_diff(100_000_000) < 100_000, "{ns}");
+        let now = now();
+        assert_eq!(delta_ns(now, now - 1), 0);
+    }
+}

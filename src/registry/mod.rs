@@ -1,11 +1,23 @@
 //! The only mutable state: tasks, streams, connections, workers. Bounded; counts what it drops.
 
+pub mod blocked;
 pub mod clock;
+pub mod places;
+pub mod streams;
 pub mod tasks;
+pub mod workers;
+
+use std::sync::Arc;
 
 /// What the sources write and snapshots are made from.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Registry {
+    /// gRPC streams.
+    pub streams: Arc<streams::Streams>,
     /// Live tasks.
     pub tasks: tasks::Tasks,
+    /// Runtimes and workers.
+    pub runtimes: workers::Runtimes,
+    /// Blocked polls and pauses.
+    pub blocked: blocked::BlockedLog,
 }

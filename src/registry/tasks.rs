@@ -1,14 +1,671 @@
-//! Live tasks: lock-free cells that the runtime hooks write.
+//! Live tasks: one cache line each, written by the runtime hooks without a lock.
+//!
+//! ```text
+//!   task id ──► index: buckets of 8 entries, each (40 bits of id, cell number)
+//!                         │            4 candidate buckets an id
+//!                         ▼
+//!               cells: 64 bytes a task, from free lists, else fresh
+//! ```
+//!
+//! - A cell is written by one thread at a time: the spawner, then whoever polls
+//!   the task, for which tokio gives the order. Only the stream slot can change
+//!   from elsewhere, and is exchanged atomically.
+//! - A reader takes a cell between two equal reads of its id; a cell that was
+//!   reused in between is skipped and counted as torn.
+//! - Memory is two zeroed arrays of fixed virtual size. Ended tasks' cells are
+//!   reused first, so what is resident follows the peak of live tasks: about 64
+//!   bytes a task, and 8 to 32 of index.
 
-use crate::model::TaskId;
+use std::cell::Cell as LocalCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use super::clock;
+use super::places::Places;
+use super::streams::Streams;
+use crate::model::{RuntimeId, Task, TaskId, TaskState};
+use crate::sys::zeroed::{self, Line};
+
+/// Live tasks held unless configured otherwise.
+pub const DEFAULT_MAX_TASKS: usize = 200_000;
+/// Cell numbers have 24 bits in an index entry, and 0 means none.
+const MOST_TASKS: usize = (1 << 24) - 2;
+const WAYS: usize = 8;
+const ID_BITS: u32 = 40;
+/// Free lists: a spawning thread uses its own, so that they are not contended.
+const FREE_LISTS: usize = 16;
+
+// Words of a cell.
+const ID: usize = 0;
+/// While the cell is free: the next free cell.
+const PARENT: usize = 1;
+const BORN: usize = 2;
+const SINCE: usize = 3;
+const BUSY: usize = 4;
+const POLLS: usize = 5;
+/// `place << 32 | stream slot`
+const ORIGIN: usize = 6;
+/// `longest poll in µs << 32 | worker << 16 | runtime << 8 | state`
+const STATE: usize = 7;
+
+const SCHEDULED: u64 = 0;
+const RUNNING: u64 = 1;
+const IDLE: u64 = 2;
+
+/// "Not on a stream."
+pub const NO_SLOT: u32 = 0;
+
+thread_local! {
+    /// Which free list this thread uses.
+    static LIST: LocalCell<usize> = const { LocalCell::new(usize::MAX) };
+    /// Slot that tasks spawned right now belong to; see [`spawning_for`].
+    static SPAWNING_FOR: LocalCell<u32> = const { LocalCell::new(NO_SLOT) };
+}
+
+/// Runs `spawn`; tasks that it spawns belong to the stream of `slot` from
+/// their birth, whoever the spawner is.
+pub fn spawning_for<T>(slot: u32, spawn: impl FnOnce() -> T) -> T {
+    struct Restore(u32);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            SPAWNING_FOR.set(self.0);
+        }
+    }
+    let _restore = Restore(SPAWNING_FOR.replace(slot));
+    spawn()
+}
+
+/// What a hook knows of a new task.
+#[derive(Clone, Copy, Debug)]
+pub struct Birth {
+    /// tokio's id.
+    pub id: u64,
+    /// The spawning task; 0 for none.
+    pub parent: u64,
+    /// The runtime's small number.
+    pub runtime: u8,
+    /// From [`Places::intern`]; 0 for unknown.
+    pub place: u32,
+}
+
+/// The number of a cell; names it to the hook that ends the poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CellNumber(u32);
 
 /// All live tasks that the hooks have seen.
-#[derive(Debug, Default)]
-pub struct Tasks {}
+#[derive(Debug)]
+pub struct Tasks {
+    cells: Box<[Line]>,
+    index: Box<[Line]>,
+    /// Cells never used start here.
+    fresh: AtomicU32,
+    /// Heads: `tag << 32 | cell + 1`; the tag defeats ABA.
+    free: [Line; FREE_LISTS],
+    streams: Arc<Streams>,
+    /// Where tasks were spawned.
+    pub places: Places,
+    spawned: AtomicU64,
+    ended: AtomicU64,
+    dropped: AtomicU64,
+    unknown_ended: AtomicU64,
+}
+
+/// Totals of the task table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskTotals {
+    /// Tasks seen spawning.
+    pub spawned: u64,
+    /// Of those that were held, ended.
+    pub ended: u64,
+    /// Not held for want of room.
+    pub dropped: u64,
+    /// Ends of what was not held: `spawn_blocking` closures and dropped tasks.
+    pub unknown_ended: u64,
+}
 
 impl Tasks {
+    /// Room for `max` live tasks (at most 16 million).
+    pub fn new(max: usize, streams: Arc<Streams>) -> Self {
+        let max = max.clamp(1, MOST_TASKS);
+        // Twice as many entries as tasks, so that four buckets nearly always
+        // have room; a miss is counted like a full table.
+        let buckets = (2 * max).div_ceil(WAYS).next_power_of_two();
+        Self {
+            cells: zeroed::lines(max),
+            index: zeroed::lines(buckets),
+            fresh: AtomicU32::new(0),
+            free: Default::default(),
+            streams,
+            places: Places::default(),
+            spawned: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            unknown_ended: AtomicU64::new(0),
+        }
+    }
+
+    /// A task was spawned. Never fails: without room it is counted, not held.
+    pub fn spawned(&self, birth: Birth) {
+        self.spawned.fetch_add(1, Ordering::Relaxed);
+        let Some(number) = self.take_cell() else {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let slot = match SPAWNING_FOR.get() {
+            NO_SLOT if birth.parent != 0 => self.slot_of(birth.parent),
+            slot => slot,
+        };
+        if slot != NO_SLOT {
+            self.streams.retain(slot);
+        }
+        let now = clock::now();
+        let cell = &self.cells[number as usize].0;
+        // A reader that sees any word of the new task must see that the old id
+        // is gone; pairs with the fence in `Copied::read`.
+        fence(Ordering::Release);
+        cell[PARENT].store(birth.parent, Ordering::Relaxed);
+        cell[BORN].store(now, Ordering::Relaxed);
+        cell[SINCE].store(now, Ordering::Relaxed);
+        cell[BUSY].store(0, Ordering::Relaxed);
+        cell[POLLS].store(0, Ordering::Relaxed);
+        cell[ORIGIN].store(u64::from(birth.place) << 32 | u64::from(slot), Ordering::Relaxed);
+        cell[STATE].store(u64::from(birth.runtime) << 8 | SCHEDULED, Ordering::Relaxed);
+        cell[ID].store(birth.id, Ordering::Release);
+        if !self.enter(birth.id, number) {
+            self.free_cell(number);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A poll begins on `worker`. Returns the cell for [`polled`](Self::polled).
+    #[inline]
+    pub fn polling(&self, id: u64, worker: u16, now: u64) -> Option<CellNumber> {
+        let number = self.lookup(id)?;
+        let cell = &self.cells[number as usize].0;
+        cell[SINCE].store(now, Ordering::Relaxed);
+        add(&cell[POLLS], 1);
+        let state = cell[STATE].load(Ordering::Relaxed);
+        let state = state & !0xFFFF_00FF | u64::from(worker) << 16 | RUNNING;
+        cell[STATE].store(state, Ordering::Release);
+        Some(CellNumber(number))
+    }
+
+    /// The poll that `polling` announced returned `Pending`.
+    #[inline]
+    pub fn polled(&self, cell: CellNumber, began: u64, now: u64) {
+        let cell = &self.cells[cell.0 as usize].0;
+        let ticks = now.saturating_sub(began);
+        add(&cell[BUSY], ticks);
+        cell[SINCE].store(now, Ordering::Relaxed);
+        let state = cell[STATE].load(Ordering::Relaxed);
+        let longest = (state >> 32).max(longest_us(began, now));
+        cell[STATE].store(longest << 32 | state & 0xFF00 | IDLE, Ordering::Release);
+    }
+
+    /// A task has ended. The hook of its last poll comes after this and must
+    /// not touch the cell again.
+    pub fn ended(&self, id: u64) {
+        match self.leave(id) {
+            Some(number) => {
+                self.free_cell(number);
+                self.ended.fetch_add(1, Ordering::Relaxed);
+            }
+            None => {
+                self.unknown_ended.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Says which stream caused a task; its children inherit it. `slot` is the
-    /// stream's slot in [`Streams`](super::streams::Streams); the task takes a
-    /// reference to it. Nothing happens if the task is not held.
-    pub fn tag(&self, _task: TaskId, _slot: u32) {}
+    /// stream's slot in [`Streams`]; the task takes a reference to it. Nothing
+    /// happens if the task is not held. Call it from within the task.
+    pub fn tag(&self, task: TaskId, slot: u32) {
+        let Some(number) = self.lookup(task.0) else { return };
+        if slot != NO_SLOT {
+            self.streams.retain(slot);
+        }
+        let origin = &self.cells[number as usize].0[ORIGIN];
+        let before = origin
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |origin| {
+                Some(origin & !0xFFFF_FFFF | u64::from(slot))
+            })
+            .unwrap_or_default();
+        self.release_slot(before as u32);
+    }
+
+    /// Forgets the tasks of a runtime that is gone.
+    pub fn forget_runtime(&self, runtime: u8) {
+        for number in 0..self.used() {
+            let cell = &self.cells[number].0;
+            let id = cell[ID].load(Ordering::Acquire);
+            if id != 0 && (cell[STATE].load(Ordering::Relaxed) >> 8) as u8 == runtime {
+                self.ended(id);
+            }
+        }
+    }
+
+    /// Totals so far.
+    pub fn totals(&self) -> TaskTotals {
+        TaskTotals {
+            spawned: self.spawned.load(Ordering::Relaxed),
+            ended: self.ended.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
+            unknown_ended: self.unknown_ended.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Copies all live tasks, by id, and counts those that changed under the
+    /// reader's hands.
+    pub fn snapshot(&self, now: u64) -> (Vec<Task>, u64) {
+        let places = self.places.all();
+        let streams = self.streams.slots();
+        let totals = self.totals();
+        let live = totals.spawned.saturating_sub(totals.ended + totals.dropped);
+        let mut tasks = Vec::with_capacity(live as usize + 64);
+        let mut torn = 0;
+        for line in &self.cells[..self.used()] {
+            match Copied::read(line) {
+                Ok(None) => {}
+                Ok(Some(copied)) => {
+                    let place = (copied.origin >> 32) as usize;
+                    let slot = copied.origin as u32;
+                    let stream = streams.get(slot);
+                    let mut task = copied.task(now);
+                    task.spawned_at = place.checked_sub(1).and_then(|n| places.get(n)).cloned();
+                    task.stream = stream.map(|stream| stream.id);
+                    task.method = stream.map(|stream| stream.method.clone());
+                    task.peer = stream.and_then(|stream| stream.peer.clone());
+                    tasks.push(task);
+                }
+                Err(Torn) => torn += 1,
+            }
+        }
+        tasks.sort_unstable_by_key(|task| task.id);
+        (tasks, torn)
+    }
+
+    /// One live task, without the cost of a whole snapshot.
+    pub fn get(&self, id: TaskId, now: u64) -> Option<Task> {
+        let number = self.lookup(id.0)?;
+        let copied = Copied::read(&self.cells[number as usize]).ok()??;
+        let mut task = copied.task(now);
+        let place = ((copied.origin >> 32) as usize).checked_sub(1);
+        task.spawned_at = place.and_then(|n| self.places.all().get(n).cloned());
+        if let Some(stream) = self.streams.info(copied.origin as u32) {
+            task.stream = Some(stream.id);
+            task.method = Some(stream.method);
+            task.peer = stream.peer;
+        }
+        (task.id == id).then_some(task)
+    }
+
+    /// Cells ever used.
+    fn used(&self) -> usize {
+        (self.fresh.load(Ordering::Acquire) as usize).min(self.cells.len())
+    }
+
+    fn slot_of(&self, id: u64) -> u32 {
+        self.lookup(id).map_or(NO_SLOT, |number| {
+            self.cells[number as usize].0[ORIGIN].load(Ordering::Relaxed) as u32
+        })
+    }
+
+    fn release_slot(&self, slot: u32) {
+        if slot != NO_SLOT {
+            self.streams.release(slot);
+        }
+    }
+
+    // ── index ────────────────────────────────────────────────────────────
+
+    /// The buckets where an id may stand. Ids ascend, so the first choice
+    /// keeps neighbours in one cache line; the others scatter what it repels.
+    #[inline]
+    fn buckets(&self, id: u64) -> [&Line; 4] {
+        let mask = self.index.len() - 1;
+        // The finalizer of MurmurHash3: every bit of the id reaches every bit.
+        let mut hash = (id ^ id >> 33).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
+        hash = (hash ^ hash >> 33).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
+        hash ^= hash >> 33;
+        [id >> 3, hash, hash >> 21, hash >> 42].map(|bucket| &self.index[bucket as usize & mask])
+    }
+
+    #[inline]
+    fn lookup(&self, id: u64) -> Option<u32> {
+        let tag = id << (64 - ID_BITS);
+        for bucket in self.buckets(id) {
+            for entry in &bucket.0 {
+                let entry = entry.load(Ordering::Acquire);
+                if entry != 0 && entry & !(u64::MAX >> ID_BITS) == tag {
+                    let number = (entry & (u64::MAX >> ID_BITS)) as u32 - 1;
+                    if self.cells[number as usize].0[ID].load(Ordering::Acquire) == id {
+                        return Some(number);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Enters an id into its first bucket while that has room to spare, else
+    /// into the emptiest of the four. First fit would fill whole buckets when
+    /// the survivors' ids come in strides, and ids that have only such buckets
+    /// would find no place in a table that is nearly empty.
+    fn enter(&self, id: u64, number: u32) -> bool {
+        let entry = id << (64 - ID_BITS) | u64::from(number + 1);
+        let put = |bucket: &Line| {
+            bucket.0.iter().any(|place| {
+                place.load(Ordering::Relaxed) == 0
+                    && place.compare_exchange(0, entry, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            })
+        };
+        let load = |bucket: &Line| {
+            bucket.0.iter().filter(|place| place.load(Ordering::Relaxed) != 0).count()
+        };
+        let mut buckets = self.buckets(id);
+        if load(buckets[0]) < WAYS - 2 && put(buckets[0]) {
+            return true;
+        }
+        buckets.sort_by_cached_key(|bucket| load(bucket));
+        buckets.into_iter().any(put)
+    }
+
+    fn leave(&self, id: u64) -> Option<u32> {
+        let number = self.lookup(id)?;
+        let entry = id << (64 - ID_BITS) | u64::from(number + 1);
+        self.buckets(id)
+            .iter()
+            .flat_map(|bucket| &bucket.0)
+            .any(|place| {
+                place.compare_exchange(entry, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            })
+            // Else another thread was first.
+            .then_some(number)
+    }
+
+    // ── cells ────────────────────────────────────────────────────────────
+
+    fn take_cell(&self) -> Option<u32> {
+        let own = own_list();
+        if let Some(number) = self.pop(own) {
+            return Some(number);
+        }
+        let fresh = self.fresh.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |fresh| {
+            ((fresh as usize) < self.cells.len()).then_some(fresh + 1)
+        });
+        fresh.ok().or_else(|| (0..FREE_LISTS).find_map(|list| self.pop(list)))
+    }
+
+    fn free_cell(&self, number: u32) {
+        let cell = &self.cells[number as usize].0;
+        cell[ID].store(0, Ordering::Release);
+        let origin = cell[ORIGIN].swap(0, Ordering::AcqRel);
+        self.release_slot(origin as u32);
+        let head = &self.free[own_list()].0[0];
+        let mut before = head.load(Ordering::Relaxed);
+        loop {
+            cell[PARENT].store(before & 0xFFFF_FFFF, Ordering::Relaxed);
+            let after = (before >> 32).wrapping_add(1) << 32 | u64::from(number + 1);
+            match head.compare_exchange_weak(before, after, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => before = now,
+            }
+        }
+    }
+
+    fn pop(&self, list: usize) -> Option<u32> {
+        let head = &self.free[list].0[0];
+        let mut before = head.load(Ordering::Acquire);
+        loop {
+            let number = (before as u32).checked_sub(1)?;
+            let next = self.cells[number as usize].0[PARENT].load(Ordering::Relaxed);
+            let after = (before >> 32).wrapping_add(1) << 32 | next & 0xFFFF_FFFF;
+            match head.compare_exchange_weak(before, after, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(number),
+                Err(now) => before = now,
+            }
+        }
+    }
+}
+
+/// Adds to a word that only this thread writes now: cheaper than `fetch_add`.
+#[inline]
+fn add(word: &AtomicU64, n: u64) {
+    word.store(word.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+}
+
+/// Microseconds of a poll, cut at `u32::MAX` (71 minutes).
+#[inline]
+fn longest_us(began: u64, now: u64) -> u64 {
+    (clock::delta_ns(began, now) / 1_000).min(u64::from(u32::MAX))
+}
+
+fn own_list() -> usize {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let list = LIST.get();
+    if list != usize::MAX {
+        return list;
+    }
+    let list = NEXT.fetch_add(1, Ordering::Relaxed) as usize % FREE_LISTS;
+    LIST.set(list);
+    list
+}
+
+/// The cell was given to another task while it was read.
+struct Torn;
+
+/// One consistent copy of a cell.
+struct Copied {
+    id: u64,
+    parent: u64,
+    born: u64,
+    since: u64,
+    busy: u64,
+    polls: u64,
+    origin: u64,
+    state: u64,
+}
+
+impl Copied {
+    fn read(line: &Line) -> Result<Option<Self>, Torn> {
+        let word = |n: usize| line.0[n].load(Ordering::Relaxed);
+        let id = line.0[ID].load(Ordering::Acquire);
+        if id == 0 {
+            return Ok(None);
+        }
+        let copied = Self {
+            id,
+            parent: word(PARENT),
+            born: word(BORN),
+            // The state first: a poll stores `since` before it.
+            state: line.0[STATE].load(Ordering::Acquire),
+            since: word(SINCE),
+            busy: word(BUSY),
+            polls: word(POLLS),
+            origin: word(ORIGIN),
+        };
+        fence(Ordering::Acquire);
+        if word(ID) == id { Ok(Some(copied)) } else { Err(Torn) }
+    }
+
+    fn task(&self, now: u64) -> Task {
+        let running = self.state & 0xFF == RUNNING;
+        let state_ns = clock::delta_ns(self.since, now);
+        let current = if running { state_ns } else { 0 };
+        Task {
+            id: TaskId(self.id),
+            parent: (self.parent != 0).then_some(TaskId(self.parent)),
+            runtime: RuntimeId(u64::from((self.state >> 8) as u8)),
+            spawned_at: None,
+            method: None,
+            peer: None,
+            stream: None,
+            state: match self.state & 0xFF {
+                RUNNING => TaskState::Running,
+                SCHEDULED => TaskState::Scheduled,
+                _ => TaskState::Idle,
+            },
+            worker: running
+                .then_some((self.state >> 16) as u16)
+                .filter(|&worker| worker != NO_WORKER)
+                .map(u32::from),
+            state_ns,
+            age_ns: clock::delta_ns(self.born, now),
+            polls: self.polls,
+            busy_ns: clock::ticks_ns(self.busy).saturating_add(current),
+            longest_poll_ns: ((self.state >> 32) * 1_000).max(current),
+            stack: None,
+            wait: None,
+        }
+    }
+}
+
+/// Polled by a thread that is no worker of a runtime.
+pub const NO_WORKER: u16 = u16::MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+    use std::sync::atomic::AtomicBool;
+
+    fn tasks(max: usize) -> Tasks {
+        Tasks::new(max, Arc::new(Streams::default()))
+    }
+
+    fn birth(id: u64) -> Birth {
+        Birth { id, parent: 0, runtime: 1, place: 0 }
+    }
+
+    #[test]
+    fn a_life_is_accounted() {
+        let tasks = tasks(100);
+        tasks.spawned(Birth { id: 7, parent: 3, runtime: 2, place: 0 });
+        let (list, torn) = tasks.snapshot(clock::now());
+        assert_eq!((list.len(), torn), (1, 0));
+        assert_eq!(list[0].state, TaskState::Scheduled);
+        assert_eq!(list[0].parent, Some(TaskId(3)));
+        assert_eq!(list[0].runtime, RuntimeId(2));
+
+        let began = clock::now();
+        let cell = tasks.polling(7, 5, began).expect("held");
+        let task = tasks.get(TaskId(7), clock::now()).expect("held");
+        assert_eq!((task.state, task.worker, task.polls), (TaskState::Running, Some(5), 1));
+        assert!(task.busy_ns > 0, "the poll that lasts counts");
+
+        // One poll of some two million ticks.
+        tasks.polled(cell, began, began + 2_000_000);
+        let task = tasks.get(TaskId(7), began + 3_000_000).expect("held");
+        assert_eq!((task.state, task.worker), (TaskState::Idle, None));
+        assert_eq!(task.busy_ns, clock::ticks_ns(2_000_000));
+        assert_eq!(task.state_ns, clock::ticks_ns(1_000_000));
+        assert!(task.longest_poll_ns <= task.busy_ns);
+        assert!(task.busy_ns - task.longest_poll_ns < 1_000, "to the microsecond");
+
+        tasks.ended(7);
+        assert!(tasks.get(TaskId(7), clock::now()).is_none());
+        assert_eq!(
+            tasks.totals(),
+            TaskTotals { spawned: 1, ended: 1, dropped: 0, unknown_ended: 0 }
+        );
+        tasks.ended(7);
+        assert_eq!(tasks.totals().unknown_ended, 1, "a second end is not an end of ours");
+    }
+
+    #[test]
+    fn the_bound_holds_and_counts_what_it_drops() {
+        let tasks = tasks(1_000);
+        for id in 1..=10_000 {
+            tasks.spawned(birth(id));
+        }
+        let (list, _) = tasks.snapshot(clock::now());
+        let totals = tasks.totals();
+        assert_eq!(list.len() as u64 + totals.dropped, 10_000);
+        assert_eq!(list.len(), 1_000, "all room is used");
+        for id in 1..=10_000 {
+            tasks.ended(id);
+        }
+        assert_eq!(tasks.totals().ended, 1_000);
+        // Room again, and every cell of it.
+        for id in 20_001..=21_000 {
+            tasks.spawned(birth(id));
+        }
+        assert_eq!(tasks.snapshot(clock::now()).0.len(), 1_000);
+    }
+
+    #[test]
+    fn cells_are_reused_so_that_churn_needs_no_more_memory() {
+        let tasks = tasks(10_000);
+        for id in 1..=1_000_000 {
+            tasks.spawned(birth(id));
+            tasks.ended(id);
+        }
+        assert_eq!(tasks.totals().dropped, 0);
+        assert_eq!(tasks.used(), 1);
+    }
+
+    #[test]
+    fn long_lived_tasks_among_many_short_ones_stay_found() {
+        let tasks = tasks(20_000);
+        let kept: Vec<u64> = (1..=1_000_000).step_by(64).collect();
+        for id in 1..=1_000_000 {
+            tasks.spawned(birth(id));
+            if id % 64 != 1 {
+                tasks.ended(id);
+            }
+        }
+        assert_eq!(tasks.totals().dropped, 0);
+        assert_eq!(tasks.used(), kept.len() + 1, "a kept task pins its own cell only");
+        assert!(kept.iter().all(|&id| tasks.lookup(id).is_some()));
+    }
+
+    #[test]
+    fn writers_on_all_threads_and_a_reader_agree() {
+        let tasks = tasks(50_000);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut reads = 0;
+                while !stop.load(Ordering::Relaxed) || reads == 0 {
+                    let (list, _) = tasks.snapshot(clock::now());
+                    let ids: HashSet<_> = list.iter().map(|task| task.id).collect();
+                    assert_eq!(ids.len(), list.len(), "no id twice");
+                    for task in &list {
+                        assert_eq!(task.parent, Some(TaskId(task.id.0 + 1)), "no mixed cells");
+                    }
+                    reads += 1;
+                }
+            });
+            let writers: Vec<_> = (0..4u64)
+                .map(|thread| {
+                    let tasks = &tasks;
+                    scope.spawn(move || {
+                        for round in 0..200 {
+                            let ids = (0..100).map(|n| (round * 100 + n) * 4 + thread + 1);
+                            for id in ids.clone() {
+                                let parent = id + 1;
+                                tasks.spawned(Birth { id, parent, runtime: 0, place: 0 });
+                            }
+                            for id in ids.clone() {
+                                let now = clock::now();
+                                let cell = tasks.polling(id, thread as u16, now).expect("held");
+                                tasks.polled(cell, now, clock::now());
+                            }
+                            for id in ids {
+                                tasks.ended(id);
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for writer in writers {
+                writer.join().expect("writer");
+            }
+            stop.store(true, Ordering::Relaxed);
+            reader.join().expect("reader");
+        });
+        let totals = tasks.totals();
+        assert_eq!((totals.spawned, totals.ended, totals.dropped), (80_000, 80_000, 0));
+        assert!(tasks.snapshot(clock::now()).0.is_empty());
+    }
 }

@@ -1,2 +1,4 @@
 //! Every syscall and every `unsafe` of the crate.
 #![allow(unsafe_code)]
+
+pub mod zeroed;
