@@ -8,6 +8,7 @@ pub mod tasks;
 pub mod workers;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the sources write and snapshots are made from.
 #[derive(Debug)]
@@ -20,4 +21,6 @@ pub struct Registry {
     pub runtimes: workers::Runtimes,
     /// Blocked polls and pauses.
     pub blocked: blocked::BlockedLog,
+    /// A poll longer than this counts as blocked.
+    pub blocked_threshold: Duration,
 }

@@ -1,0 +1,177 @@
+//! What runtimes say of themselves, through tokio-metrics and tokio's own counters.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio_metrics::{RuntimeIntervals, RuntimeMonitor};
+
+use crate::model::{Flavor, Runtime, RuntimeId, Worker, WorkerState};
+use crate::registry::workers::RuntimeCell;
+
+/// Totals of tokio-metrics, which itself gives differences between two looks.
+struct Totals {
+    intervals: RuntimeIntervals,
+    parks: u64,
+    busy_ns: u64,
+    #[cfg(tokio_unstable)]
+    polls: u64,
+    #[cfg(tokio_unstable)]
+    steals: u64,
+    #[cfg(tokio_unstable)]
+    budget_forced_yields: u64,
+    #[cfg(tokio_unstable)]
+    mean_poll_ns: u64,
+}
+
+impl Totals {
+    fn new(handle: &Handle) -> Self {
+        Self {
+            intervals: RuntimeMonitor::new(handle).intervals(),
+            parks: 0,
+            busy_ns: 0,
+            #[cfg(tokio_unstable)]
+            polls: 0,
+            #[cfg(tokio_unstable)]
+            steals: 0,
+            #[cfg(tokio_unstable)]
+            budget_forced_yields: 0,
+            #[cfg(tokio_unstable)]
+            mean_poll_ns: 0,
+        }
+    }
+
+    fn step(&mut self) {
+        let Some(metrics) = self.intervals.next() else { return };
+        self.parks += metrics.total_park_count;
+        self.busy_ns += metrics.total_busy_duration.as_nanos() as u64;
+        #[cfg(tokio_unstable)]
+        {
+            self.polls += metrics.total_polls_count;
+            self.steals += metrics.total_steal_count;
+            self.budget_forced_yields += metrics.budget_forced_yield_count;
+            self.mean_poll_ns = metrics.mean_poll_duration.as_nanos() as u64;
+        }
+    }
+}
+
+/// Reads the figures of runtimes.
+#[derive(Default)]
+pub struct RuntimeFigures {
+    totals: Mutex<HashMap<u8, Totals>>,
+}
+
+impl std::fmt::Debug for RuntimeFigures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RuntimeFigures").finish_non_exhaustive()
+    }
+}
+
+impl RuntimeFigures {
+    /// Starts counting a runtime, so that the totals miss nothing.
+    fn totals<T>(&self, number: u8, handle: &Handle, read: impl FnOnce(&Totals) -> T) -> T {
+        let mut all = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        let totals = all.entry(number).or_insert_with(|| Totals::new(handle));
+        totals.step();
+        read(totals)
+    }
+
+    /// Forgets runtimes that are not listed any more.
+    pub fn keep_only(&self, runtimes: &[std::sync::Arc<RuntimeCell>]) {
+        let mut all = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|number, _| runtimes.iter().any(|runtime| runtime.number == *number));
+    }
+
+    /// A runtime as it stands; none before it has shown itself.
+    pub fn read(&self, runtime: &RuntimeCell) -> Option<Runtime> {
+        let handle = runtime.handle()?;
+        let metrics = handle.metrics();
+        let read = |totals: &Totals| Runtime {
+            id: RuntimeId(runtime.number.into()),
+            name: runtime.name.clone(),
+            flavor: match handle.runtime_flavor() {
+                RuntimeFlavor::CurrentThread => Flavor::CurrentThread,
+                RuntimeFlavor::MultiThread => Flavor::MultiThread,
+                _ => Flavor::Other,
+            },
+            workers: metrics.num_workers() as u32,
+            alive_tasks: metrics.num_alive_tasks() as u64,
+            global_queue_depth: metrics.global_queue_depth() as u64,
+            busy_ns: totals.busy_ns,
+            parks: totals.parks,
+            #[cfg(tokio_unstable)]
+            spawned_tasks: Some(metrics.spawned_tasks_count()),
+            #[cfg(tokio_unstable)]
+            blocking_threads: Some(metrics.num_blocking_threads() as u64),
+            #[cfg(tokio_unstable)]
+            idle_blocking_threads: Some(metrics.num_idle_blocking_threads() as u64),
+            #[cfg(tokio_unstable)]
+            blocking_queue_depth: Some(metrics.blocking_queue_depth() as u64),
+            #[cfg(tokio_unstable)]
+            polls: Some(totals.polls),
+            #[cfg(tokio_unstable)]
+            steals: Some(totals.steals),
+            #[cfg(tokio_unstable)]
+            budget_forced_yields: Some(totals.budget_forced_yields),
+            #[cfg(tokio_unstable)]
+            mean_poll_ns: Some(totals.mean_poll_ns),
+            #[cfg(not(tokio_unstable))]
+            spawned_tasks: None,
+            #[cfg(not(tokio_unstable))]
+            blocking_threads: None,
+            #[cfg(not(tokio_unstable))]
+            idle_blocking_threads: None,
+            #[cfg(not(tokio_unstable))]
+            blocking_queue_depth: None,
+            #[cfg(not(tokio_unstable))]
+            polls: None,
+            #[cfg(not(tokio_unstable))]
+            steals: None,
+            #[cfg(not(tokio_unstable))]
+            budget_forced_yields: None,
+            #[cfg(not(tokio_unstable))]
+            mean_poll_ns: None,
+        };
+        Some(self.totals(runtime.number, handle, read))
+    }
+}
+
+/// The workers of a runtime, without what only others know: the method of the
+/// task, whether it counts as blocked, the stack.
+pub fn workers(runtime: &RuntimeCell, now: u64) -> Vec<Worker> {
+    let Some(handle) = runtime.handle() else { return Vec::new() };
+    let metrics = handle.metrics();
+    let cells = runtime.workers().iter().enumerate();
+    cells
+        .map(|(index, cell)| {
+            let at = cell.now();
+            let state = match at {
+                _ if at.poll_began != 0 => WorkerState::Polling,
+                _ if at.tid == 0 => WorkerState::Unknown,
+                _ if at.parked => WorkerState::Parked,
+                _ if runtime.hooked => WorkerState::Searching,
+                // Awake; whether in a poll, nobody told.
+                _ => WorkerState::Unknown,
+            };
+            Worker {
+                runtime: RuntimeId(runtime.number.into()),
+                index: index as u32,
+                tid: (at.tid != 0).then_some(at.tid),
+                thread: None,
+                state,
+                state_ns: at.state_ns(now),
+                task: (at.poll_began != 0).then_some(crate::model::TaskId(at.task)),
+                method: None,
+                polls: cfg!(tokio_unstable).then_some(at.polls),
+                busy_ns: metrics.worker_total_busy_duration(index).as_nanos() as u64,
+                parks: metrics.worker_park_count(index),
+                #[cfg(tokio_unstable)]
+                local_queue_depth: Some(metrics.worker_local_queue_depth(index) as u64),
+                #[cfg(not(tokio_unstable))]
+                local_queue_depth: None,
+                blocked: false,
+                stack: None,
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,264 @@
+//! The watchdog: a thread that sees polls that do not return, while they last.
+//!
+//! It looks at every worker's cell some times per threshold. When a poll has
+//! passed the threshold it has the thread's stack captured, and once more from
+//! time to time while the poll lasts, because a busy one moves on. It tells a
+//! blocked worker from a process that stood still: when its own clock jumped
+//! and the process used no processor meanwhile, that time counts for nobody.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Stack, TaskId};
+use crate::registry::Registry;
+use crate::registry::blocked::{Episode, PauseSpan};
+use crate::registry::clock;
+use crate::registry::workers::RuntimeCell;
+use crate::sys::{cpu_clock, thread};
+
+/// A jump of the clock shorter than this is a busy machine, not a stopped process.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+/// A process that used less than this share of the time was stopped.
+const STOPPED_CPU_SHARE: u64 = 50;
+/// Ages of an episode at which its stack is taken anew.
+const RECAPTURE: [Duration; 4] = [
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(10),
+];
+/// How often runtimes are looked over for ones that are gone.
+const ROLL_CALL: Duration = Duration::from_secs(1);
+
+/// Captures the native stack of a thread, and says which task it polled then.
+pub type Capture = Box<dyn Fn(u32) -> Result<(Arc<Stack>, Option<TaskId>)> + Send>;
+
+/// The running watchdog. Dropping it ends the thread.
+#[derive(Debug)]
+pub struct Watchdog {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Watchdog {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// `Io` if the system has no thread to give.
+    pub fn start(
+        registry: Arc<Registry>,
+        capture: Capture,
+        panics: Arc<AtomicU64>,
+    ) -> Result<Self> {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name("taskprof-watch".into())
+            .spawn(move || {
+                let mut eye = Eye::new(registry, capture);
+                loop {
+                    let round = std::panic::AssertUnwindSafe(|| eye.look());
+                    if std::panic::catch_unwind(round).is_err() {
+                        panics.fetch_add(1, Ordering::Relaxed);
+                    }
+                    eye.before_sleep();
+                    let flag = stopped.0.lock().unwrap_or_else(PoisonError::into_inner);
+                    let (flag, _) = stopped
+                        .1
+                        .wait_timeout_while(flag, eye.period, |stop| !*stop)
+                        .unwrap_or_else(PoisonError::into_inner);
+                    if *flag {
+                        return;
+                    }
+                }
+            })
+            .map_err(|error| Error::io("cannot start the watchdog thread", error))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.1.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // It catches its own panics.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Eye {
+    registry: Arc<Registry>,
+    capture: Capture,
+    period: Duration,
+    threshold_ns: u64,
+    /// Tick and processor time before the last sleep.
+    slept: (u64, u64),
+    rolled: u64,
+}
+
+impl Eye {
+    fn new(registry: Arc<Registry>, capture: Capture) -> Self {
+        let threshold = registry.blocked_threshold;
+        Self {
+            capture,
+            period: (threshold / 5).clamp(Duration::from_millis(2), Duration::from_millis(10)),
+            threshold_ns: threshold.as_nanos() as u64,
+            slept: (clock::now(), cpu_clock::process_ns()),
+            rolled: clock::now(),
+            registry,
+        }
+    }
+
+    fn before_sleep(&mut self) {
+        self.slept = (clock::now(), cpu_clock::process_ns());
+    }
+
+    fn look(&mut self) {
+        let now = clock::now();
+        self.notice_pause(now);
+        let runtimes = self.registry.runtimes.list();
+        self.end_what_ended(&runtimes, now);
+        for runtime in &runtimes {
+            for (index, cell) in runtime.workers().iter().enumerate() {
+                let worker = cell.now();
+                if worker.poll_began != 0
+                    && self.registry.blocked.running_ns(worker.poll_began, now) >= self.threshold_ns
+                {
+                    self.blocked(runtime, index, now);
+                }
+            }
+        }
+        if clock::delta_ns(self.rolled, now) >= ROLL_CALL.as_nanos() as u64 {
+            self.rolled = now;
+            self.forget_gone(&runtimes);
+        }
+    }
+
+    /// The clock jumped while we slept, and nobody else worked either.
+    fn notice_pause(&self, now: u64) {
+        let (before, cpu_before) = self.slept;
+        let gap_ns = clock::delta_ns(before, now);
+        let cpu_ns = cpu_clock::process_ns().saturating_sub(cpu_before);
+        if gap_ns > (self.period + SHORTEST_PAUSE).as_nanos() as u64
+            && cpu_ns < gap_ns / STOPPED_CPU_SHARE
+        {
+            self.registry.blocked.paused(PauseSpan { from: before, to: now });
+        }
+    }
+
+    fn blocked(&self, runtime: &RuntimeCell, index: usize, now: u64) {
+        let log = &self.registry.blocked;
+        let Some(cell) = runtime.worker(index) else { return };
+        let worker = cell.now();
+        if worker.poll_began == 0 {
+            return;
+        }
+        let (queued_local, queued_global) = queues(runtime, index);
+        let known = log
+            .ongoing()
+            .into_iter()
+            .find(|&(_, number, at, began)| {
+                (number, at as usize, began) == (runtime.number, index, worker.poll_began)
+            })
+            .map(|(id, ..)| id);
+        if let Some(id) = known {
+            let again =
+                self.due_again(worker.poll_began, now).then(|| self.stack_of(runtime, index));
+            log.update(id, |episode| {
+                episode.queued_local = queued_local;
+                episode.queued_global = queued_global;
+                if let Some(Ok(stack)) = again {
+                    (episode.stack, episode.stack_missing) = (Some(stack), None);
+                }
+            });
+            return;
+        }
+        let stack = self.stack_of(runtime, index);
+        if cell.now().poll_began != worker.poll_began {
+            // Over already: the hook tells it, if it was over the threshold.
+            return;
+        }
+        log.begin(Episode {
+            id: 0,
+            runtime: runtime.number,
+            worker: index as u32,
+            tid: worker.tid,
+            task: worker.task,
+            subject: self.registry.tasks.get(TaskId(worker.task), now),
+            began: worker.poll_began,
+            ended: 0,
+            queued_local,
+            queued_global,
+            stack: stack.as_ref().ok().cloned(),
+            stack_missing: stack.err().map(|error| error.to_string().into()),
+        });
+    }
+
+    /// An age of [`RECAPTURE`] was passed since the last look.
+    fn due_again(&self, began: u64, now: u64) -> bool {
+        let log = &self.registry.blocked;
+        let (then, age) = (log.running_ns(began, self.slept.0), log.running_ns(began, now));
+        RECAPTURE.iter().any(|due| (then..age).contains(&(due.as_nanos() as u64)))
+    }
+
+    /// The worker's stack, if it was taken within the very poll.
+    fn stack_of(&self, runtime: &RuntimeCell, index: usize) -> Result<Arc<Stack>> {
+        let gone = || Error::new(ErrorKind::NotFound, "the poll ended meanwhile");
+        let cell = runtime.worker(index).ok_or_else(gone)?;
+        let before = cell.now();
+        let (stack, task) = (self.capture)(before.tid)?;
+        let after = cell.now();
+        if after.poll_began != before.poll_began || task.is_some_and(|task| task.0 != before.task) {
+            return Err(gone());
+        }
+        Ok(stack)
+    }
+
+    /// Episodes whose worker does something else now. The hook that ends a
+    /// poll has told most of them; this is for workers handed over.
+    fn end_what_ended(&self, runtimes: &[Arc<RuntimeCell>], now: u64) {
+        for (_, number, worker, began) in self.registry.blocked.ongoing() {
+            let still = runtimes
+                .iter()
+                .find(|runtime| runtime.number == number)
+                .and_then(|runtime| runtime.worker(worker as usize))
+                .is_some_and(|cell| cell.now().poll_began == began);
+            if !still {
+                self.registry.blocked.end(number, worker, began, now, || None);
+            }
+        }
+    }
+
+    /// A runtime whose worker threads have all exited was dropped. (One that
+    /// runs on a thread of the application's own stays listed, with no tasks.)
+    fn forget_gone(&self, runtimes: &[Arc<RuntimeCell>]) {
+        for runtime in runtimes {
+            let mut tids = runtime.workers().iter().map(|cell| cell.now().tid).peekable();
+            let seen_all = tids.peek().is_some() && tids.all(|tid| tid != 0);
+            if seen_all
+                && runtime.workers().iter().all(|cell| thread::name(cell.now().tid).is_none())
+            {
+                self.registry.runtimes.remove(runtime.number);
+                self.registry.tasks.forget_runtime(runtime.number);
+            }
+        }
+    }
+}
+
+/// `(own queue of the worker, global queue)`.
+fn queues(runtime: &RuntimeCell, worker: usize) -> (Option<u64>, u64) {
+    let Some(handle) = runtime.handle() else { return (None, 0) };
+    let metrics = handle.metrics();
+    #[cfg(tokio_unstable)]
+    let local = Some(metrics.worker_local_queue_depth(worker) as u64);
+    #[cfg(not(tokio_unstable))]
+    let local = {
+        let _ = worker;
+        None
+    };
+    (local, metrics.global_queue_depth() as u64)
+}
