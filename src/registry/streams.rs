@@ -5,22 +5,15 @@ use std::sync::Arc;
 pub struct Streams {}
 #[derive(Debug, Clone)]
 pub struct SlotInfo {
-    pub id: StreamId,
+    pub stream: StreamId,
     pub method: Arc<str>,
     pub peer: Option<Arc<str>>,
 }
-pub struct Slots {}
-impl Slots {
-    pub fn get(&self, _slot: u32) -> Option<&SlotInfo> {
-        None
-    }
-}
 impl Streams {
-    pub fn retain(&self, _slot: u32) {}
-    pub fn release(&self, _slot: u32) {}
-    pub fn slots(&self) -> Slots {
-        Slots {}
+    pub fn retain(&self, _slot: u32) -> bool {
+        false
     }
+    pub fn release(&self, _slot: u32) {}
     pub fn info(&self, _slot: u32) -> Option<SlotInfo> {
         None
     }

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::clock;
 use super::places::Places;
-use super::streams::Streams;
+use super::streams::{SlotInfo, Streams};
 use crate::model::{RuntimeId, Task, TaskId, TaskState};
 use crate::sys::zeroed::{self, Line};
 
@@ -53,7 +53,7 @@ const RUNNING: u64 = 1;
 const IDLE: u64 = 2;
 
 /// "Not on a stream."
-pub const NO_SLOT: u32 = 0;
+const NO_SLOT: u32 = u32::MAX;
 
 thread_local! {
     /// Which free list this thread uses.
@@ -151,13 +151,10 @@ impl Tasks {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        let slot = match SPAWNING_FOR.get() {
+        let slot = self.retained(match SPAWNING_FOR.get() {
             NO_SLOT if birth.parent != 0 => self.slot_of(birth.parent),
             slot => slot,
-        };
-        if slot != NO_SLOT {
-            self.streams.retain(slot);
-        }
+        });
         let now = clock::now();
         let cell = &self.cells[number as usize].0;
         // A reader that sees any word of the new task must see that the old id
@@ -221,9 +218,7 @@ impl Tasks {
     /// happens if the task is not held. Call it from within the task.
     pub fn tag(&self, task: TaskId, slot: u32) {
         let Some(number) = self.lookup(task.0) else { return };
-        if slot != NO_SLOT {
-            self.streams.retain(slot);
-        }
+        let slot = self.retained(slot);
         let origin = &self.cells[number as usize].0[ORIGIN];
         let before = origin
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |origin| {
@@ -255,10 +250,9 @@ impl Tasks {
     }
 
     /// Copies all live tasks, by id, and counts those that changed under the
-    /// reader's hands.
-    pub fn snapshot(&self, now: u64) -> (Vec<Task>, u64) {
+    /// reader's hands. `slots` tells which streams they belong to.
+    pub fn snapshot(&self, now: u64, slots: &[Option<SlotInfo>]) -> (Vec<Task>, u64) {
         let places = self.places.all();
-        let streams = self.streams.slots();
         let totals = self.totals();
         let live = totals.spawned.saturating_sub(totals.ended + totals.dropped);
         let mut tasks = Vec::with_capacity(live as usize + 64);
@@ -268,11 +262,11 @@ impl Tasks {
                 Ok(None) => {}
                 Ok(Some(copied)) => {
                     let place = (copied.origin >> 32) as usize;
-                    let slot = copied.origin as u32;
-                    let stream = streams.get(slot);
+                    let slot = copied.origin as u32 as usize;
+                    let stream = slots.get(slot).and_then(Option::as_ref);
                     let mut task = copied.task(now);
                     task.spawned_at = place.checked_sub(1).and_then(|n| places.get(n)).cloned();
-                    task.stream = stream.map(|stream| stream.id);
+                    task.stream = stream.map(|stream| stream.stream);
                     task.method = stream.map(|stream| stream.method.clone());
                     task.peer = stream.and_then(|stream| stream.peer.clone());
                     tasks.push(task);
@@ -292,7 +286,7 @@ impl Tasks {
         let place = ((copied.origin >> 32) as usize).checked_sub(1);
         task.spawned_at = place.and_then(|n| self.places.all().get(n).cloned());
         if let Some(stream) = self.streams.info(copied.origin as u32) {
-            task.stream = Some(stream.id);
+            task.stream = Some(stream.stream);
             task.method = Some(stream.method);
             task.peer = stream.peer;
         }
@@ -308,6 +302,11 @@ impl Tasks {
         self.lookup(id).map_or(NO_SLOT, |number| {
             self.cells[number as usize].0[ORIGIN].load(Ordering::Relaxed) as u32
         })
+    }
+
+    /// The slot with a reference taken, or none if it stands for nothing.
+    fn retained(&self, slot: u32) -> u32 {
+        if slot != NO_SLOT && self.streams.retain(slot) { slot } else { NO_SLOT }
     }
 
     fn release_slot(&self, slot: u32) {
@@ -399,7 +398,7 @@ impl Tasks {
     fn free_cell(&self, number: u32) {
         let cell = &self.cells[number as usize].0;
         cell[ID].store(0, Ordering::Release);
-        let origin = cell[ORIGIN].swap(0, Ordering::AcqRel);
+        let origin = cell[ORIGIN].swap(u64::from(NO_SLOT), Ordering::AcqRel);
         self.release_slot(origin as u32);
         let head = &self.free[own_list()].0[0];
         let mut before = head.load(Ordering::Relaxed);
@@ -541,7 +540,7 @@ mod tests {
     fn a_life_is_accounted() {
         let tasks = tasks(100);
         tasks.spawned(Birth { id: 7, parent: 3, runtime: 2, place: 0 });
-        let (list, torn) = tasks.snapshot(clock::now());
+        let (list, torn) = tasks.snapshot(clock::now(), &[]);
         assert_eq!((list.len(), torn), (1, 0));
         assert_eq!(list[0].state, TaskState::Scheduled);
         assert_eq!(list[0].parent, Some(TaskId(3)));
@@ -578,7 +577,7 @@ mod tests {
         for id in 1..=10_000 {
             tasks.spawned(birth(id));
         }
-        let (list, _) = tasks.snapshot(clock::now());
+        let (list, _) = tasks.snapshot(clock::now(), &[]);
         let totals = tasks.totals();
         assert_eq!(list.len() as u64 + totals.dropped, 10_000);
         assert_eq!(list.len(), 1_000, "all room is used");
@@ -590,7 +589,7 @@ mod tests {
         for id in 20_001..=21_000 {
             tasks.spawned(birth(id));
         }
-        assert_eq!(tasks.snapshot(clock::now()).0.len(), 1_000);
+        assert_eq!(tasks.snapshot(clock::now(), &[]).0.len(), 1_000);
     }
 
     #[test]
@@ -627,7 +626,7 @@ mod tests {
             let reader = scope.spawn(|| {
                 let mut reads = 0;
                 while !stop.load(Ordering::Relaxed) || reads == 0 {
-                    let (list, _) = tasks.snapshot(clock::now());
+                    let (list, _) = tasks.snapshot(clock::now(), &[]);
                     let ids: HashSet<_> = list.iter().map(|task| task.id).collect();
                     assert_eq!(ids.len(), list.len(), "no id twice");
                     for task in &list {
@@ -666,6 +665,6 @@ mod tests {
         });
         let totals = tasks.totals();
         assert_eq!((totals.spawned, totals.ended, totals.dropped), (80_000, 80_000, 0));
-        assert!(tasks.snapshot(clock::now()).0.is_empty());
+        assert!(tasks.snapshot(clock::now(), &[]).0.is_empty());
     }
 }

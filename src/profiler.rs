@@ -1,0 +1,208 @@
+//! [`Profiler`]: ties the sources to the debug server.
+
+mod builder;
+mod snapshot;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::{Builder as RuntimeBuilder, Handle};
+
+use crate::analyze;
+#[cfg(feature = "console")]
+use crate::console::ConsoleServer;
+use crate::error::{Error, ErrorKind, Result};
+use crate::inspect::cpu;
+use crate::inspect::threads::StackReader;
+use crate::instrument::runtime::{self, Hooks};
+use crate::instrument::runtime_metrics::RuntimeFigures;
+use crate::instrument::watchdog::Watchdog;
+use crate::model::{CpuProfile, CpuSample, Process, Report, Snapshot, Timestamp};
+use crate::registry::{Registry, clock};
+use crate::serve::{self, LogTarget, Source, Want};
+
+pub use builder::Builder;
+
+/// Watches the tokio runtimes and gRPC streams of this process, and answers
+/// for them over HTTP.
+///
+/// Cheap to clone; all clones are one profiler. When the last one goes, the
+/// debug server closes and the watchdog ends; runtimes that carry the hooks
+/// go on as before.
+#[derive(Clone, Debug)]
+pub struct Profiler {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    // In the order in which they must go: first those that answer.
+    http: Option<serve::Server>,
+    #[cfg(feature = "console")]
+    console: Option<ConsoleServer>,
+    _watchdog: Watchdog,
+    core: Arc<Core>,
+}
+
+/// What snapshots are made from.
+#[derive(Debug)]
+struct Core {
+    registry: Arc<Registry>,
+    figures: RuntimeFigures,
+    stacks: Arc<StackReader>,
+    process: Process,
+    started: u64,
+    panics: Arc<AtomicU64>,
+}
+
+impl Profiler {
+    /// Starts to configure one.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Puts the hooks into a runtime that is about to be built.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let profiler = taskprof::Profiler::builder().http("127.0.0.1:6060").start()?;
+    /// let runtime = profiler
+    ///     .runtime(tokio::runtime::Builder::new_multi_thread())
+    ///     .enable_all()
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Without `--cfg tokio_unstable` tokio has no task hooks: the answers then
+    /// say so and hold what the runtime's own counters tell.
+    pub fn runtime(&self, builder: RuntimeBuilder) -> RuntimeBuilder {
+        self.runtime_with("main", builder, Hooks::new())
+    }
+
+    /// The same for a runtime with a name, and with the application's own
+    /// hooks, which tokio would otherwise replace.
+    pub fn runtime_with(
+        &self,
+        name: &str,
+        mut builder: RuntimeBuilder,
+        hooks: Hooks,
+    ) -> RuntimeBuilder {
+        let registry = &self.shared.core.registry;
+        let cell = registry.runtimes.register(name, cfg!(tokio_unstable), None);
+        runtime::install(registry, &cell, &mut builder, hooks);
+        builder
+    }
+
+    /// Watches a runtime that exists already, such as that of `#[tokio::main]`:
+    /// its own counters and its streams, without tasks and polls one by one,
+    /// for which the hooks must be there when it is built.
+    pub fn watch(&self, name: &str, handle: &Handle) {
+        self.shared.core.registry.runtimes.register(name, false, Some(handle.clone()));
+    }
+
+    /// Where the debug server listens, if it does on TCP.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.shared.http.as_ref().and_then(serve::Server::local_addr)
+    }
+
+    /// Where `tokio-console` can attach.
+    #[cfg(feature = "console")]
+    pub fn console_addr(&self) -> Option<SocketAddr> {
+        self.shared.console.as_ref().map(ConsoleServer::local_addr)
+    }
+
+    /// Takes a snapshot, as the debug server does.
+    ///
+    /// # Errors
+    /// `OutOfMemory` or `Internal`; the process is unharmed.
+    pub fn snapshot(&self, want: Want) -> Result<Snapshot> {
+        self.shared.core.snapshot(want)
+    }
+
+    /// What is wrong now.
+    ///
+    /// # Errors
+    /// As [`snapshot`](Self::snapshot).
+    pub fn findings(&self) -> Result<Report> {
+        Ok(analyze::report(&self.snapshot(Want::ALL)?))
+    }
+
+    /// Answers with the debug server's whole state to nobody any more: closes
+    /// event streams and connections, at most a second. Later calls do nothing.
+    pub fn shutdown(&self) {
+        if let Some(http) = &self.shared.http {
+            http.shutdown();
+        }
+        #[cfg(feature = "console")]
+        if let Some(console) = &self.shared.console {
+            console.shutdown();
+        }
+    }
+}
+
+impl Source for Core {
+    fn process(&self) -> Process {
+        self.process_now()
+    }
+
+    fn snapshot(&self, want: Want) -> Result<Snapshot> {
+        Ok(self.take(want))
+    }
+
+    fn cpu_profile(
+        &self,
+        duration: Duration,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<CpuProfile> {
+        let started_at = Timestamp::now();
+        let began = clock::now();
+        let taken = cpu::cpu_profile(&self.stacks, duration, stop)?;
+        let now = clock::now();
+        let samples = taken.samples.into_iter().map(|sample| {
+            // A task that has ended meanwhile keeps its number, nothing else.
+            let task = sample.task.and_then(|id| self.registry.tasks.get(id, now));
+            CpuSample {
+                stack: sample.stack,
+                task: sample.task,
+                spawned_at: task.as_ref().and_then(|task| task.spawned_at.clone()),
+                method: task.and_then(|task| task.method),
+                thread: sample.thread,
+                count: sample.count,
+            }
+        });
+        Ok(CpuProfile {
+            started_at,
+            duration_ns: clock::delta_ns(began, now),
+            period_ns: taken.period_ns,
+            samples: samples.collect(),
+            lost: taken.lost,
+        })
+    }
+
+    fn symbol(&self, address: u64) -> Option<String> {
+        self.stacks.symbol(address)
+    }
+
+    fn log_streams(&self, target: &LogTarget, on: bool) -> Result<usize> {
+        match target {
+            LogTarget::Stream(id) => self.registry.streams.log_stream(*id, on).map(|()| 1),
+            LogTarget::Method(path) => self.registry.streams.log_method(path, on),
+        }
+    }
+}
+
+impl Core {
+    fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+}
+
+/// An error for an address that cannot be read.
+fn bad_address(what: &str, text: &str) -> Error {
+    Error::new(
+        ErrorKind::InvalidInput,
+        format!("{what} address {text:?} is not of the form IP:PORT, such as 127.0.0.1:6060"),
+    )
+}

@@ -1,0 +1,276 @@
+//! Configuration of a [`Profiler`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use super::{Core, Profiler, Shared, bad_address};
+#[cfg(feature = "console")]
+use crate::console::{self, ConsoleConfig};
+use crate::error::{Error, ErrorKind, Result};
+use crate::inspect::threads::StackReader;
+use crate::instrument::runtime_metrics::RuntimeFigures;
+use crate::instrument::watchdog::Watchdog;
+use crate::model::Process;
+use crate::registry::connections::Connections;
+use crate::registry::streams::{Bounds, Streams};
+use crate::registry::tasks::{DEFAULT_MAX_TASKS, Tasks};
+use crate::registry::workers::Runtimes;
+use crate::registry::{Registry, blocked::BlockedLog, clock};
+use crate::serve::{self, Listen, ServeConfig, Source, Token};
+
+/// A poll longer than this counts as blocked unless configured otherwise.
+const DEFAULT_THRESHOLD: Duration = Duration::from_millis(100);
+/// Below this the watchdog would report what is merely a busy machine.
+const LEAST_THRESHOLD: Duration = Duration::from_millis(10);
+
+/// Configures a [`Profiler`]. Nothing listens unless asked to.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    http: Option<String>,
+    unix: Option<PathBuf>,
+    #[cfg(feature = "console")]
+    console: Option<String>,
+    token: Option<String>,
+    hosts: Vec<String>,
+    control: bool,
+    threshold: Duration,
+    max_tasks: usize,
+    bounds: Bounds,
+    metadata: Vec<String>,
+    descriptors: Vec<Vec<u8>>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            http: None,
+            unix: None,
+            #[cfg(feature = "console")]
+            console: None,
+            token: None,
+            hosts: Vec::new(),
+            control: false,
+            threshold: DEFAULT_THRESHOLD,
+            max_tasks: DEFAULT_MAX_TASKS,
+            bounds: Bounds::default(),
+            metadata: Vec::new(),
+            descriptors: Vec::new(),
+        }
+    }
+}
+
+impl Builder {
+    /// Serves the dashboard and the debug endpoints on `IP:PORT`; port 0 takes
+    /// a free one. An address that is not loopback needs a [`token`](Self::token).
+    #[must_use]
+    pub fn http(mut self, address: impl ToString) -> Self {
+        self.http = Some(address.to_string());
+        self
+    }
+
+    /// Serves them on a unix socket instead, mode 0600.
+    #[must_use]
+    pub fn unix(mut self, path: impl Into<PathBuf>) -> Self {
+        self.unix = Some(path.into());
+        self
+    }
+
+    /// Lets `tokio-console` attach on a loopback `IP:PORT`.
+    #[cfg(feature = "console")]
+    #[must_use]
+    pub fn console(mut self, address: impl ToString) -> Self {
+        self.console = Some(address.to_string());
+        self
+    }
+
+    /// Asks clients for `Authorization: Bearer` with this secret of 32 bytes or more.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// A further host name (without port) under which clients may reach the
+    /// server. Loopback names and the bound address are always allowed.
+    #[must_use]
+    pub fn allow_host(mut self, host: impl Into<String>) -> Self {
+        self.hosts.push(host.into());
+        self
+    }
+
+    /// Offers `POST /debug/log`, which turns the logging of single streams on
+    /// and off. Without it the server changes nothing. Default: off.
+    #[must_use]
+    pub fn control(mut self, on: bool) -> Self {
+        self.control = on;
+        self
+    }
+
+    /// Polls longer than this count as blocked. Default: 100 ms.
+    #[must_use]
+    pub fn blocked_threshold(mut self, threshold: Duration) -> Self {
+        self.threshold = threshold;
+        self
+    }
+
+    /// Live tasks held at most; more are counted, not listed. Default: 200,000.
+    #[must_use]
+    pub fn max_tasks(mut self, tasks: usize) -> Self {
+        self.max_tasks = tasks;
+        self
+    }
+
+    /// Live streams held at most; more are counted, not listed. Default: 100,000.
+    #[must_use]
+    pub fn max_streams(mut self, streams: u32) -> Self {
+        self.bounds.live = streams;
+        self
+    }
+
+    /// Ended streams kept for looking back. Default: 1,000.
+    #[must_use]
+    pub fn ended_streams(mut self, streams: usize) -> Self {
+        self.bounds.ended = streams;
+        self
+    }
+
+    /// Request metadata to show, by key. Nothing else is ever stored, and
+    /// `authorization`, `cookie` and binary keys not even if named here.
+    #[must_use]
+    pub fn metadata<K: Into<String>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
+        self.metadata.extend(keys.into_iter().map(Into::into));
+        self
+    }
+
+    /// An encoded `FileDescriptorSet`, from which the kind of each method
+    /// (unary, bidi, ...) is learned.
+    #[must_use]
+    pub fn descriptors(mut self, set: &[u8]) -> Self {
+        self.descriptors.push(set.to_vec());
+        self
+    }
+
+    /// Starts the watchdog and the servers that were asked for.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an address or token that makes no sense, `Unsafe` for
+    /// an address that others can reach without a token, `Bind` if an address
+    /// is in use, `Io` if threads cannot be had. Nothing is left behind.
+    pub fn start(self) -> Result<Profiler> {
+        if self.threshold < LEAST_THRESHOLD {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("the blocked threshold is {:?}; at least 10ms make sense", self.threshold),
+            ));
+        }
+        let listen = self.listen()?;
+        clock::calibrate();
+        let registry = Arc::new(self.registry()?);
+        let stacks = Arc::new(StackReader::new()?);
+        let panics = Arc::new(AtomicU64::new(0));
+        let watchdog = {
+            let stacks = stacks.clone();
+            let mut warm = false;
+            let capture = Box::new(move |tid| {
+                if !std::mem::replace(&mut warm, true) {
+                    stacks.warm_up();
+                }
+                stacks.capture(tid).map(|captured| (captured.stack, captured.polled_task))
+            });
+            Watchdog::start(registry.clone(), capture, panics.clone())?
+        };
+        let core = Arc::new(Core {
+            process: this_process(&stacks),
+            registry,
+            figures: RuntimeFigures::default(),
+            stacks,
+            started: clock::now(),
+            panics,
+        });
+        let http = match listen {
+            Some(config) => Some(serve::start(config, core.clone() as Arc<dyn Source>)?),
+            None => None,
+        };
+        #[cfg(feature = "console")]
+        let console = match &self.console {
+            Some(text) => {
+                let addr: SocketAddr =
+                    text.parse().map_err(|_| bad_address("tokio-console", text))?;
+                let core = core.clone();
+                let snapshots = Arc::new(move || core.snapshot(serve::Want::TASKS));
+                Some(console::start(ConsoleConfig::new(addr), snapshots)?)
+            }
+            None => None,
+        };
+        Ok(Profiler {
+            shared: Arc::new(Shared {
+                http,
+                #[cfg(feature = "console")]
+                console,
+                _watchdog: watchdog,
+                core,
+            }),
+        })
+    }
+
+    fn listen(&self) -> Result<Option<ServeConfig>> {
+        let listen = match (&self.http, &self.unix) {
+            (Some(_), Some(_)) => {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    "the debug server listens on an address or on a unix socket, not on both",
+                ));
+            }
+            (Some(text), None) => {
+                Listen::Tcp(text.parse().map_err(|_| bad_address("HTTP", text))?)
+            }
+            (None, Some(path)) => Listen::Unix(path.clone()),
+            (None, None) => return Ok(None),
+        };
+        let mut config = ServeConfig::new(listen);
+        config.token = self.token.as_deref().map(Token::new).transpose()?;
+        config.hosts.clone_from(&self.hosts);
+        config.control = self.control;
+        config.check()?;
+        Ok(Some(config))
+    }
+
+    fn registry(&self) -> Result<Registry> {
+        let streams = Arc::new(Streams::new(self.bounds));
+        #[cfg(feature = "grpc")]
+        for set in &self.descriptors {
+            crate::instrument::grpc::declare(&streams, set)?;
+        }
+        Ok(Registry {
+            tasks: Tasks::new(self.max_tasks, streams.clone()),
+            streams,
+            connections: Connections::default(),
+            runtimes: Runtimes::default(),
+            blocked: BlockedLog::default(),
+            blocked_threshold: self.threshold,
+        })
+    }
+}
+
+fn this_process(stacks: &StackReader) -> Process {
+    let executable = std::env::current_exe().unwrap_or_default();
+    let name = executable.file_name().unwrap_or_default().to_string_lossy();
+    Process {
+        name: name.as_ref().into(),
+        pid: std::process::id(),
+        boot_id: boot_id().into(),
+        build_id: stacks.build_id().map(Into::into),
+        executable: executable.to_string_lossy().into(),
+        uptime_ns: 0,
+    }
+}
+
+/// 64 random bits in hexadecimal. The standard library seeds its hashers from
+/// the system's random source; nothing secret hangs on it.
+fn boot_id() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
+}

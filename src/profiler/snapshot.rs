@@ -1,0 +1,289 @@
+//! How a snapshot of this process is put together.
+
+use std::sync::Arc;
+
+use super::Core;
+use crate::instrument::runtime_metrics;
+use crate::model::{
+    Blocked, Counters, Coverage, Missing, Pause, Process, Reason, Runtime, RuntimeId,
+    SCHEMA_VERSION, Snapshot, Stack, Task, TaskId, TaskState, Timestamp, Worker, WorkerState,
+};
+use crate::registry::blocked::{Episode, PauseSpan, running_ns};
+use crate::registry::clock;
+use crate::registry::workers::RuntimeCell;
+use crate::serve::Want;
+use crate::sys::thread;
+
+/// Stacks of running tasks taken for one snapshot: one a worker, and a machine
+/// with more workers than this is answered with a count of what is missing.
+const MAX_STACKS: usize = 256;
+
+impl Core {
+    pub(super) fn process_now(&self) -> Process {
+        Process {
+            uptime_ns: clock::delta_ns(self.started, clock::now()),
+            ..self.process.clone()
+        }
+    }
+
+    /// Takes a snapshot: tables are copied one after the other, each in one
+    /// short look, nothing is stopped, and ages are relative to one instant.
+    pub(super) fn take(&self, want: Want) -> Snapshot {
+        let registry = &self.registry;
+        let cells = registry.runtimes.list();
+        self.figures.keep_only(&cells);
+        let alive_before = alive(&cells);
+
+        let taken_at = Timestamp::now();
+        let now = clock::now();
+        let streams = registry.streams.snapshot(now);
+        let (mut tasks, torn) = if want.tasks {
+            registry.tasks.snapshot(now, &streams.slots)
+        } else {
+            (Vec::new(), 0)
+        };
+        let runtimes: Vec<Runtime> =
+            cells.iter().filter_map(|cell| self.figures.read(cell)).collect();
+        let mut workers: Vec<Worker> =
+            cells.iter().flat_map(|cell| runtime_metrics::workers(cell, now)).collect();
+        let alive_after = alive(&cells);
+
+        let (ongoing, recent, pauses) = registry.blocked.all();
+        for worker in &mut workers {
+            worker.thread = worker.tid.and_then(thread::name).map(Into::into);
+            worker.method = worker
+                .task
+                .and_then(|id| registry.tasks.get(id, now))
+                .and_then(|task| task.method);
+            worker.blocked = ongoing.iter().any(|episode| {
+                RuntimeId(episode.runtime.into()) == worker.runtime
+                    && episode.worker == worker.index
+            });
+        }
+        let no_stack = if want.stacks {
+            self.add_stacks(&cells, &mut workers, &mut tasks)
+        } else {
+            0
+        };
+
+        let totals = registry.tasks.totals();
+        let listed = if want.tasks {
+            tasks.len() as u64
+        } else {
+            totals.spawned.saturating_sub(totals.ended + totals.dropped)
+        };
+        let mut coverage = Coverage {
+            // Tasks come and go between the two counts; what was listed is
+            // complete if it lies between them.
+            alive: listed.clamp(alive_before.min(alive_after), alive_before.max(alive_after)),
+            listed,
+            with_stack: tasks.iter().filter(|task| task.stack.is_some()).count() as u64,
+            running: tasks.iter().filter(|task| task.state == TaskState::Running).count() as u64,
+            missing: Vec::new(),
+            dropped: totals.dropped + streams.untracked,
+        };
+        coverage.missing = self.missing(want, &cells, &runtimes, &coverage, torn, no_stack);
+        if !want.tasks {
+            coverage.running =
+                workers.iter().filter(|worker| worker.state == WorkerState::Polling).count() as u64;
+        }
+
+        let (blocked_polls, pauses_total) = registry.blocked.totals();
+        Snapshot {
+            schema: SCHEMA_VERSION,
+            taken_at,
+            process: self.process_now(),
+            counters: Counters {
+                tasks_spawned: totals.spawned,
+                tasks_ended: totals.ended,
+                tasks_dropped: totals.dropped,
+                blocking_ended: totals.unknown_ended.saturating_sub(totals.dropped),
+                streams_started: streams.started,
+                streams_ended: streams.ended_total,
+                streams_dropped: streams.untracked,
+                blocked_polls,
+                pauses: pauses_total,
+                profiler_panics: self.panics(),
+            },
+            coverage,
+            blocked_threshold_ns: registry.blocked_threshold.as_nanos() as u64,
+            runtimes,
+            workers,
+            blocked: ongoing
+                .into_iter()
+                .chain(recent)
+                .map(|episode| blocked(episode, &pauses, now))
+                .collect(),
+            pauses: pauses
+                .iter()
+                .map(|span| Pause {
+                    paused_ns: clock::delta_ns(span.from, span.to),
+                    ended_ago_ns: clock::delta_ns(span.to, now),
+                })
+                .collect(),
+            connections: registry.connections.snapshot(now),
+            streams: streams.live,
+            ended_streams: streams.ended,
+            tasks,
+        }
+    }
+
+    /// Takes the native stacks of workers that poll, and gives them to the
+    /// tasks polled. Returns how many could not be had.
+    fn add_stacks(
+        &self,
+        cells: &[Arc<RuntimeCell>],
+        workers: &mut [Worker],
+        tasks: &mut [Task],
+    ) -> u64 {
+        let mut missing = 0;
+        let polling = workers.iter_mut().filter(|worker| worker.state == WorkerState::Polling);
+        for (n, worker) in polling.enumerate() {
+            let (Some(tid), Some(task)) = (worker.tid, worker.task) else { continue };
+            let cell = cells
+                .iter()
+                .find(|cell| RuntimeId(cell.number.into()) == worker.runtime)
+                .and_then(|cell| cell.worker(worker.index as usize));
+            let captured = if n < MAX_STACKS { self.stacks.capture(tid).ok() } else { None };
+            // A stack belongs to the task only if the worker still polls it.
+            let still = cell.is_some_and(|cell| cell.now().task == task.0);
+            let captured = captured.filter(|captured| {
+                still && captured.polled_task.is_none_or(|polled| polled == task)
+            });
+            match captured {
+                Some(captured) => give(tasks, task, &captured.stack, &mut worker.stack),
+                None if still => missing += 1,
+                None => {}
+            }
+        }
+        missing
+    }
+
+    fn missing(
+        &self,
+        want: Want,
+        cells: &[Arc<RuntimeCell>],
+        runtimes: &[Runtime],
+        coverage: &Coverage,
+        torn: u64,
+        no_stack: u64,
+    ) -> Vec<Missing> {
+        let mut missing = Vec::new();
+        let mut say = |reason, count, detail: &str| {
+            missing.push(Missing { reason, count, detail: detail.to_owned() });
+        };
+        let unlisted = coverage.alive.saturating_sub(coverage.listed + torn);
+        let unhooked: u64 = cells
+            .iter()
+            .filter(|cell| !cell.hooked)
+            .filter_map(|cell| cell.handle())
+            .map(|handle| handle.metrics().num_alive_tasks() as u64)
+            .sum();
+        if !cfg!(tokio_unstable) {
+            say(
+                Reason::NoTokioUnstable,
+                unlisted,
+                "built without --cfg tokio_unstable: tokio has no task hooks, so tasks, polls \
+                 and blocked workers are not seen, only the runtime's own counts",
+            );
+        } else {
+            let dropped = self.registry.tasks.totals().dropped;
+            if dropped > 0 {
+                say(
+                    Reason::RegistryFull,
+                    unlisted.saturating_sub(unhooked).min(dropped),
+                    "spawned while the task table was full; raise max_tasks",
+                );
+            }
+            let rest = unlisted - if dropped > 0 { unlisted.min(dropped) } else { 0 };
+            say(
+                Reason::NoHook,
+                rest,
+                "tasks of runtimes that were built without the hooks; besides, tokio neither \
+                 hooks nor counts LocalSet tasks and the root future of block_on",
+            );
+        }
+        let blocking: u64 = runtimes
+            .iter()
+            .map(|runtime| {
+                let busy = |all: u64| all - runtime.idle_blocking_threads.unwrap_or(0).min(all);
+                runtime.blocking_threads.map_or(0, busy)
+                    + runtime.blocking_queue_depth.unwrap_or(0)
+            })
+            .sum();
+        if blocking > 0 {
+            say(
+                Reason::BlockingPool,
+                blocking,
+                "spawn_blocking closures running or queued: threads, not tasks",
+            );
+        }
+        if torn > 0 {
+            say(Reason::Torn, torn, "began or ended while the table was read");
+        }
+        if no_stack > 0 {
+            say(Reason::NoNativeStack, no_stack, "running, but the thread's stack could not be taken");
+        }
+        if want.stacks {
+            let idle = coverage.listed.saturating_sub(coverage.with_stack + no_stack);
+            if idle > 0 {
+                say(
+                    Reason::NoAwaitChain,
+                    idle,
+                    "suspended: shown by the place that spawned them, their await chain is not read",
+                );
+            }
+        }
+        let untracked = self.registry.streams.untracked();
+        if untracked > 0 {
+            say(Reason::StreamsFull, untracked, "streams begun while the stream table was full");
+        }
+        missing
+    }
+}
+
+fn alive(cells: &[Arc<RuntimeCell>]) -> u64 {
+    cells
+        .iter()
+        .filter_map(|cell| cell.handle())
+        .map(|handle| handle.metrics().num_alive_tasks() as u64)
+        .sum()
+}
+
+/// Tasks are sorted by id.
+fn give(tasks: &mut [Task], id: TaskId, stack: &Arc<Stack>, worker: &mut Option<Arc<Stack>>) {
+    *worker = Some(stack.clone());
+    if let Ok(at) = tasks.binary_search_by_key(&id, |task| task.id)
+        && tasks[at].state == TaskState::Running
+    {
+        tasks[at].stack = Some(stack.clone());
+    }
+}
+
+fn blocked(episode: Episode, pauses: &[PauseSpan], now: u64) -> Blocked {
+    let ongoing = episode.ended == 0;
+    let until = if ongoing { now } else { episode.ended };
+    let subject = episode.subject;
+    let (spawned_at, method, peer, stream) = match subject {
+        Some(task) => (task.spawned_at, task.method, task.peer, task.stream),
+        None => (None, None, None, None),
+    };
+    Blocked {
+        id: episode.id,
+        runtime: RuntimeId(episode.runtime.into()),
+        worker: episode.worker,
+        tid: episode.tid,
+        task: (episode.task != 0).then_some(TaskId(episode.task)),
+        spawned_at,
+        method,
+        peer,
+        stream,
+        ongoing,
+        blocked_ns: running_ns(pauses.iter(), episode.began, until),
+        ended_ago_ns: if ongoing { 0 } else { clock::delta_ns(episode.ended, now) },
+        queued_local: episode.queued_local,
+        queued_global: episode.queued_global,
+        stack: episode.stack,
+        stack_missing: episode.stack_missing,
+    }
+}
