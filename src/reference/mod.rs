@@ -1,1 +1,110 @@
 //! The reference gRPC server, its traffic and its faults.
+//!
+//! A server worth watching: the example service and the interop service that
+//! clients of every language know, health, reflection, and, only when asked
+//! for, a service whose methods are ways to be stuck. [`load`] is the traffic.
+
+mod drain;
+mod echo;
+mod interop;
+mod lab;
+pub mod load;
+mod metadata;
+mod produce;
+
+use tonic::codec::CompressionEncoding::Gzip;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::pb;
+use crate::pb::echo::echo_server::EchoServer;
+use crate::pb::lab::lab_server::LabServer;
+use crate::pb::testing::test_service_server::TestServiceServer;
+
+pub use drain::Drain;
+
+/// The services, ready to be served, and the handle that ends them.
+pub struct Reference {
+    /// What to serve.
+    pub routes: Routes,
+    /// How to stop it.
+    pub shutdown: Shutdown,
+}
+
+/// Ends the reference server's calls.
+pub struct Shutdown {
+    drain: Drain,
+    health: HealthReporter,
+}
+
+type Echo = EchoServer<echo::Echo>;
+type Interop = metadata::EchoMetadata<TestServiceServer<interop::Interop>>;
+type Lab = LabServer<lab::Lab>;
+
+impl Reference {
+    /// Puts the services together; `faults` adds the ways to be stuck.
+    ///
+    /// # Errors
+    /// `Internal` if the checked-in descriptors are unreadable.
+    pub async fn new(faults: bool) -> Result<Self> {
+        let drain = Drain::default();
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let mut names = vec![Echo::NAME, Interop::NAME];
+        health.set_serving::<Echo>().await;
+        health.set_serving::<Interop>().await;
+
+        let interop = TestServiceServer::new(interop::Interop::new(drain.clone()))
+            .accept_compressed(Gzip)
+            .send_compressed(Gzip)
+            .max_decoding_message_size(interop::MAX_MESSAGE)
+            .max_encoding_message_size(interop::MAX_MESSAGE);
+        let mut routes = Routes::builder();
+        routes
+            .add_service(EchoServer::new(echo::Echo::new(drain.clone())))
+            .add_service(metadata::EchoMetadata::new(interop))
+            .add_service(health_service);
+        if faults {
+            names.push(Lab::NAME);
+            health.set_serving::<Lab>().await;
+            routes.add_service(LabServer::new(lab::Lab::new(drain.clone())));
+        }
+        let reflection = || {
+            let builder = tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .with_service_name("grpc.health.v1.Health")
+                .with_service_name("grpc.reflection.v1.ServerReflection")
+                .with_service_name("grpc.reflection.v1alpha.ServerReflection");
+            names.iter().fold(builder, |builder, name| builder.with_service_name(*name))
+        };
+        let unreadable = |error| {
+            Error::new(ErrorKind::Internal, "the services' descriptors are unreadable")
+                .with_source(error)
+        };
+        routes
+            .add_service(reflection().build_v1().map_err(unreadable)?)
+            .add_service(reflection().build_v1alpha().map_err(unreadable)?);
+        Ok(Self { routes: routes.routes().prepare(), shutdown: Shutdown { drain, health } })
+    }
+}
+
+impl Shutdown {
+    /// Tells health checks that no more calls are wanted, ends the calls that
+    /// could last, and waits for the tasks they left behind.
+    ///
+    /// Unary calls under way finish by themselves.
+    pub async fn begin(&self) {
+        self.health.set_not_serving::<Echo>().await;
+        self.health.set_not_serving::<Interop>().await;
+        self.health.set_not_serving::<Lab>().await;
+        self.drain.begin();
+        self.drain.finished().await;
+    }
+
+    /// What handlers watch.
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+}

@@ -1,0 +1,72 @@
+//! Faults around cancellation: work that goes on though nobody wants it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tonic::{Response, Status};
+
+use super::bounds::{EndedBy, Held};
+use crate::pb::lab::{Chunk, StuckReply};
+use crate::reference::Drain;
+use crate::reference::produce::produce;
+
+/// Spawns a task that feeds the response stream and, when the client is gone,
+/// does not notice: it sends nothing more, it only holds the sender.
+pub fn leave_task_behind(
+    held: Held,
+    drain: &Drain,
+) -> impl Stream<Item = Result<Chunk, Status>> + Send + use<> {
+    let (sender, mut receiver) = mpsc::channel(1);
+    let drain_of_task = drain.clone();
+    drain.spawn(async move { left_behind(sender, held, drain_of_task).await });
+    produce(move |mut out| async move {
+        while let Some(chunk) = receiver.recv().await {
+            out.send(chunk).await;
+        }
+        Ok(())
+    })
+}
+
+async fn left_behind(sender: mpsc::Sender<Chunk>, held: Held, drain: Drain) {
+    // The result says whether anybody still listens. Not looking at it is the fault.
+    let _ = sender.send(Chunk { data: Bytes::from_static(b"the only one") }).await;
+    held.over(&drain).await;
+    drop(sender);
+}
+
+/// Works in a task of its own; when the call is cancelled the task learns of
+/// it and goes on.
+pub async fn ignore_cancellation(
+    held: Held,
+    drain: &Drain,
+) -> Result<Response<StuckReply>, Status> {
+    let (call, cancelled) = mpsc::channel::<()>(1);
+    let drain_of_task = drain.clone();
+    let work = drain.spawn(async move { goes_on_regardless(cancelled, held, drain_of_task).await });
+    let ended_by =
+        work.await.map_err(|_| Status::internal("the task that ignores cancellation panicked"))?;
+    drop(call); // held until here: dropping it earlier is what cancellation means
+    Ok(held.reply(ended_by, 0))
+}
+
+async fn goes_on_regardless(
+    mut cancelled: mpsc::Receiver<()>,
+    held: Held,
+    drain: Drain,
+) -> EndedBy {
+    let work = async {
+        loop {
+            if cancelled.try_recv() == Err(mpsc::error::TryRecvError::Disconnected) {
+                tracing::debug!("the call was cancelled; going on all the same");
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        () = work => EndedBy::Released,
+        ended_by = held.over(&drain) => ended_by,
+    }
+}

@@ -1,0 +1,123 @@
+//! `taskprof.lab.v1.Lab`: ways to be stuck, each by its name.
+//!
+//! One file per family. Each fault is one function with the fault's name, so
+//! that a dump that shows it can be judged at a glance.
+
+mod bounds;
+mod cancel;
+mod channel;
+mod locks;
+mod memory;
+mod streams;
+mod thread;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::Drain;
+use crate::pb::lab::{
+    Chunk, CycleRequest, FloodRequest, HoldRequest, MemoryRequest, StuckReply, StuckRequest,
+    TrickleRequest, lab_server,
+};
+use bounds::Held;
+
+/// How long `NeverRead` lasts, in milliseconds: metadata, since it reads no message.
+pub const HOLD_MS: &str = "x-taskprof-hold-ms";
+
+/// The service.
+#[derive(Debug)]
+pub struct Lab {
+    drain: Drain,
+    mutexes: Arc<locks::Mutexes>,
+    memory: Arc<memory::Budget>,
+}
+
+impl Lab {
+    pub fn new(drain: Drain) -> Self {
+        Self { drain, mutexes: Arc::default(), memory: Arc::default() }
+    }
+}
+
+type Reply = Result<Response<StuckReply>, Status>;
+type Chunks = Pin<Box<dyn Stream<Item = Result<Chunk, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl lab_server::Lab for Lab {
+    async fn block_thread(&self, request: Request<StuckRequest>) -> Reply {
+        let held = Held::new(request.into_inner().hold_ms);
+        Ok(thread::block_thread(held, &self.drain))
+    }
+
+    async fn busy_loop(&self, request: Request<StuckRequest>) -> Reply {
+        let held = Held::new(request.into_inner().hold_ms);
+        Ok(thread::busy_loop(held, &self.drain))
+    }
+
+    async fn hold_mutex(&self, request: Request<HoldRequest>) -> Reply {
+        let HoldRequest { hold_ms, mutex } = request.into_inner();
+        let mutex = self.mutexes.named(&mutex)?;
+        locks::hold_mutex(Held::new(hold_ms), &mutex, &self.drain).await
+    }
+
+    async fn lock_cycle(&self, request: Request<CycleRequest>) -> Reply {
+        let CycleRequest { hold_ms, first, second } = request.into_inner();
+        if first == second {
+            return Err(Status::invalid_argument("a cycle needs two mutexes with two names"));
+        }
+        let (first, second) = (self.mutexes.named(&first)?, self.mutexes.named(&second)?);
+        locks::lock_cycle(Held::new(hold_ms), &first, &second, &self.drain).await
+    }
+
+    async fn wait_on_silent_channel(&self, request: Request<StuckRequest>) -> Reply {
+        let held = Held::new(request.into_inner().hold_ms);
+        channel::wait_on_silent_channel(held, &self.drain).await
+    }
+
+    async fn never_read(&self, request: Request<Streaming<Chunk>>) -> Reply {
+        let hold_ms = match request.metadata().get(HOLD_MS) {
+            Some(value) => value.to_str().ok().and_then(|ms| ms.parse().ok()).ok_or_else(|| {
+                Status::invalid_argument(format!("{HOLD_MS} is a number of milliseconds"))
+            })?,
+            None => 0,
+        };
+        streams::never_read(Held::new(hold_ms), request.into_inner(), &self.drain).await
+    }
+
+    type FloodStream = Chunks;
+
+    async fn flood(&self, request: Request<FloodRequest>) -> Result<Response<Chunks>, Status> {
+        Ok(Response::new(Box::pin(streams::flood(request.into_inner(), self.drain.clone())?)))
+    }
+
+    type SlowTrickleStream = Chunks;
+
+    async fn slow_trickle(
+        &self,
+        request: Request<TrickleRequest>,
+    ) -> Result<Response<Chunks>, Status> {
+        Ok(Response::new(Box::pin(streams::slow_trickle(request.into_inner(), self.drain.clone()))))
+    }
+
+    type LeaveTaskBehindStream = Chunks;
+
+    async fn leave_task_behind(
+        &self,
+        request: Request<StuckRequest>,
+    ) -> Result<Response<Chunks>, Status> {
+        let held = Held::new(request.into_inner().hold_ms);
+        Ok(Response::new(Box::pin(cancel::leave_task_behind(held, &self.drain))))
+    }
+
+    async fn ignore_cancellation(&self, request: Request<StuckRequest>) -> Reply {
+        let held = Held::new(request.into_inner().hold_ms);
+        cancel::ignore_cancellation(held, &self.drain).await
+    }
+
+    async fn exhaust_memory(&self, request: Request<MemoryRequest>) -> Reply {
+        let MemoryRequest { hold_ms, bytes } = request.into_inner();
+        memory::exhaust_memory(Held::new(hold_ms), bytes, &self.memory, &self.drain).await
+    }
+}

@@ -1,0 +1,90 @@
+//! Faults of streams: not read, not stopped, too slow.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::time::sleep;
+use tonic::{Response, Status, Streaming};
+
+use super::bounds::{EndedBy, Held, millis};
+use crate::pb::lab::{Chunk, FloodRequest, StuckReply, TrickleRequest};
+use crate::reference::Drain;
+use crate::reference::produce::produce;
+
+const DEFAULT_CHUNK: u32 = 1_024;
+/// tonic's clients refuse messages over 4 MiB unless told otherwise.
+const MAX_CHUNK: u32 = (4 << 20) - 1_024;
+const DEFAULT_TOTAL: u64 = 256 << 20;
+const MAX_TOTAL: u64 = 4 << 30;
+const DEFAULT_EVERY: Duration = Duration::from_secs(1);
+const MAX_EVERY: Duration = Duration::from_secs(60);
+
+/// Keeps the request stream and never polls it: the client's window fills up.
+pub async fn never_read(
+    held: Held,
+    requests: Streaming<Chunk>,
+    drain: &Drain,
+) -> Result<Response<StuckReply>, Status> {
+    let ended_by = held.over(drain).await;
+    drop(requests);
+    Ok(held.reply(ended_by, 0))
+}
+
+/// Sends as fast as flow control allows, whether or not the client reads.
+pub fn flood(
+    request: FloodRequest,
+    drain: Drain,
+) -> Result<impl Stream<Item = Result<Chunk, Status>> + Send, Status> {
+    let FloodRequest { hold_ms, message_bytes, total_bytes } = request;
+    if message_bytes > MAX_CHUNK {
+        return Err(Status::invalid_argument("a message has at most 4 MiB less 1 KiB"));
+    }
+    let size = if message_bytes == 0 { DEFAULT_CHUNK } else { message_bytes };
+    let total = if total_bytes == 0 { DEFAULT_TOTAL } else { total_bytes.min(MAX_TOTAL) };
+    let data = Bytes::from(vec![0; size as usize]);
+    Ok(produce(move |mut out| async move {
+        let held = Held::new(hold_ms);
+        let send_all = async {
+            let mut sent = 0;
+            while sent < total {
+                out.send(Chunk { data: data.clone() }).await;
+                sent += u64::from(size);
+            }
+        };
+        tokio::select! {
+            () = send_all => Ok(()),
+            ended_by = held.over(&drain) => end(ended_by),
+        }
+    }))
+}
+
+/// Sends a small message now and then: slow, but not stuck.
+pub fn slow_trickle(
+    request: TrickleRequest,
+    drain: Drain,
+) -> impl Stream<Item = Result<Chunk, Status>> + Send {
+    let TrickleRequest { hold_ms, every_ms } = request;
+    let every = millis(every_ms, DEFAULT_EVERY, MAX_EVERY);
+    produce(move |mut out| async move {
+        let held = Held::new(hold_ms);
+        let trickle = async {
+            loop {
+                out.send(Chunk { data: Bytes::from_static(b"drip") }).await;
+                sleep(every).await;
+            }
+        };
+        tokio::select! {
+            () = trickle => Ok(()),
+            ended_by = held.over(&drain) => end(ended_by),
+        }
+    })
+}
+
+/// A stream that was cut off by the drain says so; one that ran out just ends.
+fn end(ended_by: EndedBy) -> Result<(), Status> {
+    match ended_by {
+        EndedBy::Drain => Err(Drain::status()),
+        _ => Ok(()),
+    }
+}
