@@ -2,6 +2,7 @@
 
 pub mod blocked;
 pub mod clock;
+pub mod connections;
 pub mod places;
 pub mod streams;
 pub mod tasks;
@@ -17,6 +18,8 @@ pub struct Registry {
     pub streams: Arc<streams::Streams>,
     /// Live tasks.
     pub tasks: tasks::Tasks,
+    /// Their connections.
+    pub connections: connections::Connections,
     /// Runtimes and workers.
     pub runtimes: workers::Runtimes,
     /// Blocked polls and pauses.

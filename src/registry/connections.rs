@@ -1,0 +1,264 @@
+//! Connections: one shared cell each, which the socket wrapper and the
+//! streams write and snapshots read.
+//!
+//! A cell takes itself off the list when its last holder lets go, so the list
+//! is as long as there are connections and needs no bound of its own.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::clock;
+use crate::model::{Connection, ConnectionCounters, ConnectionId, Side, Transport};
+
+/// The two ends of a TCP connection: ours, then the peer's.
+type Pair = (SocketAddr, SocketAddr);
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    live: BTreeMap<u64, Weak<ConnectionCell>>,
+    by_pair: HashMap<Pair, Weak<ConnectionCell>>,
+}
+
+/// All connections that are open, or whose streams are still alive.
+#[derive(Debug, Default)]
+pub struct Connections {
+    table: Arc<Mutex<Table>>,
+}
+
+/// One connection's numbers.
+#[derive(Debug)]
+pub struct ConnectionCell {
+    id: ConnectionId,
+    side: Side,
+    transport: Transport,
+    local: Option<Arc<str>>,
+    peer: Option<Arc<str>>,
+    opened: u64,
+    /// Bytes are counted only where the socket is wrapped.
+    counted: bool,
+    closed: AtomicBool,
+    streams: AtomicU64,
+    streams_total: AtomicU64,
+    read_bytes: AtomicU64,
+    written_bytes: AtomicU64,
+    last_read: AtomicU64,
+    last_write: AtomicU64,
+    write_blocked_since: AtomicU64,
+    pair: Option<Pair>,
+    table: Weak<Mutex<Table>>,
+}
+
+impl Connections {
+    /// Registers a connection whose socket is wrapped, so that bytes count.
+    pub fn open(
+        &self,
+        side: Side,
+        transport: Transport,
+        local: Option<Arc<str>>,
+        peer: Option<Arc<str>>,
+    ) -> Arc<ConnectionCell> {
+        let mut table = lock(&self.table);
+        self.insert(&mut table, side, transport, local, peer, true, None)
+    }
+
+    /// The connection between two addresses, for streams whose accept loop is
+    /// not ours. It is known for as long as a stream lives on it, and its age
+    /// counts from the first of those.
+    pub fn between(&self, side: Side, local: SocketAddr, peer: SocketAddr) -> Arc<ConnectionCell> {
+        let mut table = lock(&self.table);
+        if let Some(cell) = table.by_pair.get(&(local, peer)).and_then(Weak::upgrade) {
+            return cell;
+        }
+        let (ours, theirs) = (local.to_string().into(), peer.to_string().into());
+        let pair = Some((local, peer));
+        self.insert(&mut table, side, Transport::Tcp, Some(ours), Some(theirs), false, pair)
+    }
+
+    #[allow(clippy::too_many_arguments)] // private, and both callers name them
+    fn insert(
+        &self,
+        table: &mut Table,
+        side: Side,
+        transport: Transport,
+        local: Option<Arc<str>>,
+        peer: Option<Arc<str>>,
+        counted: bool,
+        pair: Option<Pair>,
+    ) -> Arc<ConnectionCell> {
+        table.next += 1;
+        let cell = Arc::new(ConnectionCell {
+            id: ConnectionId(table.next),
+            side,
+            transport,
+            local,
+            peer,
+            opened: clock::now(),
+            counted,
+            closed: AtomicBool::new(false),
+            streams: AtomicU64::new(0),
+            streams_total: AtomicU64::new(0),
+            read_bytes: AtomicU64::new(0),
+            written_bytes: AtomicU64::new(0),
+            last_read: AtomicU64::new(0),
+            last_write: AtomicU64::new(0),
+            write_blocked_since: AtomicU64::new(0),
+            pair,
+            table: Arc::downgrade(&self.table),
+        });
+        table.live.insert(cell.id.0, Arc::downgrade(&cell));
+        if let Some(pair) = pair {
+            table.by_pair.insert(pair, Arc::downgrade(&cell));
+        }
+        cell
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        lock(&self.table).live.len()
+    }
+
+    /// All connections, by id. `now` is in ticks.
+    pub fn snapshot(&self, now: u64) -> Vec<Connection> {
+        // Strong references first, so that no cell is freed under the lock:
+        // its drop would take the same lock.
+        let cells: Vec<_> = lock(&self.table).live.values().filter_map(Weak::upgrade).collect();
+        cells.iter().map(|cell| cell.to_model(now)).collect()
+    }
+}
+
+impl ConnectionCell {
+    /// Which.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// The other end's address.
+    pub fn peer(&self) -> Option<&Arc<str>> {
+        self.peer.as_ref()
+    }
+
+    /// The transport is gone; streams may still hold on to it.
+    pub fn close(&self) {
+        self.closed.store(true, Relaxed);
+    }
+
+    /// Whether [`close`](Self::close) was called.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
+    }
+
+    /// Bytes came in.
+    pub fn read(&self, bytes: usize) {
+        self.read_bytes.fetch_add(bytes as u64, Relaxed);
+        self.last_read.store(clock::now(), Relaxed);
+    }
+
+    /// The kernel took bytes.
+    pub fn written(&self, bytes: usize) {
+        self.written_bytes.fetch_add(bytes as u64, Relaxed);
+        self.last_write.store(clock::now(), Relaxed);
+        if self.write_blocked_since.load(Relaxed) != 0 {
+            self.write_blocked_since.store(0, Relaxed);
+        }
+    }
+
+    /// The kernel took none.
+    pub fn write_blocked(&self) {
+        if self.write_blocked_since.load(Relaxed) == 0 {
+            self.write_blocked_since.store(clock::now(), Relaxed);
+        }
+    }
+
+    /// Bytes read so far.
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Relaxed)
+    }
+
+    pub(super) fn stream_began(&self) {
+        self.streams.fetch_add(1, Relaxed);
+        self.streams_total.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn stream_ended(&self) {
+        self.streams.fetch_sub(1, Relaxed);
+    }
+
+    fn to_model(&self, now: u64) -> Connection {
+        let ago = |ticks: u64| (ticks != 0).then(|| clock::delta_ns(ticks, now));
+        Connection {
+            id: self.id,
+            side: self.side,
+            transport: self.transport,
+            local: self.local.clone(),
+            peer: self.peer.clone(),
+            age_ns: clock::delta_ns(self.opened, now),
+            streams: self.streams.load(Relaxed),
+            streams_total: self.streams_total.load(Relaxed),
+            counters: self.counted.then(|| ConnectionCounters {
+                read_bytes: self.read_bytes.load(Relaxed),
+                written_bytes: self.written_bytes.load(Relaxed),
+                last_read_ago_ns: ago(self.last_read.load(Relaxed)),
+                last_write_ago_ns: ago(self.last_write.load(Relaxed)),
+                write_blocked_ns: ago(self.write_blocked_since.load(Relaxed)).unwrap_or(0),
+            }),
+        }
+    }
+}
+
+impl Drop for ConnectionCell {
+    fn drop(&mut self) {
+        let Some(table) = self.table.upgrade() else { return };
+        let mut table = lock(&table);
+        table.live.remove(&self.id.0);
+        if let Some(pair) = self.pair {
+            // A new cell for the same pair may have taken the place already.
+            if table.by_pair.get(&pair).is_some_and(|cell| cell.strong_count() == 0) {
+                table.by_pair.remove(&pair);
+            }
+        }
+    }
+}
+
+/// The table is consistent after every statement, so a poisoned lock is as good as new.
+fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_listed_until_its_last_holder_lets_go() {
+        let connections = Connections::default();
+        let cell = connections.open(Side::Server, Transport::Unix, None, Some("unix".into()));
+        cell.read(10);
+        cell.write_blocked();
+        let now = clock::now() + 1_000_000;
+        let seen = &connections.snapshot(now)[0];
+        let counters = seen.counters.unwrap();
+        assert_eq!((counters.read_bytes, counters.written_bytes), (10, 0));
+        assert!(counters.write_blocked_ns > 0 && counters.last_write_ago_ns.is_none());
+        cell.written(3);
+        assert_eq!(connections.snapshot(now)[0].counters.unwrap().write_blocked_ns, 0);
+        drop(cell);
+        assert_eq!(connections.len(), 0);
+    }
+
+    #[test]
+    fn streams_between_the_same_addresses_share_a_connection() {
+        let connections = Connections::default();
+        let (a, b) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
+        let first = connections.between(Side::Server, a, b);
+        let same = connections.between(Side::Server, a, b);
+        assert_eq!(first.id(), same.id());
+        assert_eq!(connections.snapshot(clock::now())[0].counters, None);
+        drop((first, same));
+        assert_eq!(connections.len(), 0);
+        assert!(lock(&connections.table).by_pair.is_empty());
+        assert_eq!(connections.between(Side::Server, a, b).id(), ConnectionId(2));
+    }
+}

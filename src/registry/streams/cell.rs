@@ -1,0 +1,306 @@
+//! One stream's numbers.
+//!
+//! Each direction has one writer (the task that polls that body), so a message
+//! costs a clock read and four relaxed stores, no read-modify-write. What the
+//! numbers mean together is worked out when somebody asks, in `state.rs`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::methods::Method;
+use crate::model::{ConnectionId, Side, StreamId, StreamStatus, TaskId, Traffic};
+use crate::registry::clock;
+use crate::registry::connections::ConnectionCell;
+
+/// Where a body stands.
+///
+/// ```text
+///                   poll: Pending
+///   NeverPolled ──────────────────▶ Pending ◀──┐
+///        │                             │       │ poll: Pending
+///        │ poll: Ready(frame)          ▼       │
+///        └──────────────────────────▶ Taken ───┘  (Taken: a frame was handed over,
+///        │                             │           nobody has asked for the next)
+///        ├── end of stream ──▶ End     │
+///        ├── error ──────────▶ Error   ├──▶ from Pending and Taken alike
+///        └── dropped before ─▶ Dropped ┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum BodyState {
+    /// Nobody has asked for a frame.
+    NeverPolled = 0,
+    /// Somebody waits for a frame.
+    Pending = 1,
+    /// A frame was handed over; nobody has asked for the next.
+    Taken = 2,
+    /// The end was seen.
+    End = 3,
+    /// It failed.
+    Error = 4,
+    /// It was dropped before its end.
+    Dropped = 5,
+}
+
+impl BodyState {
+    fn from_bits(bits: u64) -> Self {
+        match bits & 7 {
+            0 => Self::NeverPolled,
+            1 => Self::Pending,
+            2 => Self::Taken,
+            3 => Self::End,
+            4 => Self::Error,
+            _ => Self::Dropped,
+        }
+    }
+
+    /// Nothing more will come of it.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::End | Self::Error | Self::Dropped)
+    }
+}
+
+/// One direction of a stream.
+#[derive(Debug)]
+pub struct Direction {
+    /// Ticks of the last change, shifted left by three, and the [`BodyState`]:
+    /// one word, so that a reader never pairs a state with another's time.
+    state: AtomicU64,
+    messages: AtomicU64,
+    bytes: AtomicU64,
+    last: AtomicU64,
+}
+
+impl Direction {
+    fn new(now: u64) -> Self {
+        Self {
+            state: AtomicU64::new(now << 3),
+            messages: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    /// State, and the ticks since when.
+    pub fn state(&self) -> (BodyState, u64) {
+        let word = self.state.load(Relaxed);
+        (BodyState::from_bits(word), word >> 3)
+    }
+
+    fn set(&self, state: BodyState, now: u64) {
+        self.state.store((now << 3) | state as u64, Relaxed);
+    }
+
+    /// Somebody asked and must wait. Reads the clock only at the first asking.
+    #[inline]
+    pub fn pending(&self) {
+        if self.state().0 != BodyState::Pending {
+            self.set(BodyState::Pending, clock::now());
+        }
+    }
+
+    /// Bytes were handed over, and with them the ends of so many messages.
+    #[inline]
+    pub fn data(&self, bytes: u64, messages: u64) {
+        let now = clock::now();
+        self.bytes.store(self.bytes.load(Relaxed) + bytes, Relaxed);
+        if messages != 0 {
+            self.messages.store(self.messages.load(Relaxed) + messages, Relaxed);
+        }
+        self.last.store(now, Relaxed);
+        self.set(BodyState::Taken, now);
+    }
+
+    /// It came to one of its ends; the first counts.
+    pub fn finish(&self, state: BodyState) {
+        if !self.state().0.is_final() {
+            self.set(state, clock::now());
+        }
+    }
+
+    /// Whole messages so far.
+    pub fn messages(&self) -> u64 {
+        self.messages.load(Relaxed)
+    }
+
+    pub(super) fn traffic(&self, now: u64) -> Traffic {
+        let last = self.last.load(Relaxed);
+        Traffic {
+            messages: self.messages.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            last_ago_ns: (last != 0).then(|| clock::delta_ns(last, now)),
+            ended: self.state().0 == BodyState::End,
+        }
+    }
+}
+
+/// What is known when a stream begins.
+#[derive(Debug)]
+pub struct Begin<'a> {
+    /// Which end we are.
+    pub side: Side,
+    /// Path of the request, as the peer wrote it.
+    pub path: &'a str,
+    /// Its connection, if known.
+    pub connection: Option<Arc<ConnectionCell>>,
+    /// The peer's name where the connection is not known.
+    pub peer: Option<Arc<str>>,
+    /// The caller's `grpc-timeout`.
+    pub timeout: Option<Duration>,
+    /// Metadata that the allow-list let through.
+    pub metadata: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+/// One stream. Writers are the layer's future and bodies.
+#[derive(Debug)]
+pub struct StreamCell {
+    pub(super) id: StreamId,
+    pub(super) side: Side,
+    pub(super) method: Arc<Method>,
+    pub(super) peer: Option<Arc<str>>,
+    pub(super) connection: Option<ConnectionId>,
+    pub(super) slot: Option<u32>,
+    pub(super) began: u64,
+    pub(super) timeout: Option<Duration>,
+    pub(super) metadata: BTreeMap<Arc<str>, Arc<str>>,
+    /// From the peer to us.
+    pub received: Direction,
+    /// From us to the peer.
+    pub sent: Direction,
+    /// First poll of the handler, or of the call on the client.
+    pub(super) polled: AtomicU64,
+    /// The response headers are there.
+    pub(super) responded: AtomicBool,
+    pub(super) task: AtomicU64,
+    pub(super) logged: AtomicBool,
+    pub(super) ended: AtomicU64,
+    pub(super) cancelled: AtomicU64,
+    /// Tasks that the scope tracks itself, hooks or not.
+    pub(super) tracked: AtomicU32,
+    pub(super) outcome: Mutex<Outcome>,
+}
+
+/// What is written once, at the end.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) status: Option<StreamStatus>,
+    pub(super) cancel_reason: Option<Arc<str>>,
+    /// Kept only while the stream lives, so that the ring of ended streams
+    /// does not keep closed connections in the list.
+    pub(super) connection: Option<Arc<ConnectionCell>>,
+}
+
+impl StreamCell {
+    pub(super) fn new(id: StreamId, method: Arc<Method>, slot: Option<u32>, begin: Begin) -> Self {
+        let now = clock::now();
+        let peer = begin.connection.as_ref().and_then(|c| c.peer().cloned()).or(begin.peer);
+        Self {
+            id,
+            side: begin.side,
+            peer,
+            connection: begin.connection.as_ref().map(|connection| connection.id()),
+            slot,
+            began: now,
+            timeout: begin.timeout,
+            metadata: begin.metadata,
+            received: Direction::new(now),
+            sent: Direction::new(now),
+            polled: AtomicU64::new(0),
+            responded: AtomicBool::new(false),
+            task: AtomicU64::new(0),
+            logged: AtomicBool::new(method.logged()),
+            ended: AtomicU64::new(0),
+            cancelled: AtomicU64::new(0),
+            tracked: AtomicU32::new(0),
+            outcome: Mutex::new(Outcome { connection: begin.connection, ..Outcome::default() }),
+            method,
+        }
+    }
+
+    /// Which.
+    pub fn id(&self) -> StreamId {
+        self.id
+    }
+
+    /// Which end we are.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Its method.
+    pub fn method(&self) -> &Arc<Method> {
+        &self.method
+    }
+
+    /// The other end, if known.
+    pub fn peer(&self) -> Option<&Arc<str>> {
+        self.peer.as_ref()
+    }
+
+    /// The caller's `grpc-timeout`.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// Its slot; `None` if there was no room, and then it is in no list.
+    pub fn slot(&self) -> Option<u32> {
+        self.slot
+    }
+
+    /// The handler (server) or the call (client) is polled for the first
+    /// time, or by another task than before.
+    pub fn polled_by(&self, task: Option<TaskId>) {
+        if self.polled.load(Relaxed) == 0 {
+            self.polled.store(clock::now(), Relaxed);
+        }
+        if let Some(task) = task {
+            self.task.store(task.0, Relaxed);
+        }
+    }
+
+    /// The task that will poll it, known before the first poll.
+    pub fn belongs_to(&self, task: TaskId) {
+        self.task.store(task.0, Relaxed);
+    }
+
+    /// The response headers are there.
+    pub fn responded(&self) {
+        self.responded.store(true, Relaxed);
+    }
+
+    /// Whether Sends and Recvs are to be logged.
+    #[inline]
+    pub fn logged(&self) -> bool {
+        self.logged.load(Relaxed)
+    }
+
+    /// Whether it is over.
+    pub fn is_ended(&self) -> bool {
+        self.ended.load(Relaxed) != 0
+    }
+
+    /// Notes the final status; the first counts.
+    pub fn status(&self, status: StreamStatus) {
+        self.outcome().status.get_or_insert(status);
+    }
+
+    /// Notes that it was cancelled, and why; the first reason counts.
+    pub fn cancel(&self, reason: &str) {
+        let mut outcome = self.outcome();
+        if outcome.cancel_reason.is_none() {
+            outcome.cancel_reason = Some(reason.into());
+            self.cancelled.store(clock::now(), Relaxed);
+        }
+    }
+
+    /// Whether its connection is known to be gone.
+    pub fn connection_closed(&self) -> bool {
+        self.outcome().connection.as_ref().is_some_and(|connection| connection.is_closed())
+    }
+
+    pub(super) fn outcome(&self) -> MutexGuard<'_, Outcome> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

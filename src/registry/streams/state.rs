@@ -1,0 +1,120 @@
+//! What a stream's numbers mean together: its phase and its HTTP/2 state.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::cell::{BodyState, StreamCell};
+use crate::model::{Deadline, Http2State, Phase, Side, Stream, StreamKind, TaskId};
+use crate::registry::clock;
+
+impl StreamCell {
+    /// The phase, and the ticks since when.
+    ///
+    /// The order of the questions is the point. A frame that the transport
+    /// does not take comes first, because it says who is slow whatever else
+    /// waits. A receiver that waits comes before a sender with nothing to
+    /// send: in an echo the second only follows from the first.
+    pub(super) fn phase(&self) -> (Phase, u64) {
+        let ended = self.ended.load(Relaxed);
+        if ended != 0 {
+            return (Phase::Ended, ended);
+        }
+        let polled = self.polled.load(Relaxed);
+        if polled == 0 {
+            return (Phase::Starting, self.began);
+        }
+        let (received, received_since) = self.received.state();
+        let (sent, sent_since) = self.sent.state();
+        let responded = self.responded.load(Relaxed);
+        if sent == BodyState::Taken {
+            return (Phase::AwaitSend, sent_since);
+        }
+        if received == BodyState::Pending {
+            return (Phase::AwaitRecv, received_since);
+        }
+        match self.side {
+            Side::Server if responded && sent == BodyState::Pending => {
+                (Phase::AwaitProduce, sent_since)
+            }
+            Side::Server => (Phase::Handler, polled.max(received_since)),
+            Side::Client if responded => (Phase::Handler, received_since.max(polled)),
+            // The transport has not touched the request: no connection yet, or
+            // no free stream on it.
+            Side::Client if sent == BodyState::NeverPolled => (Phase::Starting, self.began),
+            Side::Client
+                if sent == BodyState::Pending
+                    && self.method.kind() == StreamKind::ClientStreaming =>
+            {
+                (Phase::AwaitProduce, sent_since)
+            }
+            Side::Client => (Phase::AwaitHeaders, sent_since),
+        }
+    }
+
+    /// The state in the sense of RFC 9113, as far as the bodies show it: an
+    /// END_STREAM that our side has not read yet is not known here.
+    pub(super) fn http2_state(&self) -> Http2State {
+        let (received, _) = self.received.state();
+        let (sent, _) = self.sent.state();
+        if self.cancelled.load(Relaxed) != 0
+            || received == BodyState::Error
+            || matches!(sent, BodyState::Error | BodyState::Dropped)
+        {
+            return Http2State::Reset;
+        }
+        // The server's answer is complete and its request body is let go of:
+        // h2 then closes the stream even if the peer has not ended its half.
+        let received_over = received == BodyState::End
+            || (self.ended.load(Relaxed) != 0 && received == BodyState::Dropped);
+        match (sent == BodyState::End, received_over) {
+            (true, true) => Http2State::Closed,
+            (true, false) => Http2State::HalfClosedLocal,
+            (false, true) => Http2State::HalfClosedRemote,
+            (false, false) => Http2State::Open,
+        }
+    }
+
+    /// As plain data. `now` is in ticks, `tasks` the references that live
+    /// tasks hold on its slot.
+    pub(super) fn to_model(&self, now: u64, tasks: u32) -> Stream {
+        let (phase, since) = self.phase();
+        let age_ns = clock::delta_ns(self.began, now);
+        let ago = |ticks: u64| (ticks != 0).then(|| clock::delta_ns(ticks, now));
+        let (status, cancel_reason) = {
+            let outcome = self.outcome();
+            (outcome.status.clone(), outcome.cancel_reason.clone())
+        };
+        let task = self.task.load(Relaxed);
+        Stream {
+            id: self.id,
+            side: self.side,
+            method: Arc::clone(&self.method.name),
+            kind: self.method.kind(),
+            peer: self.peer.clone(),
+            connection: self.connection,
+            task: (task != 0).then_some(TaskId(task)),
+            state: self.http2_state(),
+            phase,
+            phase_ns: clock::delta_ns(since, now),
+            age_ns,
+            received: self.received.traffic(now),
+            sent: self.sent.traffic(now),
+            deadline: self.timeout.map(|timeout| {
+                let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+                let remaining_ns = i128::from(timeout_ns) - i128::from(age_ns);
+                let bounds = i128::from(i64::MIN)..=i128::from(i64::MAX);
+                Deadline {
+                    timeout_ns,
+                    remaining_ns: remaining_ns.clamp(*bounds.start(), *bounds.end()) as i64,
+                }
+            }),
+            cancelled_ago_ns: ago(self.cancelled.load(Relaxed)),
+            cancel_reason,
+            status,
+            ended_ago_ns: ago(self.ended.load(Relaxed)),
+            live_tasks: tasks,
+            logged: self.logged(),
+            metadata: self.metadata.clone(),
+        }
+    }
+}
