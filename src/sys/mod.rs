@@ -1,2 +1,12 @@
 //! Every syscall and every `unsafe` of the crate.
 #![allow(unsafe_code)]
+
+pub mod polled;
+#[cfg(all(test, target_os = "linux"))]
+pub mod testing;
+pub mod thread;
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod copy;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod sampler;
