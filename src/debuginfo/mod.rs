@@ -1,1 +1,5 @@
 //! ELF and DWARF: addresses to functions and lines.
+
+pub mod elf;
+pub mod names;
+pub mod symbols;

@@ -3,5 +3,12 @@
 
 pub mod cpu_clock;
 pub mod polled;
+#[cfg(all(test, target_os = "linux"))]
+pub mod testing;
 pub mod thread;
 pub mod zeroed;
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod copy;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod sampler;

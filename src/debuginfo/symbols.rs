@@ -1,0 +1,173 @@
+//! File addresses to frames: function names, lines, inlined calls.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use addr2line::Loader;
+
+use super::names;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Frame, FrameKind, Location};
+
+/// Distinct addresses remembered for one file. A frame takes some 300 bytes,
+/// so a full cache is a few MiB; then it starts afresh.
+const CACHED: usize = 16_384;
+
+/// Debug information of one file.
+pub struct Symbols {
+    loader: Loader,
+    own: bool,
+    cache: HashMap<u64, Arc<[Frame]>>,
+    strings: HashMap<String, Arc<str>>,
+}
+
+impl std::fmt::Debug for Symbols {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Symbols").field("cached", &self.cache.len()).finish_non_exhaustive()
+    }
+}
+
+impl Symbols {
+    /// Maps a file and reads its table of contents; the costly part. `own`:
+    /// it is the program itself, not a shared library.
+    ///
+    /// # Errors
+    /// `NotFound` or `Permission` for the file, `Malformed` for its content.
+    pub fn open(path: &Path, own: bool) -> Result<Self> {
+        // Also tells "not there" from "not understood", which Loader does not.
+        super::elf::Elf::open(path)?;
+        let loader = guarded(path, || Loader::new(path))?.map_err(|error| {
+            let text = format!("reading debug information of {}: {error}", path.display());
+            Error::new(ErrorKind::Malformed, text)
+        })?;
+        Ok(Self { loader, own, cache: HashMap::new(), strings: HashMap::new() })
+    }
+
+    /// The frames at an address as linked, innermost first: the function the
+    /// address is in, last, and before it those the compiler put into it. Never empty;
+    /// where nothing is known the function is named by its address.
+    pub fn frames(&mut self, address: u64) -> Arc<[Frame]> {
+        if let Some(frames) = self.cache.get(&address) {
+            return Arc::clone(frames);
+        }
+        if self.cache.len() >= CACHED {
+            self.cache.clear();
+            self.strings.clear();
+        }
+        let frames: Arc<[Frame]> = self.resolve(address).into();
+        self.cache.insert(address, Arc::clone(&frames));
+        frames
+    }
+
+    fn resolve(&mut self, address: u64) -> Vec<Frame> {
+        let mut found: Vec<(Option<String>, Option<(String, u32, u32)>)> = Vec::new();
+        if let Ok(mut frames) = self.loader.find_frames(address) {
+            // Errors inside end the list: what came before is still right.
+            while let Ok(Some(frame)) = frames.next() {
+                let name = frame.function.as_ref().and_then(|name| name.demangle().ok());
+                let place = frame.location.and_then(|place| {
+                    Some((place.file?.to_owned(), place.line?, place.column.unwrap_or(0)))
+                });
+                found.push((name.map(|name| name.into_owned()), place));
+            }
+        }
+        if found.is_empty() {
+            found.push((None, None));
+        }
+        let outermost = found.len() - 1;
+        let mut result = Vec::with_capacity(found.len());
+        for (index, (name, place)) in found.into_iter().enumerate() {
+            let inlined = index != outermost;
+            let symbol = || {
+                let symbol = (!inlined).then(|| self.loader.find_symbol(address)).flatten()?;
+                Some(addr2line::demangle_auto(symbol.into(), None).into_owned())
+            };
+            let name = name.or_else(symbol);
+            let file = place.as_ref().map(|(file, ..)| file.as_str());
+            let kind = match &name {
+                Some(name) => names::kind(file, name, self.own),
+                None => FrameKind::Runtime,
+            };
+            let full = name.unwrap_or_else(|| format!("{address:#x}"));
+            let location = place.map(|(file, line, column)| Location {
+                file: self.intern(file),
+                line,
+                column,
+            });
+            result.push(Frame {
+                function: self.intern(names::short(&full)),
+                function_full: self.intern(full),
+                location,
+                kind,
+                inlined,
+                address,
+            });
+        }
+        result
+    }
+
+    fn intern(&mut self, text: String) -> Arc<str> {
+        if let Some(known) = self.strings.get(&text) {
+            return Arc::clone(known);
+        }
+        let shared: Arc<str> = text.as_str().into();
+        self.strings.insert(text, Arc::clone(&shared));
+        shared
+    }
+}
+
+/// A frame of which only the address is known.
+pub fn unknown(address: u64, place: &str) -> Frame {
+    let name: Arc<str> = format!("{address:#x} in {place}").into();
+    Frame {
+        function: Arc::clone(&name),
+        function_full: name,
+        location: None,
+        kind: FrameKind::Runtime,
+        inlined: false,
+        address,
+    }
+}
+
+/// Runs foreign parsers over foreign bytes: a panic in there is their bug and
+/// becomes our error.
+pub fn guarded<T>(what: &Path, run: impl FnOnce() -> T) -> Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).map_err(|_| {
+        let text = format!("the reader of debug information panicked over {}", what.display());
+        Error::new(ErrorKind::Internal, text)
+    })
+}
+
+/// Path of the running executable: the file itself, even if it was replaced.
+pub fn own_executable() -> PathBuf {
+    PathBuf::from("/proc/self/exe")
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_of_ours_is_found_with_its_line() {
+        let mut symbols = Symbols::open(&own_executable(), true).unwrap();
+        let frames = symbols.frames(0);
+        assert_eq!(frames.len(), 1);
+        assert_eq!(&*frames[0].function, "0x0");
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let bytes = std::fs::read("/proc/self/exe").unwrap();
+        std::io::Write::write_all(&mut file, &bytes[..100_000]).unwrap();
+        let error = Symbols::open(file.path(), false).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed, "{error}");
+    }
+
+    #[test]
+    fn a_panic_becomes_an_error() {
+        let error = guarded(Path::new("x.so"), || panic!("foreign")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+    }
+}

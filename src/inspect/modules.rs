@@ -1,0 +1,254 @@
+//! The code of this process: executable, shared libraries, vDSO.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use framehop::{ExplicitModuleSectionInfo, MayAllocateDuringUnwind, Unwinder as _, UnwinderNative};
+
+use super::maps::{self, Backing, Mapping};
+use crate::debuginfo::elf::Elf;
+use crate::debuginfo::symbols::{self, Symbols};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::Frame;
+use crate::sys::sampler;
+
+/// framehop's unwinder over sections of ours.
+pub type NativeUnwinder = UnwinderNative<Arc<[u8]>, MayAllocateDuringUnwind>;
+
+/// The most that is read of a vDSO; the real ones have two to four pages.
+const MAX_VDSO: u64 = 64 * 1024;
+
+/// One executable mapping of one file.
+#[derive(Debug)]
+pub struct Module {
+    mapping: Mapping,
+    /// Address in memory minus address as linked.
+    bias: u64,
+    elf: Arc<Elf>,
+}
+
+impl Module {
+    /// A memory address as the linker saw it.
+    pub fn file_address(&self, address: u64) -> u64 {
+        address.wrapping_sub(self.bias)
+    }
+
+    /// Memory address of the function around a memory address.
+    pub fn function_start(&self, address: u64) -> Option<u64> {
+        let start = self.elf.function_start(self.file_address(address))?;
+        Some(start.wrapping_add(self.bias))
+    }
+}
+
+/// All modules, as of the last look at the mappings.
+pub struct Modules {
+    /// By ascending address.
+    list: Vec<Module>,
+    unwinder: NativeUnwinder,
+    /// Mappings that could not be read: not tried again.
+    unreadable: Vec<Mapping>,
+    symbols: HashMap<Backing, Option<Symbols>>,
+    executable: Option<PathBuf>,
+}
+
+impl Modules {
+    /// None yet; [`Modules::refresh`] finds them.
+    pub fn new() -> Self {
+        Self {
+            list: Vec::new(),
+            unwinder: NativeUnwinder::new(),
+            unreadable: Vec::new(),
+            symbols: HashMap::new(),
+            executable: std::fs::read_link("/proc/self/exe").ok(),
+        }
+    }
+
+    /// The unwinder that knows them all.
+    pub fn unwinder(&self) -> &NativeUnwinder {
+        &self.unwinder
+    }
+
+    /// Looks at the mappings again: adds what was loaded, forgets what is
+    /// gone. Whether anything changed.
+    ///
+    /// # Errors
+    /// Only if the mappings cannot be read; an unreadable file is left out.
+    pub fn refresh(&mut self) -> Result<bool> {
+        let now = maps::executable()?;
+        self.unreadable.retain(|mapping| now.contains(mapping));
+        let unwinder = &mut self.unwinder;
+        let mut changed = false;
+        self.list.retain(|module| {
+            let stays = now.contains(&module.mapping);
+            if !stays {
+                changed = true;
+                unwinder.remove_module(module.mapping.range.start);
+            }
+            stays
+        });
+        for mapping in now {
+            let known = self.list.iter().any(|module| module.mapping == mapping);
+            if known || self.unreadable.contains(&mapping) {
+                continue;
+            }
+            match self.load(&mapping) {
+                Ok(module) => {
+                    changed = true;
+                    self.add(module);
+                }
+                Err(_) => self.unreadable.push(mapping),
+            }
+        }
+        self.list.sort_unstable_by_key(|module| module.mapping.range.start);
+        Ok(changed)
+    }
+
+    fn load(&self, mapping: &Mapping) -> Result<Module> {
+        let elf = match &mapping.backing {
+            Backing::Vdso => {
+                let mut image = vec![0; (mapping.range.end - mapping.range.start).min(MAX_VDSO) as usize];
+                let len = sampler::read_memory(&mut image, mapping.range.start);
+                Arc::new(Elf::from_bytes(&image[..len])?)
+            }
+            backing => match self.list.iter().find(|module| module.mapping.backing == *backing) {
+                Some(sibling) => Arc::clone(&sibling.elf),
+                None => {
+                    let path = self.readable_path(backing)?;
+                    let elf = symbols::guarded(&path, || Elf::open(&path))??;
+                    Arc::new(elf)
+                }
+            },
+        };
+        let offset = mapping.file_offset;
+        let segment = elf.code.iter().find(|code| {
+            // Mappings begin at page boundaries, segments need not.
+            let len = code.range.end - code.range.start;
+            let page = code.file_offset & !0xfff;
+            (page..code.file_offset.saturating_add(len)).contains(&offset)
+        });
+        let Some(segment) = segment else {
+            return Err(Error::new(ErrorKind::Malformed, "no segment for an executable mapping"));
+        };
+        let linked = segment.range.start.wrapping_sub(segment.file_offset).wrapping_add(offset);
+        let bias = mapping.range.start.wrapping_sub(linked);
+        Ok(Module { mapping: mapping.clone(), bias, elf })
+    }
+
+    fn add(&mut self, module: Module) {
+        let elf = &module.elf;
+        let range = |section: &Option<crate::debuginfo::elf::Section>| {
+            section.as_ref().map(|section| section.range.clone())
+        };
+        let data = |section: &Option<crate::debuginfo::elf::Section>| {
+            section.as_ref().map(|section| Arc::clone(&section.data))
+        };
+        let sections = ExplicitModuleSectionInfo {
+            text_svma: elf.text.clone(),
+            got_svma: elf.got.clone(),
+            eh_frame_svma: range(&elf.eh_frame),
+            eh_frame: data(&elf.eh_frame),
+            eh_frame_hdr_svma: range(&elf.eh_frame_hdr),
+            eh_frame_hdr: data(&elf.eh_frame_hdr),
+            ..Default::default()
+        };
+        let range = module.mapping.range.clone();
+        self.unwinder.add_module(framehop::Module::new(
+            String::new(),
+            range,
+            module.bias,
+            sections,
+        ));
+        self.list.push(module);
+    }
+
+    /// Where to read a mapped file. The program itself can be read even after
+    /// its file was replaced; a library then cannot.
+    fn readable_path(&self, backing: &Backing) -> Result<PathBuf> {
+        match backing {
+            Backing::File { path, deleted: false } => Ok(path.clone()),
+            Backing::File { deleted: true, .. } if self.is_executable(backing) => {
+                Ok(symbols::own_executable())
+            }
+            Backing::File { path, .. } => Err(Error::new(
+                ErrorKind::NotFound,
+                format!("{} was replaced while in use", path.display()),
+            )),
+            Backing::Vdso => Err(Error::new(ErrorKind::NotFound, "the vDSO is no file")),
+        }
+    }
+
+    fn is_executable(&self, backing: &Backing) -> bool {
+        let (Backing::File { path, deleted }, Some(link)) = (backing, &self.executable) else {
+            return false;
+        };
+        // The link has the suffix too once the file is deleted.
+        *path == *link || (*deleted && link.to_string_lossy().starts_with(&*path.to_string_lossy()))
+    }
+
+    /// The module around a memory address.
+    pub fn find(&self, address: u64) -> Option<&Module> {
+        let after = self.list.partition_point(|module| module.mapping.range.start <= address);
+        let module = &self.list[after.checked_sub(1)?];
+        module.mapping.range.contains(&address).then_some(module)
+    }
+
+    /// The program's own module.
+    pub fn main(&self) -> Option<&Module> {
+        self.list.iter().find(|module| self.is_executable(&module.mapping.backing))
+    }
+
+    /// Build id of the program.
+    pub fn build_id(&self) -> Option<String> {
+        self.main()?.elf.build_id.clone()
+    }
+
+    /// Address range of the program's code as linked.
+    pub fn main_code(&self) -> Option<Range<u64>> {
+        Some(self.main()?.elf.code.first()?.range.clone())
+    }
+
+    /// Reads the debug information of the program and of the libraries.
+    pub fn load_symbols(&mut self) {
+        let backings: Vec<_> =
+            self.list.iter().map(|module| module.mapping.backing.clone()).collect();
+        for backing in backings {
+            self.symbols_of(&backing);
+        }
+    }
+
+    fn symbols_of(&mut self, backing: &Backing) -> Option<&mut Symbols> {
+        if !self.symbols.contains_key(backing) {
+            let own = self.is_executable(backing);
+            let opened = self.readable_path(backing).and_then(|path| Symbols::open(&path, own));
+            self.symbols.insert(backing.clone(), opened.ok());
+        }
+        self.symbols.get_mut(backing)?.as_mut()
+    }
+
+    /// The frames at a memory address, innermost first.
+    pub fn frames(&mut self, address: u64) -> Arc<[Frame]> {
+        let Some(module) = self.find(address) else {
+            return [symbols::unknown(address, "code made at run time")].into();
+        };
+        let linked = module.file_address(address);
+        let backing = module.mapping.backing.clone();
+        if let Some(symbols) = self.symbols_of(&backing) {
+            return symbols.frames(linked);
+        }
+        let place = match &backing {
+            Backing::Vdso => "[vdso]".into(),
+            Backing::File { path, .. } => path.to_string_lossy(),
+        };
+        [symbols::unknown(linked, &place)].into()
+    }
+
+    /// The frames at an address of the program as linked.
+    pub fn main_frames(&mut self, linked: u64) -> Option<Arc<[Frame]>> {
+        let main = self.main()?;
+        main.elf.code.iter().find(|code| code.range.contains(&linked))?;
+        let backing = main.mapping.backing.clone();
+        Some(self.symbols_of(&backing)?.frames(linked))
+    }
+}

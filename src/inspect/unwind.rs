@@ -1,0 +1,331 @@
+//! From registers and a copied stack to return addresses.
+//!
+//! framehop does the work where all three registers are known. The stack of a
+//! thread asleep in a system call comes with two: the kernel shows its
+//! instruction and stack pointer, but not its frame pointer. Code compiled
+//! without frame pointers (libc) does not need it and often restores it on
+//! the way. Where a frame does need it (the standard library is built with
+//! frame pointers), it is searched: a frame pointer points at a pair on the
+//! stack, the caller's frame pointer and a return address, so every pair
+//! whose second half follows a `call` instruction is tried, and one from
+//! which the whole stack unwinds to the thread's beginning is taken. Stale
+//! pairs of earlier calls can look right too; therefore those come first whose
+//! `call` provably calls the very function that needs its frame pointer.
+
+use framehop::{
+    CacheNative, Error as Failure, FrameAddress, MayAllocateDuringUnwind, Unwinder as _,
+    UnwindRegsNative,
+};
+
+use super::modules::Modules;
+use crate::sys::sampler::{self, Registers};
+
+/// The most frames of a stack that are followed.
+pub const MAX_FRAMES: usize = 512;
+/// The most complete unwinds tried for one unknown frame pointer.
+const MAX_TRIES: usize = 256;
+/// Stands for an unknown frame pointer: no address of a user program, with
+/// room for offsets on both sides.
+const UNKNOWN: u64 = 0xffff_0bad_0bad_0000;
+const UNKNOWN_REACH: u64 = 1 << 20;
+
+/// A stack as addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Walk {
+    /// Addresses inside the instruction that runs or calls, innermost first:
+    /// the instruction pointer as it is, return addresses less one.
+    pub addresses: Vec<u64>,
+    /// Why outer frames are missing, if they are.
+    pub truncated: Option<&'static str>,
+}
+
+/// How a walk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// At the thread's first function.
+    Outermost,
+    /// At a frame whose caller only the unknown frame pointer shows.
+    NeedsFramePointer,
+    /// At the end of the copied bytes.
+    EndOfCopy,
+    /// At [`MAX_FRAMES`].
+    TooMany,
+    /// In data that is no stack, or code without unwind tables.
+    Lost,
+}
+
+impl End {
+    fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Outermost => None,
+            Self::NeedsFramePointer => {
+                Some("the frame pointer of a sleeping thread could not be found")
+            }
+            Self::EndOfCopy => Some("the stack is deeper than the part that was copied"),
+            Self::TooMany => Some("more than 512 frames"),
+            Self::Lost => Some("no unwind information for the next frame"),
+        }
+    }
+}
+
+/// Copied stack bytes at their addresses.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    start: u64,
+    bytes: &'a [u8],
+}
+
+impl View<'_> {
+    fn read(&self, address: u64) -> Option<u64> {
+        let at = usize::try_from(address.checked_sub(self.start)?).ok()?;
+        let bytes = self.bytes.get(at..at.checked_add(8)?)?;
+        Some(u64::from_le_bytes(bytes.try_into().ok()?))
+    }
+
+    fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+}
+
+/// Frames so far and where the walk stands.
+struct State {
+    frames: Vec<FrameAddress>,
+    at: FrameAddress,
+    registers: UnwindRegsNative,
+}
+
+type Cache = CacheNative<MayAllocateDuringUnwind>;
+
+/// Walks stacks; remembers unwind rules.
+pub struct Walker {
+    cache: Cache,
+}
+
+impl Walker {
+    /// A walker that remembers nothing yet.
+    pub fn new() -> Self {
+        Self { cache: Cache::new() }
+    }
+
+    /// Follows a copied stack to its outermost frame.
+    pub fn walk(&mut self, modules: &Modules, registers: Registers, stack: &[u8]) -> Walk {
+        let view = View { start: registers.sp, bytes: stack };
+        let at = FrameAddress::from_instruction_pointer(registers.ip);
+        let bp = registers.bp.unwrap_or(UNKNOWN);
+        let mut state = State {
+            frames: vec![at],
+            at,
+            registers: UnwindRegsNative::new(registers.ip, registers.sp, bp),
+        };
+        let mut end = self.follow(modules, &view, &mut state);
+        if end == End::NeedsFramePointer
+            && let Some((found, its_end)) = self.search(modules, &view, &state)
+        {
+            state.frames.extend(found);
+            end = its_end;
+        }
+        Walk {
+            addresses: state.frames.iter().map(|frame| frame.address_for_lookup()).collect(),
+            truncated: end.reason(),
+        }
+    }
+
+    /// Goes from caller to caller as far as it leads.
+    fn follow(&mut self, modules: &Modules, view: &View<'_>, state: &mut State) -> End {
+        let mut read = |address| view.read(address).ok_or(());
+        loop {
+            if state.frames.len() >= MAX_FRAMES {
+                return End::TooMany;
+            }
+            // A failed step may leave the registers half changed.
+            let before = state.registers;
+            let step = modules.unwinder().unwind_frame(
+                state.at,
+                &mut state.registers,
+                &mut self.cache,
+                &mut read,
+            );
+            let next = match step {
+                Ok(Some(next)) => next,
+                Ok(None) | Err(Failure::ReturnAddressIsNull) => return End::Outermost,
+                Err(failure) => {
+                    state.registers = before;
+                    // After a failure framehop may remember a fallback rule
+                    // for this place that only the missing data called for.
+                    self.cache = Cache::new();
+                    return end_of(failure, before, view);
+                }
+            };
+            let Some(address) = FrameAddress::from_return_address(next) else {
+                return End::Outermost;
+            };
+            if modules.find(address.address_for_lookup()).is_none() {
+                state.registers = before;
+                return if before.bp() == UNKNOWN { End::NeedsFramePointer } else { End::Lost };
+            }
+            state.frames.push(address);
+            state.at = address;
+        }
+    }
+
+    /// The frames beyond one that needs an unknown frame pointer.
+    fn search(
+        &mut self,
+        modules: &Modules,
+        view: &View<'_>,
+        stuck: &State,
+    ) -> Option<(Vec<FrameAddress>, End)> {
+        let here = stuck.at.address_for_lookup();
+        let function = modules.find(here).and_then(|module| module.function_start(here));
+        let mut candidates = candidates(modules, view, stuck.registers.sp(), function);
+        // Stable: within one degree of trust the innermost comes first.
+        candidates.sort_by_key(|candidate| candidate.trust);
+        for candidate in candidates.iter().take(MAX_TRIES) {
+            let mut registers = stuck.registers;
+            registers.set_bp(candidate.frame_pointer);
+            // Of the frames only the number counts, towards the limit.
+            let mut state = State { frames: stuck.frames.clone(), at: stuck.at, registers };
+            let end = self.follow(modules, view, &mut state);
+            let found = state.frames.split_off(stuck.frames.len());
+            let complete = match end {
+                End::Outermost | End::TooMany => true,
+                End::EndOfCopy => found.len() > 8,
+                _ => false,
+            };
+            let goes_there = found.first().is_some_and(|first| first.address() == candidate.returns_to);
+            if complete && goes_there {
+                return Some((found, end));
+            }
+        }
+        None
+    }
+}
+
+fn end_of(failure: Failure, registers: UnwindRegsNative, view: &View<'_>) -> End {
+    if registers.bp() == UNKNOWN {
+        return End::NeedsFramePointer;
+    }
+    match failure {
+        Failure::CouldNotReadStack(address) if address.abs_diff(UNKNOWN) < UNKNOWN_REACH => {
+            End::NeedsFramePointer
+        }
+        Failure::CouldNotReadStack(address)
+            if address >= view.end().saturating_sub(8)
+                && view.bytes.len() >= sampler::MAX_STACK / 2 =>
+        {
+            End::EndOfCopy
+        }
+        // Threads begin with a frame pointer of zero.
+        Failure::FramepointerUnwindingMovedBackwards | Failure::CouldNotReadStack(_)
+            if registers.bp() == 0 =>
+        {
+            End::Outermost
+        }
+        _ => End::Lost,
+    }
+}
+
+/// How sure it is that a pair on the stack is the wanted frame's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Trust {
+    /// Its `call` calls the function that needs the frame pointer.
+    Calls,
+    /// Its `call` goes through a register: it may.
+    MayCall,
+    /// Its `call` calls another function, which may have jumped there.
+    CallsOther,
+}
+
+struct Candidate {
+    frame_pointer: u64,
+    returns_to: u64,
+    trust: Trust,
+}
+
+fn candidates(
+    modules: &Modules,
+    view: &View<'_>,
+    sp: u64,
+    function: Option<u64>,
+) -> Vec<Candidate> {
+    let mut found = Vec::new();
+    let mut frame_pointer = sp.next_multiple_of(8);
+    while let Some(returns_to) = view.read(frame_pointer + 8) {
+        if let Some(target) = call_before(modules, returns_to) {
+            let trust = match (target, function) {
+                (Some(target), Some(function)) if target == function => Trust::Calls,
+                (Some(_), Some(_)) => Trust::CallsOther,
+                _ => Trust::MayCall,
+            };
+            found.push(Candidate { frame_pointer, returns_to, trust });
+        }
+        frame_pointer += 8;
+    }
+    found
+}
+
+/// Whether `returns_to` follows a call instruction, and if so what it calls as
+/// far as the instruction alone tells.
+#[allow(clippy::option_option)] // "no call" and "a call of something" are different answers
+fn call_before(modules: &Modules, returns_to: u64) -> Option<Option<u64>> {
+    modules.find(returns_to.checked_sub(1)?)?;
+    let mut code = [0; 7];
+    if sampler::read_memory(&mut code, returns_to.checked_sub(7)?) != code.len() {
+        return None;
+    }
+    let displacement = || {
+        let bytes: [u8; 4] = [code[3], code[4], code[5], code[6]];
+        returns_to.wrapping_add_signed(i64::from(i32::from_le_bytes(bytes)))
+    };
+    // call rel32
+    if code[2] == 0xe8 {
+        let target = displacement();
+        if modules.find(target).is_some() {
+            return Some(Some(through_stub(target)));
+        }
+    }
+    // call [rip + disp32]
+    if code[1..3] == [0xff, 0x15] {
+        return Some(read_word(displacement()));
+    }
+    // call r/m64: opcode FF /2 with 0, 1 or 4 bytes of displacement, with and
+    // without a SIB byte.
+    let length_fits = |modrm: u8, len: usize| {
+        let sib = usize::from(modrm & 7 == 4 && modrm >> 6 != 3);
+        let displacement = match modrm >> 6 {
+            0 if modrm & 7 == 5 => 4,
+            0 | 3 => 0,
+            1 => 1,
+            _ => 4,
+        };
+        len == 2 + sib + displacement
+    };
+    let indirect = (2..=7).any(|len| {
+        let at = code.len() - len;
+        let modrm = code[at + 1];
+        code[at] == 0xff && modrm >> 3 & 7 == 2 && length_fits(modrm, len)
+    });
+    indirect.then_some(None)
+}
+
+/// Where a procedure linkage table's entry jumps to; other code is left alone.
+fn through_stub(target: u64) -> u64 {
+    let mut code = [0; 12];
+    if sampler::read_memory(&mut code, target) != code.len() {
+        return target;
+    }
+    // endbr64, then jmp [rip + disp32], perhaps with a bnd prefix.
+    let mut at = if code.starts_with(&[0xf3, 0x0f, 0x1e, 0xfa]) { 4 } else { 0 };
+    at += usize::from(code[at] == 0xf2);
+    let jump = match code.get(at..at + 6) {
+        Some(&[0xff, 0x25, a, b, c, d]) => i32::from_le_bytes([a, b, c, d]),
+        _ => return target,
+    };
+    let next = target.wrapping_add(at as u64 + 6);
+    read_word(next.wrapping_add_signed(i64::from(jump))).unwrap_or(target)
+}
+
+fn read_word(address: u64) -> Option<u64> {
+    let mut word = [0; 8];
+    (sampler::read_memory(&mut word, address) == word.len()).then(|| u64::from_le_bytes(word))
+}
