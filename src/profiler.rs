@@ -4,8 +4,8 @@ mod builder;
 mod snapshot;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::{Builder as RuntimeBuilder, Handle};
@@ -39,9 +39,12 @@ pub struct Profiler {
 #[derive(Debug)]
 struct Shared {
     // In the order in which they must go: first those that answer.
-    http: Option<serve::Server>,
+    http: Mutex<Vec<serve::Server>>,
+    http_addr: Option<SocketAddr>,
     #[cfg(feature = "console")]
-    console: Option<ConsoleServer>,
+    console: Mutex<Option<ConsoleServer>>,
+    #[cfg(feature = "console")]
+    console_addr: Option<SocketAddr>,
     _watchdog: Watchdog,
     core: Arc<Core>,
 }
@@ -104,13 +107,13 @@ impl Profiler {
 
     /// Where the debug server listens, if it does on TCP.
     pub fn http_addr(&self) -> Option<SocketAddr> {
-        self.shared.http.as_ref().and_then(serve::Server::local_addr)
+        self.shared.http_addr
     }
 
     /// Where `tokio-console` can attach.
     #[cfg(feature = "console")]
     pub fn console_addr(&self) -> Option<SocketAddr> {
-        self.shared.console.as_ref().map(ConsoleServer::local_addr)
+        self.shared.console_addr
     }
 
     /// Takes a snapshot, as the debug server does.
@@ -129,15 +132,21 @@ impl Profiler {
         Ok(analyze::report(&self.snapshot(Want::ALL)?))
     }
 
-    /// Answers with the debug server's whole state to nobody any more: closes
-    /// event streams and connections, at most a second. Later calls do nothing.
+    /// Closes the debug server and the console: event streams end, connections
+    /// close, within a second. The watchdog and the accounting go on until the
+    /// last clone goes. Later calls do nothing.
     pub fn shutdown(&self) {
-        if let Some(http) = &self.shared.http {
-            http.shutdown();
+        let mut http = self.shared.http.lock().unwrap_or_else(PoisonError::into_inner);
+        for server in std::mem::take(&mut *http) {
+            server.shutdown();
         }
         #[cfg(feature = "console")]
-        if let Some(console) = &self.shared.console {
-            console.shutdown();
+        {
+            let console = &self.shared.console;
+            let taken = console.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(console) = taken {
+                console.shutdown();
+            }
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{Core, Profiler, Shared, bad_address};
 #[cfg(feature = "console")]
-use crate::console::{self, ConsoleConfig};
+use crate::console::{self, ConsoleConfig, ConsoleServer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect::threads::StackReader;
 use crate::instrument::runtime_metrics::RuntimeFigures;
@@ -71,7 +71,7 @@ impl Builder {
         self
     }
 
-    /// Serves them on a unix socket instead, mode 0600.
+    /// Serves them on a unix socket, mode 0600; with or without [`http`](Self::http).
     #[must_use]
     pub fn unix(mut self, path: impl Into<PathBuf>) -> Self {
         self.unix = Some(path.into());
@@ -190,10 +190,10 @@ impl Builder {
             started: clock::now(),
             panics,
         });
-        let http = match listen {
-            Some(config) => Some(serve::start(config, core.clone() as Arc<dyn Source>)?),
-            None => None,
-        };
+        let http = listen
+            .into_iter()
+            .map(|config| serve::start(config, core.clone() as Arc<dyn Source>))
+            .collect::<Result<Vec<_>>>()?;
         #[cfg(feature = "console")]
         let console = match &self.console {
             Some(text) => {
@@ -207,35 +207,36 @@ impl Builder {
         };
         Ok(Profiler {
             shared: Arc::new(Shared {
-                http,
+                http_addr: http.iter().find_map(serve::Server::local_addr),
+                http: Mutex::new(http),
                 #[cfg(feature = "console")]
-                console,
+                console_addr: console.as_ref().map(ConsoleServer::local_addr),
+                #[cfg(feature = "console")]
+                console: Mutex::new(console),
                 _watchdog: watchdog,
                 core,
             }),
         })
     }
 
-    fn listen(&self) -> Result<Option<ServeConfig>> {
-        let listen = match (&self.http, &self.unix) {
-            (Some(_), Some(_)) => {
-                return Err(Error::new(
-                    ErrorKind::InvalidInput,
-                    "the debug server listens on an address or on a unix socket, not on both",
-                ));
-            }
-            (Some(text), None) => {
-                Listen::Tcp(text.parse().map_err(|_| bad_address("HTTP", text))?)
-            }
-            (None, Some(path)) => Listen::Unix(path.clone()),
-            (None, None) => return Ok(None),
-        };
-        let mut config = ServeConfig::new(listen);
-        config.token = self.token.as_deref().map(Token::new).transpose()?;
-        config.hosts.clone_from(&self.hosts);
-        config.control = self.control;
-        config.check()?;
-        Ok(Some(config))
+    /// What to listen on, checked before anything is bound.
+    fn listen(&self) -> Result<Vec<ServeConfig>> {
+        let mut listen = Vec::new();
+        if let Some(text) = &self.http {
+            listen.push(Listen::Tcp(text.parse().map_err(|_| bad_address("HTTP", text))?));
+        }
+        if let Some(path) = &self.unix {
+            listen.push(Listen::Unix(path.clone()));
+        }
+        let token = self.token.as_deref().map(Token::new).transpose()?;
+        let configs = listen.into_iter().map(|listen| {
+            let mut config = ServeConfig::new(listen);
+            config.token.clone_from(&token);
+            config.hosts.clone_from(&self.hosts);
+            config.control = self.control;
+            config.check().map(|()| config)
+        });
+        configs.collect()
     }
 
     fn registry(&self) -> Result<Registry> {

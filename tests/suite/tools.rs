@@ -1,0 +1,133 @@
+//! What other people's programs read of what we serve.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::io::Write;
+
+use super::server::{Server, tool};
+
+const PPROF: &[&str] = &["pprof", "/usr/lib/go-1.19/pkg/tool/linux_amd64/pprof"];
+
+fn run(program: &Path, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().expect("it starts");
+    text_of(program, args, &output)
+}
+
+fn text_of(program: &Path, args: &[&str], output: &Output) -> String {
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{} {args:?}: {error}\n{out}", program.display());
+    out
+}
+
+#[test]
+fn pprof_reads_the_goroutine_profile_by_url_and_by_file() {
+    let Some(pprof) = tool(PPROF) else { return };
+    let server = Server::with_faults(&[]);
+    let _load = server.load("watch", &["--streams", "20", "--seconds", "60"]);
+    server.wait_for("/debug/streams?limit=100", "20 streams", |json| {
+        json["streams"].as_array().is_some_and(|streams| streams.len() >= 20)
+    });
+
+    let url = server.url("/debug/pprof/goroutine");
+    let top = run(&pprof, &["-top", "-nodecount=500", "-sample_index=goroutine", &url]);
+    assert!(top.contains("Type: goroutine"), "{top}");
+    assert!(top.contains("spawned at"), "{top}");
+
+    let folder = tempfile::tempdir().expect("folder");
+    let file = folder.path().join("goroutine.pb.gz");
+    let profile = server.get("/debug/pprof/goroutine");
+    std::fs::write(&file, &profile.body).expect("file");
+    let file = file.to_str().expect("path");
+    let traces = run(&pprof, &["-traces", "-sample_index=goroutine", file]);
+    assert!(traces.contains(".rs:"), "places survive: {traces}");
+    let tags = run(&pprof, &["-tags", "-sample_index=goroutine", file]);
+    for tag in ["state", "grpc.method", "task.spawned_at"] {
+        assert!(tags.contains(tag), "{tag} in {tags}");
+    }
+    assert!(tags.contains("/grpc."), "methods are label values: {tags}");
+    run(&pprof, &["-raw", file]);
+    run(&pprof, &["-top", "-diff_base", file, file]);
+}
+
+#[test]
+fn pprof_reads_a_cpu_profile_and_rust_names_survive() {
+    let Some(pprof) = tool(PPROF) else { return };
+    let server = Server::with_faults(&["--workers", "2"]);
+    let _load = server.load("busy-loop", &["--streams", "1", "--seconds", "60"]);
+    server.wait_for("/debug/workers", "a busy worker", |json| {
+        json["workers"].as_array().is_some_and(|workers| {
+            workers.iter().any(|worker| {
+                worker["method"].as_str().is_some_and(|method| method.ends_with("/BusyLoop"))
+            })
+        })
+    });
+    let folder = tempfile::tempdir().expect("folder");
+    let file = folder.path().join("cpu.pb.gz");
+    std::fs::write(&file, server.get("/debug/pprof/profile?seconds=2").body).expect("file");
+    let file = file.to_str().expect("path");
+    let top = run(&pprof, &["-top", "-cum", "-nodecount=500", file]);
+    assert!(top.contains("Type: cpu"), "{top}");
+    assert!(top.contains("busy_loop"), "the function that burns is named: {top}");
+    let tags = run(&pprof, &["-tags", file]);
+    assert!(tags.contains("BusyLoop"), "samples are labelled with the method: {tags}");
+    // Closures and trait methods keep their whole names.
+    assert!(top.contains("::"), "{top}");
+    assert!(top.contains("{{closure}}") || top.contains("{closure"), "{top}");
+}
+
+#[test]
+fn all_other_profiles_are_valid() {
+    let Some(pprof) = tool(PPROF) else { return };
+    let server = Server::with_faults(&[]);
+    for name in ["block", "mutex", "allocs", "heap", "threadcreate"] {
+        let url = server.url(&format!("/debug/pprof/{name}"));
+        run(&pprof, &["-raw", &url]);
+    }
+}
+
+#[test]
+fn promtool_accepts_the_metrics() {
+    let Some(promtool) = tool(&["promtool"]) else { return };
+    let server = Server::with_faults(&[]);
+    let _load = server.load("mix", &["--seconds", "60"]);
+    server.wait_for("/debug/streams", "streams", |json| {
+        json["streams"].as_array().is_some_and(|streams| !streams.is_empty())
+    });
+    let metrics = server.get("/metrics");
+    let mut child = Command::new(&promtool)
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool starts");
+    child.stdin.take().expect("input").write_all(&metrics.body).expect("metrics");
+    let output = child.wait_with_output().expect("promtool ends");
+    let said = text_of(&promtool, &["check", "metrics"], &output);
+    let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.is_empty() && complaints.is_empty(), "{said}{complaints}\n{}", metrics.text());
+    assert!(metrics.text().contains("taskprof_"), "{}", metrics.text());
+}
+
+#[test]
+fn a_grpc_client_in_python_is_served() {
+    let Some(python) = python_with_grpc() else { return };
+    let server = Server::with_faults(&[]);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let script = root.join("tests/python/client.py");
+    let proto = root.join("proto");
+    let args = [
+        script.to_str().expect("path"),
+        &server.grpc.to_string(),
+        proto.to_str().expect("path"),
+    ];
+    let said = run(&python, &args);
+    assert!(said.trim_end().ends_with("17 passed, 0 failed"), "{said}");
+}
+
+/// The Python that the test command has given the gRPC packages.
+fn python_with_grpc() -> Option<std::path::PathBuf> {
+    let folder = super::server::tools_folder().join("python/bin/python");
+    tool(&[folder.to_str()?])
+}
