@@ -1,3 +1,5 @@
 //! The `taskprof` program: parse, run, exit code.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    taskprof::cli::run(std::env::args_os()).into()
+}

@@ -78,7 +78,7 @@ pub struct StuckReply {
     /// Bytes taken, sent or received, where the fault has such a measure.
     #[prost(uint64, tag = "2")]
     pub bytes: u64,
-    /// What ended it: "bound", "drain", "client" or "released".
+    /// What ended it: "bound", "drain" or "released".
     #[prost(string, tag = "3")]
     pub ended_by: ::prost::alloc::string::String,
 }
@@ -283,7 +283,8 @@ pub mod lab_client {
                 .insert(GrpcMethod::new("taskprof.lab.v1.Lab", "WaitOnSilentChannel"));
             self.inner.unary(req, path, codec).await
         }
-        /// Never reads the requests it is sent.
+        /// Never reads the requests it is sent. Since it cannot be told in a message,
+        /// the milliseconds go in the metadata key x-taskprof-hold-ms.
         pub async fn never_read(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::Chunk>,
@@ -463,7 +464,8 @@ pub mod lab_server {
             &self,
             request: tonic::Request<super::StuckRequest>,
         ) -> std::result::Result<tonic::Response<super::StuckReply>, tonic::Status>;
-        /// Never reads the requests it is sent.
+        /// Never reads the requests it is sent. Since it cannot be told in a message,
+        /// the milliseconds go in the metadata key x-taskprof-hold-ms.
         async fn never_read(
             &self,
             request: tonic::Request<tonic::Streaming<super::Chunk>>,

@@ -7,7 +7,7 @@
 mod drain;
 mod echo;
 mod interop;
-mod lab;
+pub(crate) mod lab;
 pub mod load;
 mod metadata;
 mod produce;
