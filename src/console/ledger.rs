@@ -8,9 +8,9 @@ use super::wire::{self, Figures};
 use crate::model::{RuntimeId, Snapshot, StreamId, Task, TaskState};
 
 /// Encoded size that a page does not exceed. The client refuses messages above
-/// 4 MiB, and redraws its whole list after each one; a quarter keeps it alive
-/// without many redraws.
-pub(super) const PAGE_BYTES: usize = 1 << 20;
+/// 4 MiB, and draws its whole list anew after each one: fewer and larger pages
+/// fill the screen sooner.
+pub(super) const PAGE_BYTES: usize = 3 << 20;
 
 /// Room for what frames the tasks of a page: time, metadata, tags and lengths.
 const ENVELOPE_BYTES: usize = 1024;
