@@ -1,1 +1,7 @@
+mod blocked;
 mod bootstrap;
+mod console;
+mod house;
+mod page;
+mod server;
+mod tools;
