@@ -1,6 +1,7 @@
 mod blocked;
 mod bootstrap;
 mod console;
+mod embed;
 mod house;
 mod page;
 mod server;
