@@ -129,7 +129,7 @@ impl Profiler {
     /// # Errors
     /// As [`snapshot`](Self::snapshot).
     pub fn findings(&self) -> Result<Report> {
-        Ok(analyze::report(&self.snapshot(Want::ALL)?))
+        Ok(analyze::analyze(&self.snapshot(Want::ALL)?))
     }
 
     /// Closes the debug server and the console: event streams end, connections
