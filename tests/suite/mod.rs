@@ -1,1 +1,5 @@
 mod bootstrap;
+mod cli;
+mod interop;
+mod lab;
+mod reference;
