@@ -46,6 +46,9 @@ const DRAIN: Duration = Duration::from_millis(600);
 /// How long a snapshot in flight is waited for at the end.
 const LAST_SNAPSHOT: Duration = Duration::from_millis(200);
 
+/// Connections beyond the clients: one too many must still be told so.
+const CONNECTIONS: usize = 16;
+
 /// A request is an id at most.
 const REQUEST_BYTES: usize = 4096;
 
@@ -108,21 +111,7 @@ impl std::fmt::Debug for FeedHandle {
 /// `Unsafe` for an address that is not loopback: the protocol has no place for
 /// a token. `Bind` if the address is in use.
 pub fn start(config: ConsoleConfig, snapshots: SnapshotFn) -> Result<ConsoleServer> {
-    let addr = config.addr;
-    if !addr.ip().to_canonical().is_loopback() {
-        return Err(Error::new(
-            ErrorKind::Unsafe,
-            format!(
-                "tokio-console cannot be served on {addr}: its protocol has no authentication; \
-                 use a loopback address such as 127.0.0.1:{}, over ssh from elsewhere",
-                addr.port()
-            ),
-        ));
-    }
-    let listening = |error| Error::io(format!("cannot listen on {addr} for tokio-console"), error);
-    let listener = TcpListener::bind(addr).map_err(listening)?;
-    listener.set_nonblocking(true).map_err(listening)?;
-    let addr = listener.local_addr().map_err(listening)?;
+    let (listener, addr) = bind(config.addr)?;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         // One snapshot at a time is all that is ever asked of it.
@@ -142,6 +131,25 @@ pub fn start(config: ConsoleConfig, snapshots: SnapshotFn) -> Result<ConsoleServ
     Ok(ConsoleServer { addr, feed: FeedHandle(feed), thread: Some(thread) })
 }
 
+/// Listens on a loopback address.
+fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
+    if !addr.ip().to_canonical().is_loopback() {
+        return Err(Error::new(
+            ErrorKind::Unsafe,
+            format!(
+                "tokio-console cannot be served on {addr}: its protocol has no authentication; \
+                 use a loopback address such as 127.0.0.1:{}, over ssh from elsewhere",
+                addr.port()
+            ),
+        ));
+    }
+    let listening = |error| Error::io(format!("cannot listen on {addr} for tokio-console"), error);
+    let listener = TcpListener::bind(addr).map_err(listening)?;
+    listener.set_nonblocking(true).map_err(listening)?;
+    let addr = listener.local_addr().map_err(listening)?;
+    Ok((listener, addr))
+}
+
 fn run(
     runtime: Runtime,
     listener: TcpListener,
@@ -158,8 +166,7 @@ fn run(
             .http2_max_header_list_size(16 * 1024)
             .add_service(service)
             .serve_with_incoming_shutdown(
-                // A client too many must still be told so.
-                incoming::incoming(listener, config.max_clients * 2 + 2),
+                incoming::incoming(listener, config.max_clients + CONNECTIONS),
                 feed.closed(),
             );
         let overtime = async {

@@ -482,3 +482,42 @@ fn an_address_in_use_has_its_own_line() {
     assert_eq!(error.kind(), ErrorKind::Bind);
     assert!(error.to_string().contains(&server.local_addr().to_string()), "{error}");
 }
+
+#[tokio::test]
+async fn a_pause_does_not_outlive_the_clients_that_saw_it() {
+    let server = serve(|n| Ok(snapshot(10 + n, vec![idle(1, 10 + n)])));
+    let mut client = client(&server).await;
+    let mut states = client.watch_state(StateRequest {}).await.unwrap().into_inner();
+    let mut updates = client.watch_updates(InstrumentRequest {}).await.unwrap().into_inner();
+    soon(updates.message()).await.unwrap().unwrap();
+    client.pause(PauseRequest {}).await.unwrap();
+    let mut next = async || soon(states.message()).await.unwrap().unwrap().temporality();
+    assert_eq!(next().await, Temporality::Live);
+    assert_eq!(next().await, Temporality::Paused);
+    drop(updates);
+    assert_eq!(next().await, Temporality::Live);
+}
+
+#[tokio::test]
+async fn shutdown_waits_neither_for_a_snapshot_nor_for_a_client_that_does_not_read() {
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let hangs = serve(move |_| {
+        // Ends with the test, when `release` is dropped.
+        let _ = released.lock().unwrap().recv();
+        Err(Error::new(ErrorKind::Timeout, "it hung"))
+    });
+    let full = serve(|n| Ok(snapshot(10 + n, (1..=40_000).map(|id| idle(id, 10)).collect())));
+    let mut waiting = client(&hangs).await;
+    let _waiting = waiting.watch_updates(InstrumentRequest {}).await.unwrap();
+    let mut unread = client(&full).await;
+    let mut unread = unread.watch_updates(InstrumentRequest {}).await.unwrap().into_inner();
+    soon(unread.message()).await.unwrap().unwrap();
+    for server in [hangs, full] {
+        let began = Instant::now();
+        soon(tokio::task::spawn_blocking(|| server.shutdown())).await.unwrap();
+        let took = began.elapsed();
+        assert!(took < DRAIN + LAST_SNAPSHOT + Duration::from_millis(700), "{took:?}");
+    }
+    drop(release);
+}

@@ -231,18 +231,12 @@ mod tests {
                 "core::ops::function::impls::<impl core::ops::function::FnOnce<A> for &mut F>::call_once",
                 "F::call_once",
             ),
-            (
-                "<app::Feed as futures_core::stream::Stream>::poll_next",
-                "Feed::poll_next",
-            ),
+            ("<app::Feed as futures_core::stream::Stream>::poll_next", "Feed::poll_next"),
             ("<app::a::Feed>::new", "Feed::new"),
             ("<app::a::Feed<T>>::new::<u8>", "Feed::new"),
             ("<&mut dyn app::Work + Send as app::Run>::run", "Work::run"),
             ("std::thread::local::LocalKey<T>::with", "LocalKey::with"),
-            (
-                "tokio::runtime::task::core::Core<T,S>::poll::{{closure}}",
-                "Core::poll::{closure}",
-            ),
+            ("tokio::runtime::task::core::Core<T,S>::poll::{{closure}}", "Core::poll::{closure}"),
             ("app::{impl#3}::go", "app::go"),
             ("app::f::<fn(u8) -> app::X>::g", "f::g"),
             (

@@ -18,6 +18,8 @@ const CACHED: usize = 16_384;
 pub struct Symbols {
     loader: Loader,
     own: bool,
+    /// The file's name, to place functions that have none.
+    file: String,
     cache: HashMap<u64, Arc<[Frame]>>,
     strings: HashMap<String, Arc<str>>,
 }
@@ -41,7 +43,8 @@ impl Symbols {
             let text = format!("reading debug information of {}: {error}", path.display());
             Error::new(ErrorKind::Malformed, text)
         })?;
-        Ok(Self { loader, own, cache: HashMap::new(), strings: HashMap::new() })
+        let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        Ok(Self { loader, own, file, cache: HashMap::new(), strings: HashMap::new() })
     }
 
     /// The frames at an address as linked, innermost first: the function the
@@ -89,7 +92,7 @@ impl Symbols {
                 Some(name) => names::kind(file, name, self.own),
                 None => FrameKind::Runtime,
             };
-            let full = name.unwrap_or_else(|| format!("{address:#x}"));
+            let full = name.unwrap_or_else(|| unnamed(address, &self.file));
             let location = place.map(|(file, line, column)| Location {
                 file: self.intern(file),
                 line,
@@ -117,9 +120,13 @@ impl Symbols {
     }
 }
 
+fn unnamed(address: u64, place: &str) -> String {
+    format!("{address:#x} in {place}")
+}
+
 /// A frame of which only the address is known.
 pub fn unknown(address: u64, place: &str) -> Frame {
-    let name: Arc<str> = format!("{address:#x} in {place}").into();
+    let name: Arc<str> = unnamed(address, place).into();
     Frame {
         function: Arc::clone(&name),
         function_full: name,
@@ -149,11 +156,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_function_of_ours_is_found_with_its_line() {
+    fn an_address_outside_everything_is_still_a_frame() {
         let mut symbols = Symbols::open(&own_executable(), true).unwrap();
-        let frames = symbols.frames(0);
+        let frames = symbols.frames(1 << 40);
         assert_eq!(frames.len(), 1);
-        assert_eq!(&*frames[0].function, "0x0");
+        assert_eq!(&*frames[0].function, "0x10000000000 in exe");
+        assert_eq!(frames[0].kind, FrameKind::Runtime);
     }
 
     #[test]

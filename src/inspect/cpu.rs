@@ -93,8 +93,13 @@ fn sample_all(
         collect(reader, &session, &mut counts)?;
     }
     // Timers first: nothing new may come while the rest is collected.
-    for watched in threads.values_mut() {
-        watched.timer = None;
+    for (&tid, watched) in &mut threads {
+        // A thread gives itself its name a moment after it starts.
+        if watched.timer.take().is_some()
+            && let Some(name) = thread::name(tid)
+        {
+            watched.name = name.into();
+        }
     }
     collect(reader, &session, &mut counts)?;
     let lost = session.lost() + counts.lost;

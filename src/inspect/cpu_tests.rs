@@ -71,7 +71,9 @@ fn the_hot_function_is_found_with_its_task_and_thread() {
     // The thread may have to share its processor with the other tests.
     assert!(count >= 10, "{count} of {}", profile.samples.len());
     assert!(count < 200, "{count} samples in 0.8 s");
-    assert!(hot.iter().all(|sample| sample.task == Some(TaskId(70)) && &*sample.thread == "load-0"));
+    assert!(
+        hot.iter().all(|sample| sample.task == Some(TaskId(70)) && &*sample.thread == "load-0")
+    );
     assert!(hot.iter().all(|sample| sample.stack.truncated.is_none()));
     assert_eq!(profile.period_ns, 10_101_010);
     assert_eq!(profile.threads_missed, 0);

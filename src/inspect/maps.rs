@@ -104,11 +104,7 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0          [vsyscall]\n";
                     file_offset: 0x1000,
                     backing: file("/lib/old.so", true),
                 },
-                Mapping {
-                    range: 0x7ffd_1000..0x7ffd_2000,
-                    file_offset: 0,
-                    backing: Backing::Vdso,
-                },
+                Mapping { range: 0x7ffd_1000..0x7ffd_2000, file_offset: 0, backing: Backing::Vdso },
             ]
         );
     }

@@ -1,7 +1,6 @@
 //! The code of this process: executable, shared libraries, vDSO.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -108,7 +107,8 @@ impl Modules {
     fn load(&self, mapping: &Mapping) -> Result<Module> {
         let elf = match &mapping.backing {
             Backing::Vdso => {
-                let mut image = vec![0; (mapping.range.end - mapping.range.start).min(MAX_VDSO) as usize];
+                let mut image =
+                    vec![0; (mapping.range.end - mapping.range.start).min(MAX_VDSO) as usize];
                 let len = sampler::read_memory(&mut image, mapping.range.start);
                 Arc::new(Elf::from_bytes(&image[..len])?)
             }
@@ -202,11 +202,6 @@ impl Modules {
     /// Build id of the program.
     pub fn build_id(&self) -> Option<String> {
         self.main()?.elf.build_id.clone()
-    }
-
-    /// Address range of the program's code as linked.
-    pub fn main_code(&self) -> Option<Range<u64>> {
-        Some(self.main()?.elf.code.first()?.range.clone())
     }
 
     /// Reads the debug information of the program and of the libraries.

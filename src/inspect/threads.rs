@@ -190,9 +190,8 @@ fn take(tid: u32) -> Result<Sample> {
             Err(_) => break,
         }
     }
-    slot::sample(tid, PATIENCE).map_err(|error| {
-        if error.kind() == ErrorKind::Timeout { silent(tid) } else { error }
-    })
+    slot::sample(tid, PATIENCE)
+        .map_err(|error| if error.kind() == ErrorKind::Timeout { silent(tid) } else { error })
 }
 
 /// Copies the stack of a thread that sleeps; `None` if it did not sleep on.

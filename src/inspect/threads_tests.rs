@@ -72,8 +72,9 @@ fn check(stack: &Stack, function: &str, marker: &str) {
     assert_eq!(frame.location.as_ref().unwrap().line, line_of(marker), "{}", print(stack));
     assert_eq!(frame.kind, FrameKind::User);
     assert_eq!(stack.truncated, None, "{}", print(stack));
-    let names = stack.frames.iter().map(|frame| &*frame.function);
-    assert!(names.into_iter().any(|name| name == "start_thread" || name.starts_with("clone")));
+    // Down to where std starts every thread.
+    let thread_start = |frame: &Frame| frame.function_full.contains("__rust_begin_short_backtrace");
+    assert!(stack.frames.iter().any(thread_start), "{}", print(stack));
 }
 
 #[inline(never)]
@@ -227,21 +228,25 @@ fn a_stack_deeper_than_the_copy_says_so() {
 #[test]
 fn a_hundred_captures_do_not_cut_poll_short() {
     let (tell, told) = mpsc::channel();
+    // One of its own: the others' may be locked for long in these tests.
+    let reader = StackReader::new().unwrap();
+    reader.warm_up();
+    let whole = Duration::from_secs(3);
     let tid = spawn(move || {
         let before = Instant::now();
-        let result = crate::sys::testing::sleep_in_poll(400);
+        let result = crate::sys::testing::sleep_in_poll(whole.as_millis() as i32);
         tell.send((result, before.elapsed())).unwrap();
     });
     until_in(tid, &[libc::SYS_poll, libc::SYS_ppoll]);
     for _ in 0..100 {
-        let stack = reader().capture(tid).unwrap().stack;
+        let stack = reader.capture(tid).unwrap().stack;
         assert_eq!(stack.truncated, None, "{}", print(&stack));
     }
-    let in_poll = where_blocked::look(tid).unwrap();
-    assert!(matches!(in_poll, Whereabouts::InCall { .. }), "captures took too long: {in_poll:?}");
+    let still = where_blocked::look(tid).unwrap();
+    assert!(matches!(still, Whereabouts::InCall { .. }), "captures took too long: {still:?}");
     let (result, took) = told.recv().unwrap();
     assert_eq!(result, 0, "poll was interrupted");
-    assert!(took >= Duration::from_millis(400), "{took:?}");
+    assert!(took >= whole, "{took:?}");
 }
 
 #[test]
@@ -274,19 +279,15 @@ fn captures_survive_threads_that_panic_all_the_time() {
         thrower(depth - 1);
         std::hint::black_box(());
     }
-    let threads: Vec<u32> = (0..2)
-        .map(|_| {
-            spawn(|| {
-                while !STOP.load(Ordering::Relaxed) {
-                    let caught = std::panic::catch_unwind(|| thrower(20));
-                    PANICS.fetch_add(u32::from(caught.is_err()), Ordering::Relaxed);
-                }
-            })
-        })
-        .collect();
+    let tid = spawn(|| {
+        while !STOP.load(Ordering::Relaxed) {
+            let caught = std::panic::catch_unwind(|| thrower(20));
+            PANICS.fetch_add(u32::from(caught.is_err()), Ordering::Relaxed);
+        }
+    });
     let (mut complete, mut taken) = (0, 0);
-    for round in 0..10_000 {
-        match reader().capture(threads[round % threads.len()]) {
+    for _ in 0..10_000 {
+        match reader().capture(tid) {
             Ok(captured) => {
                 taken += 1;
                 complete += u32::from(captured.stack.truncated.is_none());
@@ -332,6 +333,7 @@ fn cost_of_a_capture() {
     until_in(tid, &[libc::SYS_clock_nanosleep, libc::SYS_nanosleep]);
     let start = Instant::now();
     fresh.capture(tid).unwrap();
+    println!("{}", print(&fresh.capture(tid).unwrap().stack));
     println!("new {made:?}, warm-up {warm:?}, first capture {:?}", start.elapsed());
     let spin = spawn(|| while STARTED.load(Ordering::Relaxed) < 1_000_000_000 {});
     for (what, tid) in [("asleep", tid), ("running", spin)] {

@@ -13,8 +13,8 @@
 //! `call` provably calls the very function that needs its frame pointer.
 
 use framehop::{
-    CacheNative, Error as Failure, FrameAddress, MayAllocateDuringUnwind, Unwinder as _,
-    UnwindRegsNative,
+    CacheNative, Error as Failure, FrameAddress, MayAllocateDuringUnwind, UnwindRegsNative,
+    Unwinder as _,
 };
 
 use super::modules::Modules;
@@ -177,27 +177,51 @@ impl Walker {
     ) -> Option<(Vec<FrameAddress>, End)> {
         let here = stuck.at.address_for_lookup();
         let function = modules.find(here).and_then(|module| module.function_start(here));
-        let mut candidates = candidates(modules, view, stuck.registers.sp(), function);
-        // Stable: within one degree of trust the innermost comes first.
-        candidates.sort_by_key(|candidate| candidate.trust);
-        for candidate in candidates.iter().take(MAX_TRIES) {
-            let mut registers = stuck.registers;
-            registers.set_bp(candidate.frame_pointer);
-            // Of the frames only the number counts, towards the limit.
-            let mut state = State { frames: stuck.frames.clone(), at: stuck.at, registers };
-            let end = self.follow(modules, view, &mut state);
-            let found = state.frames.split_off(stuck.frames.len());
-            let complete = match end {
-                End::Outermost | End::TooMany => true,
-                End::EndOfCopy => found.len() > 8,
-                _ => false,
-            };
-            let goes_there = found.first().is_some_and(|first| first.address() == candidate.returns_to);
-            if complete && goes_there {
-                return Some((found, end));
+        let mut doubtful = Vec::new();
+        let mut tries = 0;
+        for candidate in candidates(modules, view, stuck.registers.sp(), function) {
+            if candidate.trust != Trust::Calls {
+                doubtful.push(candidate);
+                continue;
+            }
+            tries += 1;
+            if let Some(found) = self.attempt(modules, view, stuck, &candidate) {
+                return Some(found);
+            }
+            if tries == MAX_TRIES {
+                return None;
             }
         }
-        None
+        // Stable: within one degree of trust the innermost comes first.
+        doubtful.sort_by_key(|candidate| candidate.trust);
+        doubtful
+            .iter()
+            .take(MAX_TRIES - tries)
+            .find_map(|candidate| self.attempt(modules, view, stuck, candidate))
+    }
+
+    /// Unwinds from a guess; `None` if it leads nowhere.
+    fn attempt(
+        &mut self,
+        modules: &Modules,
+        view: &View<'_>,
+        stuck: &State,
+        guess: &Candidate,
+    ) -> Option<(Vec<FrameAddress>, End)> {
+        let mut registers = stuck.registers;
+        registers.set_bp(guess.frame_pointer);
+        // The frames so far count towards the limit.
+        let mut state = State { frames: stuck.frames.clone(), at: stuck.at, registers };
+        let end = self.follow(modules, view, &mut state);
+        let found = state.frames.split_off(stuck.frames.len());
+        let complete = match end {
+            End::Outermost | End::TooMany => true,
+            // So long a chain does not come about by chance.
+            End::EndOfCopy => found.len() > 8,
+            End::NeedsFramePointer | End::Lost => false,
+        };
+        let as_guessed = found.first().is_some_and(|first| first.address() == guess.returns_to);
+        (complete && as_guessed).then_some((found, end))
     }
 }
 
@@ -242,26 +266,23 @@ struct Candidate {
     trust: Trust,
 }
 
+/// Pairs on the stack that may be a frame's end, innermost first.
 fn candidates(
     modules: &Modules,
     view: &View<'_>,
     sp: u64,
     function: Option<u64>,
-) -> Vec<Candidate> {
-    let mut found = Vec::new();
-    let mut frame_pointer = sp.next_multiple_of(8);
-    while let Some(returns_to) = view.read(frame_pointer + 8) {
-        if let Some(target) = call_before(modules, returns_to) {
-            let trust = match (target, function) {
-                (Some(target), Some(function)) if target == function => Trust::Calls,
-                (Some(_), Some(_)) => Trust::CallsOther,
-                _ => Trust::MayCall,
-            };
-            found.push(Candidate { frame_pointer, returns_to, trust });
-        }
-        frame_pointer += 8;
-    }
-    found
+) -> impl Iterator<Item = Candidate> {
+    let pairs = (sp.next_multiple_of(8)..view.end()).step_by(8);
+    pairs.filter_map(move |frame_pointer| {
+        let returns_to = view.read(frame_pointer.checked_add(8)?)?;
+        let trust = match (call_before(modules, returns_to)?, function) {
+            (Some(target), Some(function)) if target == function => Trust::Calls,
+            (Some(_), Some(_)) => Trust::CallsOther,
+            _ => Trust::MayCall,
+        };
+        Some(Candidate { frame_pointer, returns_to, trust })
+    })
 }
 
 /// Whether `returns_to` follows a call instruction, and if so what it calls as

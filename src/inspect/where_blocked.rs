@@ -81,7 +81,8 @@ impl Whereabouts {
         match *self {
             Self::InCall { number: libc::SYS_futex, arguments, .. } => {
                 let without_timeout = arguments[3] == 0;
-                let command = arguments[1] & !(libc::FUTEX_PRIVATE_FLAG as u64)
+                let command = arguments[1]
+                    & !(libc::FUTEX_PRIVATE_FLAG as u64)
                     & !(libc::FUTEX_CLOCK_REALTIME as u64);
                 let waits = [libc::FUTEX_WAIT, libc::FUTEX_WAIT_BITSET, libc::FUTEX_LOCK_PI];
                 without_timeout && waits.iter().any(|&wait| wait as u64 == command)

@@ -89,7 +89,12 @@ unsafe fn by_syscall(to: *mut u8, from: usize, len: usize) -> usize {
     usize::try_from(copied).unwrap_or(0)
 }
 
-unsafe fn by_pipe([read_end, write_end]: [c_int; 2], to: *mut u8, from: usize, len: usize) -> usize {
+unsafe fn by_pipe(
+    [read_end, write_end]: [c_int; 2],
+    to: *mut u8,
+    from: usize,
+    len: usize,
+) -> usize {
     // Two users of the pipe would mix their bytes. Nobody may wait here: this
     // can be a signal handler. Whoever comes second goes without.
     if PIPE_TAKEN.swap(true, Ordering::Acquire) {

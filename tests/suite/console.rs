@@ -1,36 +1,26 @@
 //! The real `tokio-console` in a terminal, attached to a real server.
 //!
-//! It needs `tmux` (the terminal that can be read) and `tokio-console`; where
-//! one is missing the test says so and passes, unless
-//! `TASKPROF_REQUIRE_TOOLS` is set.
+//! It needs `tmux` (the terminal that can be read) and `tokio-console`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long the client may take to show something. Far above what it needs:
-/// only a failing test waits this long.
-const DEADLINE: Duration = Duration::from_secs(30);
+use super::server::{DEADLINE, Server, tool};
 
 /// Between two looks at the screen.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A terminal with `tokio-console` in it, in a tmux server of its own.
-pub struct Screen {
+struct Screen {
     socket: String,
 }
 
 impl Screen {
     /// Attaches to a server; `None` if a tool is missing.
-    pub fn attach(console: SocketAddr) -> Option<Self> {
-        let Some(program) = tokio_console().filter(|_| installed("tmux")) else {
-            let text = "LEFT OUT: the real tokio-console (tmux or tokio-console is missing)";
-            assert!(std::env::var_os("TASKPROF_REQUIRE_TOOLS").is_none(), "{text}");
-            eprintln!("{text}");
-            return None;
-        };
+    fn attach(console: SocketAddr) -> Option<Self> {
+        let (program, _tmux) = (tool(&["tokio-console"])?, tool(&["tmux"])?);
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let screen = Self { socket: format!("taskprof-test-{}-{number}", std::process::id()) };
@@ -43,18 +33,18 @@ impl Screen {
     }
 
     /// What the terminal shows now.
-    pub fn text(&self) -> String {
+    fn text(&self) -> String {
         let output = self.tmux(&["capture-pane", "-p"]);
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Presses keys, by tmux's names of them.
-    pub fn press(&self, keys: &[&str]) {
+    fn press(&self, keys: &[&str]) {
         self.tmux(&[&["send-keys"], keys].concat());
     }
 
     /// Waits until the screen shows what is looked for, and returns the screen.
-    pub fn wait_for(&self, what: &str, shown: impl Fn(&str) -> bool) -> String {
+    fn wait_for(&self, what: &str, shown: impl Fn(&str) -> bool) -> String {
         let began = Instant::now();
         loop {
             let text = self.text();
@@ -88,32 +78,19 @@ impl Drop for Screen {
     }
 }
 
-/// The client on `PATH`, or where the test command installs its tools.
-fn tokio_console() -> Option<PathBuf> {
-    let tools = std::env::var_os("TASKPROF_TOOLS")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/taskprof-tools")));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(tools.map(|tools| tools.join("bin")))
-        .map(|folder| folder.join("tokio-console"))
-        .find(|file| file.is_file())
-}
-
-fn installed(program: &str) -> bool {
-    Command::new(program).arg("-V").output().is_ok_and(|output| output.status.success())
-}
-
 /// `Tasks (12)` in the frame of the list.
-pub fn task_count(screen: &str) -> Option<u64> {
+fn task_count(screen: &str) -> Option<u64> {
     let (_, rest) = screen.split_once("Tasks (")?;
     rest.split_once(')')?.0.parse().ok()
 }
 
-/// What holds for every server of ours that has streams of `method` open, as
-/// short as the client shows it (`Echo/UnaryEcho`), in tasks spawned at `place`.
-pub fn shows_the_task_list(console: SocketAddr, method: &str, place: &str) {
-    let Some(screen) = Screen::attach(console) else { return };
+#[test]
+fn the_real_client_shows_the_task_list() {
+    let server = Server::with_faults(&[]);
+    let _load = server.load("watch", &["--streams", "8", "--seconds", "120"]);
+    // As short as the client shows them.
+    let (method, place) = ("Echo/BidirectionalStreamingEcho", "src/");
+    let Some(screen) = Screen::attach(server.console) else { return };
     let list = screen.wait_for("task list", |text| {
         text.contains("(CONNECTED)") && text.contains(method) && text.contains(place)
     });

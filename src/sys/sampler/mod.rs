@@ -143,11 +143,7 @@ extern "C" fn handler(_signal: c_int, info: *mut siginfo_t, context: *mut c_void
 
 fn registers_of(context: &ucontext_t) -> Registers {
     let saved = |register: c_int| context.uc_mcontext.gregs[register as usize].cast_unsigned();
-    Registers {
-        ip: saved(libc::REG_RIP),
-        sp: saved(libc::REG_RSP),
-        bp: Some(saved(libc::REG_RBP)),
-    }
+    Registers { ip: saved(libc::REG_RIP), sp: saved(libc::REG_RSP), bp: Some(saved(libc::REG_RBP)) }
 }
 
 /// What a handler writes: at most `N` bytes of stack and the rest of a

@@ -108,8 +108,7 @@ pub(super) fn on_signal(mark: u64, overrun: c_int, context: &ucontext_t) {
     let start = NEXT.fetch_add(1, Ordering::Relaxed);
     for offset in 0..BUFFERS {
         let cell = &CELLS[start.wrapping_add(offset) % BUFFERS];
-        let mine =
-            cell.phase.compare_exchange(FREE, WRITING, Ordering::AcqRel, Ordering::Relaxed);
+        let mine = cell.phase.compare_exchange(FREE, WRITING, Ordering::AcqRel, Ordering::Relaxed);
         if mine.is_ok() {
             // SAFETY: WRITING was set by us: the buffer is ours.
             unsafe { cell.buffer.fill(context, weight) };

@@ -69,8 +69,7 @@ pub fn sample(tid: u32, patience: Duration) -> Result<Sample> {
             // ARMED: taken back, a late handler finds no ticket. WRITING: the
             // handler keeps the buffer. READY: it came just now.
             let armed = ticket | ARMED;
-            let unarmed =
-                STATE.compare_exchange(armed, FREE, Ordering::AcqRel, Ordering::Acquire);
+            let unarmed = STATE.compare_exchange(armed, FREE, Ordering::AcqRel, Ordering::Acquire);
             if unarmed == Err(ticket | READY) {
                 continue;
             }

@@ -1,0 +1,124 @@
+//! Blocked workers, seen from outside, while they are blocked.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::server::Server;
+
+/// `file:line` of the only line of a source file that holds `marker`.
+fn place(file: &str, marker: &str) -> String {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("source");
+    let lines: Vec<usize> = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| line.contains(marker))
+        .map(|(n, _)| n + 1)
+        .collect();
+    assert_eq!(lines.len(), 1, "{marker} stands once in {file}");
+    format!("{file}:{}", lines[0])
+}
+
+fn findings<'a>(json: &'a Value, kind: &str) -> Vec<&'a Value> {
+    let all = json["findings"].as_array().expect("a list");
+    all.iter().filter(|finding| finding["kind"] == kind).collect()
+}
+
+#[test]
+fn a_blocked_worker_is_named_with_its_line_while_it_is_blocked() {
+    let server = Server::with_faults(&["--workers", "2"]);
+    let _load = server.load("block-thread", &["--seconds", "60"]);
+    let line = place("src/reference/lab/thread.rs", "std::thread::sleep");
+    let report = server.wait_for("/debug/findings", "blocked worker", |json| {
+        !findings(json, "blocked_worker").is_empty()
+    });
+    let finding = findings(&report, "blocked_worker")[0];
+    assert_eq!(finding["place"], *line, "{finding:#}");
+    assert_eq!(finding["severity"], "critical", "{finding:#}");
+    assert_eq!(finding["method"], "/taskprof.lab.v1.Lab/BlockThread", "{finding:#}");
+
+    let workers = server.json("/debug/workers");
+    let blocked = &workers["blocked"][0];
+    assert_eq!(blocked["ongoing"], true, "{blocked:#}");
+    assert_eq!(blocked["method"], "/taskprof.lab.v1.Lab/BlockThread");
+    assert!(blocked["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")));
+    let frames = blocked["stack"]["frames"].as_array().expect("frames");
+    let names: Vec<&str> = frames.iter().filter_map(|frame| frame["function"].as_str()).collect();
+    assert!(names.iter().any(|name| name.ends_with("block_thread")), "{names:#?}");
+    // Down to the thread's own beginning, so that no caller is missing.
+    assert_eq!(blocked["stack"]["truncated"], Value::Null, "{names:#?}");
+
+    // The text dump has the same stack on the running task.
+    let text = server.get("/debug/pprof/goroutine?debug=2").text();
+    assert!(text.contains(&line), "{text}");
+    // And it passes: the episode stays in the list with its length.
+    let after = server.wait_for("/debug/workers", "end of the episode", |json| {
+        json["blocked"].as_array().is_some_and(|all| all.iter().any(|one| one["ongoing"] == false))
+    });
+    let ended = after["blocked"].as_array().expect("list").iter().find(|b| b["ongoing"] == false);
+    let length = ended.and_then(|one| one["blocked_ns"].as_u64()).expect("a length");
+    assert!((2_900_000_000..4_500_000_000).contains(&length), "3 s were asked for: {length} ns");
+}
+
+#[test]
+fn everything_answers_while_every_worker_is_blocked() {
+    let server = Server::with_faults(&["--workers", "2"]);
+    let _one = server.load("block-thread", &["--seconds", "60"]);
+    let _two = server.load("busy-loop", &["--seconds", "60"]);
+    server.wait_for("/debug/workers", "two blocked workers", |json| {
+        let workers = json["workers"].as_array().expect("workers");
+        workers.len() == 2 && workers.iter().all(|worker| worker["blocked"] == true)
+    });
+    for path in
+        ["/healthz", "/debug/tasks", "/debug/workers", "/debug/pprof/goroutine?debug=2"]
+    {
+        // Each is asked a few times: the machine may be busy with something else.
+        let answers: Vec<_> = (0..5).map(|_| server.get(path)).collect();
+        assert!(answers.iter().all(|answer| answer.status == 200), "{path}");
+        let best = answers.iter().map(|answer| answer.took).min().expect("five");
+        assert!(best < Duration::from_millis(200), "{path} took {best:?}");
+    }
+    let workers = server.json("/debug/workers");
+    assert!(
+        workers["workers"].as_array().expect("workers").iter().all(|w| w["blocked"] == true),
+        "they were blocked all the time: {workers:#}"
+    );
+}
+
+#[test]
+fn a_stopped_process_is_no_blocked_worker() {
+    let server = Server::with_faults(&["--workers", "2"]);
+    let _load = server.load("ping-pong", &["--streams", "4", "--seconds", "60"]);
+    server.wait_for("/debug/streams", "traffic", |json| {
+        json["streams"].as_array().is_some_and(|streams| streams.len() == 4)
+    });
+    server.signal("STOP");
+    // The stop itself is what is tested; nothing can be awaited of a process
+    // that does not run.
+    std::thread::sleep(Duration::from_millis(1_500));
+    server.signal("CONT");
+    let workers = server.wait_for("/debug/workers", "a pause", |json| {
+        json["pauses"].as_array().is_some_and(|pauses| !pauses.is_empty())
+    });
+    let paused = workers["pauses"][0]["paused_ns"].as_u64().expect("its length");
+    assert!(paused > 1_000_000_000, "{paused}");
+    assert_eq!(workers["blocked"], Value::Array(Vec::new()), "nobody was blocked");
+    let report = server.json("/debug/findings");
+    assert_eq!(findings(&report, "process_paused").len(), 1, "{report:#}");
+    assert!(findings(&report, "blocked_worker").is_empty(), "{report:#}");
+}
+
+#[test]
+fn a_signal_ends_it_cleanly_with_event_streams_open() {
+    let mut server = Server::with_faults(&[]);
+    let mut events = std::net::TcpStream::connect(server.http).expect("connect");
+    let request = format!("GET /debug/events HTTP/1.1\r\nHost: {}\r\n\r\n", server.http);
+    std::io::Write::write_all(&mut events, request.as_bytes()).expect("request");
+    let mut first = [0; 12];
+    std::io::Read::read_exact(&mut events, &mut first).expect("an answer");
+    assert_eq!(&first, b"HTTP/1.1 200");
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}

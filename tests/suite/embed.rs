@@ -1,0 +1,129 @@
+//! taskprof inside somebody else's server, built as that somebody would, with
+//! and without `--cfg tokio_unstable`.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::server::{Answer, DEADLINE};
+
+/// Both builds take minutes from scratch, so only the test command does them.
+fn wanted() -> bool {
+    let wanted = std::env::var_os("TASKPROF_REQUIRE_TOOLS").is_some();
+    if !wanted {
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), "LEFT OUT: the embedding crate; ./test builds it");
+    }
+    wanted
+}
+
+/// Builds the crate in a folder of its own and returns the program.
+fn build(folder: &Path, flags: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = root.join("tests/embed");
+    fs::create_dir_all(folder.join("src")).expect("folder");
+    fs::copy(source.join("src/main.rs"), folder.join("src/main.rs")).expect("copy");
+    let manifest = fs::read_to_string(source.join("Cargo.toml")).expect("manifest");
+    let here = format!("path = {:?}", root.display().to_string());
+    fs::write(folder.join("Cargo.toml"), manifest.replace("path = \"../..\"", &here)).expect("copy");
+    // The versions that everything else is tested with.
+    fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock")).expect("lock file");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("embed");
+    let output = Command::new(env!("CARGO"))
+        .arg("build")
+        .current_dir(folder)
+        .env("CARGO_TARGET_DIR", &target)
+        .env("RUSTFLAGS", flags)
+        // Variables of the outer build that would leak into this one.
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .output()
+        .expect("cargo starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(!said.contains("warning: unused"), "{said}");
+    target.join("debug/embed")
+}
+
+struct Running(Child, SocketAddr);
+
+impl Running {
+    fn start(program: &Path) -> Self {
+        let mut child =
+            Command::new(program).stdout(Stdio::piped()).spawn().expect("the program starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("output")).lines();
+        let line = lines.next().expect("a line").expect("text");
+        let http = line.rsplit(' ').next().and_then(|text| text.parse().ok()).expect("address");
+        // Keep its pipe open and empty.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self(child, http)
+    }
+
+    fn json(&self, path: &str) -> Value {
+        let answer = Answer::to(self.1, path);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        serde_json::from_slice(&answer.body).expect("JSON")
+    }
+
+    /// Its one stream, once it is there.
+    fn stream(&self) -> Value {
+        let began = Instant::now();
+        loop {
+            let json = self.json("/debug/streams");
+            if let Some(stream) = json["streams"].as_array().and_then(|all| all.first()) {
+                return stream.clone();
+            }
+            assert!(began.elapsed() < DEADLINE, "no stream: {json:#}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn three_lines_embed_it_with_and_without_tokio_unstable() {
+    if !wanted() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("folder");
+
+    let running = Running::start(&build(folder.path(), "--cfg tokio_unstable"));
+    let stream = running.stream();
+    assert_eq!(stream["method"], "/grpc.health.v1.Health/Watch");
+    let tasks = running.json("/debug/tasks?group=none");
+    let coverage = &tasks["coverage"];
+    assert_eq!(coverage["listed"], coverage["alive"], "{coverage:#}");
+    assert!(coverage["listed"].as_u64().is_some_and(|listed| listed >= 3), "{coverage:#}");
+    drop(running);
+
+    // Without the cfg tokio has no hooks: the streams are there all the same,
+    // and what is missing is named.
+    let running = Running::start(&build(folder.path(), ""));
+    assert_eq!(running.stream()["method"], "/grpc.health.v1.Health/Watch");
+    let tasks = running.json("/debug/tasks?group=none");
+    let coverage = &tasks["coverage"];
+    assert!(coverage["alive"].as_u64().is_some_and(|alive| alive >= 3), "{coverage:#}");
+    let missing = coverage["missing"].as_array().expect("a list");
+    let reason = missing.iter().find(|missing| missing["reason"] == "no_tokio_unstable");
+    assert_eq!(
+        reason.expect("it is said")["count"].as_u64().expect("a count"),
+        coverage["alive"].as_u64().expect("a count") - coverage["listed"].as_u64().expect("count"),
+        "{coverage:#}"
+    );
+    let findings = running.json("/debug/findings");
+    let unavailable = findings["checked"].as_array().expect("a list").iter();
+    assert!(
+        unavailable.into_iter().any(|check| check["unavailable"].is_string()),
+        "what could not be looked for is said: {findings:#}"
+    );
+}
