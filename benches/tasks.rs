@@ -121,9 +121,8 @@ async fn churn() -> f64 {
 }
 
 fn report() {
-    let figure = |kind: &str, what: &str| -> f64 {
-        again(kind, &[what]).parse().expect("a figure")
-    };
+    let figure =
+        |kind: &str, what: &str| -> f64 { again(kind, &[what]).parse().expect("a figure") };
     println!("one worker, {ROUNDS} rounds in turn, ratio taskprof / plain: median (least to most)");
     for (what, goal) in [("spawn", "1.10"), ("yield", "1.10")] {
         let mut plain = Vec::new();
@@ -137,7 +136,10 @@ fn report() {
     }
     let live = |kind| median((0..3).map(|_| figure(kind, "live")).collect());
     let (plain, ours) = (live("plain"), live("taskprof"));
-    println!("  {LIVE} live tasks: {:.0} bytes a task more (plain {plain:.0}, taskprof {ours:.0}), goal 128", ours - plain);
+    println!(
+        "  {LIVE} live tasks: {:.0} bytes a task more (plain {plain:.0}, taskprof {ours:.0}), goal 128",
+        ours - plain
+    );
     let churn = median((0..3).map(|_| figure("taskprof", "churn")).collect());
     println!("  growth over two million further tasks: {:.0} KiB, goal 0", churn / 1024.0);
 }

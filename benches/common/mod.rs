@@ -29,7 +29,8 @@ pub fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("proc");
     // The name may hold spaces; fields count from after its parenthesis.
     let fields: Vec<&str> = stat[stat.rfind(')').expect("name") + 2..].split(' ').collect();
-    let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
+    let ticks: u64 =
+        fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
     // USER_HZ is 100 on every Linux that Rust supports.
     Duration::from_millis(ticks * 10)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tonic::Code;
 
 use super::args::LoadArgs;
 use super::style::{faint, say, strong};
@@ -43,8 +44,14 @@ pub fn run(args: &LoadArgs) -> Outcome {
     outcome?;
     summary(scenario, &plan, &stats, began.elapsed());
     if stats.calls_complete() + stats.calls_abandoned() == 0 && stats.calls_started() > 0 {
-        let why = stats.last_error().unwrap_or_default();
-        return Err(Failure::failed(format!("no call succeeded: {why}")));
+        let why = stats.last_error().unwrap_or_else(|| "none ended in time".into());
+        let unserved = stats.calls_failed().iter().any(|(code, _)| *code == Code::Unimplemented);
+        let advice = if unserved && scenario.faults {
+            "; the server must run with --faults"
+        } else {
+            ""
+        };
+        return Err(Failure::failed(format!("no call succeeded: {why}{advice}")));
     }
     Ok(())
 }

@@ -49,6 +49,11 @@ impl Drain {
         self.tasks.spawn(task)
     }
 
+    /// Tasks that [`spawn`](Self::spawn) started and that still run.
+    pub fn tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
     /// The status that ends a stream when the server does. Clients may retry it.
     pub fn status() -> Status {
         Status::unavailable("the server is shutting down")

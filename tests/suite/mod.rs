@@ -1,8 +1,12 @@
 mod blocked;
 mod bootstrap;
+mod cli;
 mod console;
 mod embed;
 mod house;
+mod interop;
+mod lab;
 mod page;
+mod reference;
 mod server;
 mod tools;
