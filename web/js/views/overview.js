@@ -1,0 +1,59 @@
+// What is wrong now; then the tasks, streams and workers, in short.
+
+import { html } from '/vendor/preact.js';
+import { copy, findingText, heading, reportText } from '../copy.js';
+import { useData } from '../data.js';
+import { count, plural } from '../format.js';
+import { useCopier } from '../keys.js';
+import { link } from '../route.js';
+import { useApp } from '../state.js';
+import { CoverageNote, Kept, Pending, Section } from '../ui.js';
+import { Workers } from './blocked.js';
+import { Findings } from './findings.js';
+import { StreamTable } from './streams.js';
+import { GroupTable } from './tasks.js';
+
+const GROUPS = 12;
+const STREAMS = 8;
+
+function useReport() {
+  const { report } = useApp();
+  const fetched = useData('/debug/findings');
+  if (report && fetched.data && report.taken_at < fetched.data.taken_at) return fetched;
+  return report ? { data: report, error: null } : fetched;
+}
+
+export function Overview() {
+  const report = useReport();
+  const groups = useData('/debug/tasks', { group: 'stack', limit: GROUPS });
+  const streams = useData('/debug/streams', { sort: 'phase', limit: STREAMS });
+  const workers = useData('/debug/workers');
+  useCopier((row) => {
+    const finding = report.data?.findings.find((one) => one.id === row);
+    return finding ? heading() + findingText(finding) : reportText(report.data);
+  });
+  const { counters } = useApp();
+  const coverage = groups.data?.coverage ?? counters?.coverage;
+  return html`
+    <${Section} title="What is wrong now" actions=${html`<button type="button" onClick=${() => copy(reportText(report.data))}>Copy as text</button>`}>
+      <${Pending} ...${report} what="the findings" />
+      <${Kept} ...${report} />
+      ${report.data && html`<${Findings} report=${report.data} />`}
+    <//>
+    <${Section} title="Tasks by stack" note=${coverage && `${count(coverage.alive)} alive, ${count(coverage.running)} running`}
+      actions=${html`<a class="button" href=${link('tasks')}>All groups</a>`}>
+      <${Pending} ...${groups} what="the tasks" />
+      <${Kept} ...${groups} />
+      ${groups.data && html`<${GroupTable} answer=${groups.data} /><${CoverageNote} coverage=${groups.data.coverage} />`}
+    <//>
+    <${Section} title="Streams" note=${counters && `${plural(counters.counters.streams_started - counters.counters.streams_ended, 'stream')} open, longest wait first`}
+      actions=${html`<a class="button" href=${link('streams')}>All streams</a>`}>
+      <${Pending} ...${streams} what="the streams" />
+      <${Kept} ...${streams} />
+      ${streams.data && html`<${StreamTable} answer=${streams.data} />`}
+    <//>
+    <${Section} title="Workers" actions=${html`<a class="button" href=${link('blocked')}>Blocked</a>`}>
+      <${Pending} ...${workers} what="the workers" />
+      ${workers.data && html`<${Workers} answer=${workers.data} />`}
+    <//>`;
+}

@@ -1,0 +1,141 @@
+// Tasks: grouped by stack, then the members of a group, then one of them.
+
+import { html } from '/vendor/preact.js';
+import { copy, heading, stackText, taskText } from '../copy.js';
+import { useData } from '../data.js';
+import { count, duration } from '../format.js';
+import { ownCode, waitingIn } from '../groups.js';
+import { useCopier } from '../keys.js';
+import { go, link } from '../route.js';
+import { Choice, CoverageNote, Empty, Filter, Kept, Method, Pending, Place, Section, Table, TaskLink, TaskState, unattached } from '../ui.js';
+import { Pager, PAGE } from './pager.js';
+
+const FILTER_HINT = 'recv state:idle age:>10s';
+const SORTS_GROUPS = [['', 'most tasks']];
+const SORTS_TASKS = [['', 'worst first']];
+
+const HEAD_GROUPS = [
+  ['Tasks', 'num'],
+  ['State'],
+  ['Oldest', 'num', 'The longest time a member has been in this state'],
+  ['Waiting in'],
+  ['Your code', '', "The innermost frame of the program's own code, or else where it was spawned"],
+  ['Method'],
+];
+
+const HEAD_TASKS = [
+  ['Task', 'num'],
+  ['State'],
+  ['For', 'num', 'Time in this state'],
+  ['Age', 'num'],
+  ['Polls', 'num'],
+  ['Busy', 'num', 'Time spent inside polls'],
+  ['Longest poll', 'num'],
+  ['Your code'],
+  ['Method'],
+];
+
+/** The program's own code: function and line, as far as known. */
+export function OwnCode({ item }) {
+  const { name, at } = ownCode(item);
+  const spawned = name === null;
+  if (spawned && !at) return html`<span class="dim">not known</span>`;
+  return html`<span class="own">
+    ${spawned ? html`<span class="dim">spawned at</span>` : html`<code class="fn"><bdi>${name}</bdi></code>`}
+    ${' '}${at && html`<${Place} at=${spawned ? item.spawned_at : at} />`}
+  </span>`;
+}
+
+/** No rows: and why, since an absent instrument shows none either. */
+function NoTasks({ answer, filter }) {
+  if (unattached(answer.coverage)) {
+    return html`<${Empty} tone="warn" title="Instrumentation is not attached: tasks are alive, but none can be listed.">
+      ${count(answer.coverage.alive)} tasks are alive by the runtime's own count. Build with RUSTFLAGS="--cfg tokio_unstable" to list them.
+    <//>`;
+  }
+  if (filter) return html`<${Empty} title="No task fits this filter." />`;
+  return html`<${Empty} title="No task is alive." />`;
+}
+
+export function GroupTable({ answer, filter = '' }) {
+  if (answer.groups.length === 0) return html`<${NoTasks} answer=${answer} filter=${filter} />`;
+  return html`<${Table} label="Groups of tasks" head=${HEAD_GROUPS}>
+    ${answer.groups.map(
+      (group) => html`<tr key=${group.id}>
+        <td class="num"><a data-row=${group.id} href=${link('tasks', null, group.count === 1 && group.sample?.length ? {} : { group: 'none', in: group.id, filter })}>${count(group.count)}</a></td>
+        <td><${TaskState} state=${group.state} /></td>
+        <td class="num">${duration(group.oldest_ns)}</td>
+        <td>${waitingIn(group) ? html`<code>${waitingIn(group)}</code>` : html`<span class="dim">–</span>`}</td>
+        <td><${OwnCode} item=${group} /></td>
+        <td><${Method} name=${group.method} /></td>
+      </tr>`,
+    )}
+  <//>`;
+}
+
+export function TaskTable({ answer, filter = '' }) {
+  if (answer.tasks.length === 0) return html`<${NoTasks} answer=${answer} filter=${filter} />`;
+  return html`<${Table} label="Tasks" head=${HEAD_TASKS}>
+    ${answer.tasks.map(
+      (task) => html`<tr key=${task.id}>
+        <td class="num"><${TaskLink} id=${task.id} row /></td>
+        <td><${TaskState} state=${task.state} worker=${task.worker} /></td>
+        <td class="num">${duration(task.state_ns)}</td>
+        <td class="num">${duration(task.age_ns)}</td>
+        <td class="num">${count(task.polls)}</td>
+        <td class="num">${duration(task.busy_ns)}</td>
+        <td class="num">${duration(task.longest_poll_ns)}</td>
+        <td><${OwnCode} item=${task} /></td>
+        <td><${Method} name=${task.method} /></td>
+      </tr>`,
+    )}
+  <//>`;
+}
+
+export function groupText(group) {
+  const { name, at } = ownCode(group);
+  const wait = waitingIn(group);
+  return `${count(group.count)} tasks [${group.state}, oldest ${duration(group.oldest_ns)}]${wait ? ` ${wait}` : ''} ${name ?? 'spawned'} ${at ?? ''}${group.method ? ` ${group.method}` : ''}\n${stackText(group.stack)}`;
+}
+
+/** The list: groups, or tasks one by one. */
+export function Tasks({ params }) {
+  const grouped = params.group !== 'none';
+  const { filter = '', sort = '', cursor = '', in: inGroup = '' } = params;
+  const { id: _, ...rest } = params;
+  const answer = useData('/debug/tasks', {
+    group: grouped ? 'stack' : 'none',
+    filter: [inGroup && `group:${inGroup}`, filter].filter(Boolean).join(' '),
+    sort,
+    limit: PAGE,
+    cursor,
+  });
+  const { data } = answer;
+  const change = (patch) => go(link('tasks', null, { ...rest, cursor: null, ...patch }), { replace: true });
+  const rows = data ? (grouped ? data.groups : data.tasks) : [];
+  const write = grouped ? groupText : taskText;
+  const text = (row) => heading(data?.taken_at) + rows.filter((one) => row === null || one.id === row).map(write).join('\n');
+  useCopier((row) => data && text(row));
+  return html`<${Section}
+    title=${inGroup ? 'Tasks of one group' : grouped ? 'Tasks by stack' : 'Tasks one by one'}
+    note=${data && `${count(data.coverage.alive)} alive, ${count(data.coverage.running)} running`}
+    actions=${html`<${Filter} value=${filter} placeholder=${FILTER_HINT} onInput=${(text) => change({ filter: text })} />
+      <${Choice} label="Grouping" options=${[['stack', 'Grouped'], ['none', 'One by one']]} value=${grouped ? 'stack' : 'none'} onPick=${(group) => change({ group: group === 'none' ? 'none' : null, in: null, sort: null })} />
+      <${Sorts} options=${grouped ? SORTS_GROUPS : SORTS_TASKS} value=${sort} onPick=${(key) => change({ sort: key })} />
+      <button type="button" disabled=${!data} onClick=${() => copy(text(null))}>Copy as text</button>`}
+  >
+    ${inGroup && html`<p class="where"><a href=${link('tasks', null, { filter })}>All groups</a></p>`}
+    <${Pending} ...${answer} what="the tasks" />
+    <${Kept} ...${answer} />
+    ${data && (grouped ? html`<${GroupTable} answer=${data} filter=${filter} />` : html`<${TaskTable} answer=${data} filter=${filter} />`)}
+    ${data && html`<${Pager} view="tasks" params=${rest} shown=${rows.length} total=${data.total} next=${data.next_cursor} noun=${grouped ? 'groups' : 'tasks'} />
+      <${CoverageNote} coverage=${data.coverage} />`}
+  <//>`;
+}
+
+function Sorts({ options, value, onPick }) {
+  return html`<label class="sort"><span>Sort</span>
+    <select value=${value} onChange=${(event) => onPick(event.currentTarget.value)}>
+      ${options.map(([key, label]) => html`<option key=${key} value=${key} selected=${key === value}>${label}</option>`)}
+    </select></label>`;
+}
