@@ -1,46 +1,58 @@
 // Groups of tasks: the same shape from the server and from a snapshot file.
 
 import { clean, place } from './format.js';
-import { waitText } from './words.js';
+import { TASK_STATE, waitText } from './words.js';
 
 /** The innermost frame of the program's own code. */
 export const userFrame = (stack) => stack?.frames.find((frame) => frame.kind === 'user') ?? null;
 
-/** `{ name, at }`: the program's own code that a task or group is in. */
-export function ownCode(item) {
-  const frame = userFrame(item.stack);
-  if (frame) return { name: clean(frame.function), at: place(frame.location) };
-  return { name: null, at: place(item.spawned_at) };
+/** `{ name, location }`: the program's own code that a task is in. */
+export function ownCode(task) {
+  const frame = userFrame(task.stack);
+  return frame?.location || frame?.function
+    ? { name: frame.function, location: frame.location ?? task.spawned_at }
+    : { name: null, location: task.spawned_at };
 }
 
-/** What it waits in, or what it does instead. */
-export function waitingIn(item) {
-  if (item.wait) return waitText(item.wait.kind ?? item.wait);
-  if (item.state === 'running') return '(in a poll)';
-  if (item.state === 'scheduled') return '(first poll)';
-  const inner = item.stack?.frames[0];
-  return inner && inner.kind !== 'user' ? clean(inner.function) : null;
+/** What a task waits in, or what it does instead. */
+export function waitingIn(task) {
+  if (task.wait) return waitText(task.wait.kind);
+  return task.stack?.frames[0]?.function ?? null;
 }
 
-/** What makes two tasks alike: compared across moments and files. */
-export function signature(item) {
-  const { name, at } = ownCode(item);
-  const frames = (item.stack?.frames ?? []).map((frame) => frame.function_full || frame.function);
-  return JSON.stringify([item.state === 'running', name, at, item.method ?? null, waitingIn(item), frames]);
+/** The states of a group, most first: `[state, count]`. */
+export const statesOf = (group) =>
+  Object.entries(group.states)
+    .filter(([, count]) => count > 0)
+    .sort(([, a], [, b]) => b - a);
+
+/** The same as one word, or as words with their counts. */
+export function statesText(group) {
+  const states = statesOf(group).map(([state, count]) => [TASK_STATE[state]?.[0] ?? state, count]);
+  return states.length === 1 ? states[0][0] : states.map(([word, count]) => `${count} ${word}`).join(', ');
 }
 
-/** Groups the tasks of a whole snapshot. */
+/** What makes two tasks alike to the server: place of own code, and method. */
+export const signature = (group) => JSON.stringify([group.function, place(group.place), group.method]);
+
+/** `function file:line method` of a group, on one line. */
+export function groupName(group) {
+  const where = place(group.place) ?? 'a place not known';
+  const name = group.function ? `${clean(group.function)} ${where}` : `spawned at ${where}`;
+  return group.method ? `${name} ${clean(group.method)}` : name;
+}
+
+/** Groups the tasks of a whole snapshot as the server would. */
 export function groupTasks(tasks) {
   const groups = new Map();
   for (const task of tasks) {
-    const key = signature(task);
-    const group = groups.get(key);
-    if (group) {
-      group.count += 1;
-      group.oldest_ns = Math.max(group.oldest_ns, task.age_ns);
-    } else {
-      groups.set(key, { ...task, count: 1, oldest_ns: task.age_ns });
-    }
+    const { name, location } = ownCode(task);
+    const group = { function: name, place: location, method: task.method, waiting_in: waitingIn(task), states: {}, count: 0 };
+    const key = signature(group);
+    const same = groups.get(key) ?? group;
+    same.count += 1;
+    same.states[task.state] = (same.states[task.state] ?? 0) + 1;
+    groups.set(key, same);
   }
   return [...groups.values()];
 }

@@ -82,14 +82,9 @@ function Downloads() {
 
 function badge(view) {
   const { counters, report } = state;
-  if (view === 'tasks' && counters?.coverage) return count(counters.coverage.alive);
-  if (view === 'streams' && counters?.counters) {
-    return count(counters.counters.streams_started - counters.counters.streams_ended);
-  }
-  if (view === 'blocked') {
-    const n = counters?.workers?.filter((worker) => worker.blocked).length ?? 0;
-    return n > 0 ? count(n) : null;
-  }
+  if (view === 'tasks' && counters) return count(counters.coverage.alive);
+  if (view === 'streams' && counters) return count(counters.streams);
+  if (view === 'blocked' && counters?.workers_blocked > 0) return count(counters.workers_blocked);
   if (view === 'overview') return report?.findings.length > 0 ? count(report.findings.length) : null;
   return null;
 }

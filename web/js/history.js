@@ -8,7 +8,7 @@ const SPAN_S = 600;
 export const CHARTS = [
   { title: 'Tasks', unit: 'tasks', series: [['alive', 'alive'], ['running', 'running']] },
   { title: 'Streams', unit: 'streams', series: [['streams', 'open']] },
-  { title: 'Trouble', unit: 'count', series: [['blocked', 'blocked workers'], ['findings', 'findings'], ['queue', 'global queue']] },
+  { title: 'Trouble', unit: 'count', series: [['blocked', 'blocked workers'], ['findings', 'findings']] },
   { title: 'Rates', unit: 'per second', series: [['spawned', 'tasks spawned'], ['started', 'streams started']] },
 ];
 
@@ -16,11 +16,9 @@ const KEYS = CHARTS.flatMap((chart) => chart.series.map(([key]) => key));
 let points = [];
 let before = null;
 
-const sum = (list, pick) => list?.reduce((total, item) => total + (pick(item) ?? 0), 0) ?? null;
-
 /** Keeps what one `counters` event says. */
-export function record(event, report) {
-  const { counters, coverage, runtimes, workers } = event;
+export function record(event) {
+  const { counters, coverage } = event;
   const at = Date.parse(event.taken_at) / 1000;
   const last = points.at(-1);
   if (!Number.isFinite(at) || (last && at <= last.at)) return;
@@ -32,10 +30,9 @@ export function record(event, report) {
     at,
     alive: coverage.alive,
     running: coverage.running,
-    streams: counters.streams_started - counters.streams_ended,
-    blocked: workers ? workers.filter((worker) => worker.blocked).length : null,
-    findings: report ? report.findings.length : null,
-    queue: sum(runtimes, (runtime) => runtime.global_queue_depth),
+    streams: event.streams,
+    blocked: event.workers_blocked,
+    findings: Object.values(event.findings).reduce((sum, n) => sum + n, 0),
     spawned: rate('tasks_spawned'),
     started: rate('streams_started'),
   });

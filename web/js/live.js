@@ -52,7 +52,7 @@ function apply(event, text) {
   if (event === 'counters') {
     patch.counters = body;
     patch.tick = state.tick + 1;
-    record(body, state.report);
+    record(body);
   }
   set(patch);
 }

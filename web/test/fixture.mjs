@@ -120,15 +120,22 @@ export class World {
 
   groups() {
     if (this.mode === 'unattached') return [];
-    const base = (id, count, oldest, task) => ({ id, count, oldest_ns: oldest, ...task });
-    const shape = ({ state, stack, wait, method, spawned_at, state_ns }) => ({ state, stack, wait: wait?.kind ?? null, method, spawned_at, longest_state_ns: state_ns });
+    const group = (key, count, longest, task) => {
+      const user = task.stack?.frames.find((one) => one.kind === 'user');
+      return {
+        key, count, function: user?.function ?? null, place: user?.location ?? task.spawned_at, waiting_in: task.stack?.frames[0].function ?? null,
+        spawned_at: task.spawned_at, method: task.method, states: { scheduled: 0, running: 0, idle: 0, unknown: 0, [task.state]: count },
+        oldest_ns: longest + S, longest_state_ns: longest, busy_ns: task.busy_ns * count, polls: task.polls * count, longest_poll_ns: task.longest_poll_ns,
+        example_ids: Array.from({ length: Math.min(10, count) }, (_, i) => String(Number(task.id) + i)), stack: task.stack,
+      };
+    };
     return [
-      base('g-block', 1, 3.2 * S, shape(this.blocker())),
-      base('g-watch', 61_210, 483 * S, shape(this.task(1))),
-      base('g-cycle', 2, 41 * S, shape(this.task(17, { stack: waitStack('ledger::post', '/srv/build/billing/src/ledger.rs', 204, 'tokio::sync::mutex::Mutex<T>::lock'), wait: { kind: 'mutex' }, method: '/billing.Ledger/Post' }))),
-      base('g-conn', 212, 200 * S, shape(this.task(3, { stack: null, wait: null, method: null, spawned_at: location('/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/tonic-0.14.9/src/transport/server/mod.rs', 812) }))),
-      base('g-fresh', 7, 0.02 * S, shape(this.task(4, { state: 'scheduled', stack: null, wait: null, method: '/billing.Charge/Card', spawned_at: location('src/service.rs', 97) }))),
-      ...Array.from({ length: 60 }, (_, i) => base(`g-${i}`, 640 - i, (60 - i) * S, shape(this.task(100 + i, { stack: waitStack(this.name(`worker::step_${i}`, i), '/srv/build/billing/src/worker.rs', 40 + i) })))),
+      group('g-watch', 61_210, 483 * S, this.task(1)),
+      group('g-conn', 212, 200 * S, this.task(3, { stack: null, wait: null, method: null, spawned_at: location(`${TOKIO}/../../tonic-0.14.9/src/transport/server/mod.rs`.replace('/tokio-1.54.1/src/../..', ''), 812) })),
+      group('g-block', 1, 3.2 * S + this.age, this.blocker()),
+      group('g-cycle', 2, 41 * S, this.task(17, { stack: waitStack('ledger::post', '/srv/build/billing/src/ledger.rs', 204, 'tokio::sync::mutex::Mutex<T>::lock'), method: '/billing.Ledger/Post' })),
+      group('g-fresh', 7, 0.02 * S, this.task(4, { state: 'scheduled', stack: null, method: '/billing.Charge/Card', spawned_at: location('src/service.rs', 97) })),
+      ...Array.from({ length: 250 }, (_, i) => group(`g-${i}`, 640 - i, (300 - i) * S, this.task(100 + i, { stack: waitStack(this.name(`worker::step_${i}`, i), '/srv/build/billing/src/worker.rs', 40 + i) }))),
     ];
   }
 
@@ -184,11 +191,19 @@ export class World {
 
   counters() {
     const n = Math.floor(this.age / 1e8);
+    const sick = this.mode === 'sick';
     return {
       ...this.head(),
       coverage: { ...this.coverage(), alive: 100_019 + (n % 17) },
       counters: { tasks_spawned: 1_200_000 + n * 13, tasks_ended: 1_099_981 + n * 13, tasks_dropped: 0, blocking_ended: 12, streams_started: 90_422 + n, streams_ended: 90_000 + n, streams_dropped: 0, blocked_polls: 9, pauses: 0, profiler_panics: 0 },
-      ...this.workers(),
+      states: { scheduled: 7, running: 2, idle: 99_981, unknown: 0 },
+      streams: 422,
+      phases: { await_send: 420, await_recv: 1, handler: 1 },
+      connections: 9,
+      workers: 4,
+      workers_blocked: sick ? 1 : 0,
+      busy_ns: 9000 * S,
+      findings: sick ? { critical: 2, warning: 1, info: 1 } : {},
     };
   }
 }
@@ -197,20 +212,25 @@ function page(list, query, noun) {
   const from = Number(query.get('cursor') || 0);
   const limit = Number(query.get('limit') || 200);
   const next = from + limit < list.length ? String(from + limit) : null;
-  return { [noun]: list.slice(from, from + limit), total: list.length, next_cursor: next };
+  const totals = noun === 'groups' ? { groups_total: list.length } : {};
+  return { total: list.length, matched: list.length, ...totals, next_cursor: next, [noun]: list.slice(from, from + limit) };
 }
 
 function answer(world, path, query) {
   const head = () => ({ ...world.head(), coverage: world.coverage() });
   const filter = query.get('filter') ?? '';
-  const fits = (item) => filter === '' || filter.startsWith('group:') || JSON.stringify(item).includes(filter);
+  const fits = (item) => filter === '' || JSON.stringify(item).includes(filter);
+  const ref = ({ id, spawned_at, method, state, state_ns }) => ({ id, spawned_at, method, state, state_ns });
   const member = /^\/debug\/(tasks|streams)\/(\d+)$/.exec(path);
   if (member) {
     const [, kind, id] = member;
     if (id === '404') return { status: 404, body: { error: `no live task ${id}` } };
-    if (kind === 'streams') return { body: { ...head(), stream: world.streams().find((one) => one.id === id) ?? world.stream(Number(id)) } };
+    if (kind === 'streams') {
+      const stream = world.streams().find((one) => one.id === id) ?? world.stream(Number(id));
+      return { body: { ...head(), stream, connection: null, tasks_total: 1, tasks: [ref(world.task(Number(id) + 10))], findings: world.report().findings.filter((one) => one.streams.includes(id)) } };
+    }
     const task = id === '40' ? world.blocker() : world.task(Number(id));
-    return { body: { ...head(), task, parent: task.parent ? world.task(17, { parent: null }) : null, children: [world.task(41), world.task(42)], children_total: 2, stream: world.stream(812, { task: id }) } };
+    return { body: { ...head(), task, parent: task.parent ? ref(world.task(17)) : null, children_total: 2, children: [ref(world.task(41)), ref(world.task(42))], stream: world.stream(812, { task: id }) } };
   }
   switch (path) {
     case '/debug/findings':

@@ -3,12 +3,12 @@
 import { html, useState } from '/vendor/preact.js';
 import { copy, heading } from '../copy.js';
 import { count, plural } from '../format.js';
-import { ownCode, waitingIn } from '../groups.js';
+import { groupName, statesText } from '../groups.js';
 import { useCopier } from '../keys.js';
 import { compare, keepFile, keepNow, moments } from '../moments.js';
-import { Empty, Method, Section, Table, Tag, TaskState } from '../ui.js';
+import { Empty, Method, Section, Table, Tag } from '../ui.js';
 import { toast } from '../state.js';
-import { OwnCode } from './tasks.js';
+import { OwnCode, States, WaitingIn } from './tasks.js';
 
 const SHOWN = 200;
 const HEAD = [
@@ -32,8 +32,7 @@ function verdict({ was, is }) {
 const signed = (n) => (n > 0 ? `+${count(n)}` : `−${count(-n)}`);
 
 function rowText(row) {
-  const { name, at } = ownCode(row.group);
-  return `${signed(row.change)} (${verdict(row)[0]}, ${count(row.was)} to ${count(row.is)}) ${row.group.state} ${waitingIn(row.group) ?? ''} ${name ?? 'spawned'} ${at ?? ''} ${row.group.method ?? ''}`.trimEnd();
+  return `${signed(row.change)} (${verdict(row)[0]}, ${count(row.was)} to ${count(row.is)}) [${statesText(row.group)}] ${groupName(row.group)}`;
 }
 
 function Pick({ label, value, onPick }) {
@@ -78,7 +77,7 @@ export function Compare() {
       <${Pick} label="After" value=${picked.after} onPick=${(id) => setPicked({ ...picked, after: id })} />
       <button type="button" onClick=${() => setPicked({ before: picked.after, after: picked.before })}>Swap</button>
     </div>`}
-    ${rows === null && html`<${Empty} title=${moments.length === 0 ? 'Keep a moment, wait for the trouble to grow, keep another.' : 'Keep or open a second moment.'}>Groups of tasks are compared by state, stack, method and the place in your code.<//>`}
+    ${rows === null && html`<${Empty} title=${moments.length === 0 ? 'Keep a moment, wait for the trouble to grow, keep another.' : 'Keep or open a second moment.'}>Groups of tasks are compared by the place in your code and the gRPC method.<//>`}
     ${rows?.length === 0 && html`<${Empty} title="No group has changed its size." />`}
     ${rows?.length > 0 && html`
       <${Table} label="Changes" head=${HEAD}>
@@ -89,9 +88,9 @@ export function Compare() {
             <td><${Tag} tone=${tone}>${word}<//></td>
             <td class="num">${count(row.was)}</td>
             <td class="num">${count(row.is)}</td>
-            <td><${TaskState} state=${row.group.state} /></td>
-            <td>${waitingIn(row.group) ? html`<code>${waitingIn(row.group)}</code>` : html`<span class="dim">–</span>`}</td>
-            <td><${OwnCode} item=${row.group} /></td>
+            <td><${States} group=${row.group} /></td>
+            <td><${WaitingIn} what=${row.group.waiting_in} /></td>
+            <td><${OwnCode} name=${row.group.function} at=${row.group.place} /></td>
             <td><${Method} name=${row.group.method} /></td>
           </tr>`;
         })}

@@ -60,6 +60,10 @@ function Finding({ finding }) {
   </li>`;
 }
 
+export function FindingList({ findings }) {
+  return html`<ul class="findings">${findings.map((finding) => html`<${Finding} key=${finding.id} finding=${finding} />`)}</ul>`;
+}
+
 /** What was looked for, so that "nothing" has a meaning. */
 function Checked({ report }) {
   const done = report.checked.filter((check) => !check.unavailable);
@@ -82,8 +86,5 @@ export function Findings({ report }) {
       <${Checked} report=${report} />
     </div>`;
   }
-  return html`<ul class="findings">
-      ${report.findings.map((finding) => html`<${Finding} key=${finding.id} finding=${finding} />`)}
-    </ul>
-    <${Checked} report=${report} />`;
+  return html`<${FindingList} findings=${report.findings} /><${Checked} report=${report} />`;
 }

@@ -46,7 +46,7 @@ export function Overview() {
       <${Kept} ...${groups} />
       ${groups.data && html`<${GroupTable} answer=${groups.data} /><${CoverageNote} coverage=${groups.data.coverage} />`}
     <//>
-    <${Section} title="Streams" note=${counters && `${plural(counters.counters.streams_started - counters.counters.streams_ended, 'stream')} open, longest wait first`}
+    <${Section} title="Streams" note=${counters && `${plural(counters.streams, 'stream')} open on ${plural(counters.connections, 'connection')}`}
       actions=${html`<a class="button" href=${link('streams')}>All streams</a>`}>
       <${Pending} ...${streams} what="the streams" />
       <${Kept} ...${streams} />

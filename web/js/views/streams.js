@@ -3,12 +3,14 @@
 import { html } from '/vendor/preact.js';
 import { copy, heading, streamText } from '../copy.js';
 import { useData } from '../data.js';
-import { ago, bytes, clean, count, duration } from '../format.js';
+import { ago, bytes, clean, count, duration, plural } from '../format.js';
 import { useCopier } from '../keys.js';
 import { go, link } from '../route.js';
 import { Empty, Facts, Filter, Kept, Method, Pending, Section, Shape, StreamLink, Table, Tag, TaskLink } from '../ui.js';
 import { HTTP2, KIND_OF_STREAM, PHASE } from '../words.js';
+import { FindingList } from './findings.js';
 import { PAGE, Pager } from './pager.js';
+import { TaskRefs } from './taskrefs.js';
 
 const FILTER_HINT = 'Watch phase:await_send';
 
@@ -87,7 +89,7 @@ export function Streams({ params }) {
       <${Pending} ...${answer} what="the streams" />
       <${Kept} ...${answer} />
       ${data && html`<${StreamTable} answer=${data} filter=${filter} />
-        <${Pager} view="streams" params=${params} shown=${rows.length} total=${data.total} next=${data.next_cursor} noun="streams" />`}
+        <${Pager} view="streams" params=${params} shown=${rows.length} total=${data.matched} next=${data.next_cursor} noun="streams" />`}
     <//>
     <${Section} title="Connections">
       <${Pending} ...${connections} what="the connections" />
@@ -164,6 +166,11 @@ export function Stream({ id }) {
         ['Logged', stream.logged ? 'each Send and Recv' : 'no'],
       ]} />
     <//>
+    ${data.findings.length > 0 && html`<${Section} title="Findings that name it"><${FindingList} findings=${data.findings} /><//>`}
+    <${Section} title="Tasks it caused" note=${plural(data.tasks_total, 'live task')}>
+      ${data.tasks.length > 0 ? html`<${TaskRefs} tasks=${data.tasks} total=${data.tasks_total} />` : html`<${Empty} title="None alive." />`}
+    <//>
+    ${data.connection && html`<${Section} title="Its connection"><${Connections} connections=${[data.connection]} /><//>`}
     ${Object.keys(stream.metadata).length > 0 && html`<${Section} title="Metadata" note="allow-listed keys only">
       <${Facts} of=${Object.entries(stream.metadata).map(([key, value]) => [clean(key), html`<bdi>${clean(value)}</bdi>`])} />
     <//>`}`;

@@ -9,7 +9,7 @@ import { link } from '../route.js';
 import { CoverageNote, Empty, Facts, Kept, Method, Pending, Place, Section, Stack, StreamLink, TaskLink, TaskState } from '../ui.js';
 import { waitText } from '../words.js';
 import { StreamTable } from './streams.js';
-import { TaskTable } from './tasks.js';
+import { TaskRefs } from './taskrefs.js';
 
 function Wait({ wait }) {
   if (!wait) return null;
@@ -32,7 +32,7 @@ export function Task({ id }) {
     return html`<${Empty} title=${`Task ${clean(id)} is not alive.`}>It has ended, or it was never seen. <a href=${link('tasks')}>All tasks</a><//>`;
   }
   if (!task) return html`<${Pending} ...${answer} what=${`task ${clean(id)}`} />`;
-  const children = data.children ?? [];
+  const { children } = data;
   return html`
     <${Kept} ...${answer} />
     ${error?.status === 404 && html`<p class="banner warn">This task has ended. Its last state is shown.</p>`}
@@ -55,9 +55,9 @@ export function Task({ id }) {
       <${Stack} stack=${task.stack} missing=${task.state === 'running' ? 'it was between being seen running and having its thread read' : 'a suspended task’s await chain is not read'} />
     <//>
     ${data.stream && html`<${Section} title="Its stream"><${StreamTable} answer=${{ streams: [data.stream] }} /><//>`}
-    ${data.parent && html`<${Section} title="Spawned by"><${TaskTable} answer=${{ tasks: [data.parent] }} /><//>`}
-    <${Section} title="Spawned by it" note=${plural(data.children_total ?? children.length, 'live task')}>
-      ${children.length > 0 ? html`<${TaskTable} answer=${{ tasks: children }} />` : html`<${Empty} title="None alive." />`}
+    ${data.parent && html`<${Section} title="Spawned by"><${TaskRefs} tasks=${[data.parent]} /><//>`}
+    <${Section} title="Spawned by it" note=${plural(data.children_total, 'live task')}>
+      ${children.length > 0 ? html`<${TaskRefs} tasks=${children} total=${data.children_total} />` : html`<${Empty} title="None alive." />`}
     <//>
     <${CoverageNote} coverage=${data.coverage} />`;
 }

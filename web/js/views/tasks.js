@@ -3,8 +3,8 @@
 import { html } from '/vendor/preact.js';
 import { copy, heading, stackText, taskText } from '../copy.js';
 import { useData } from '../data.js';
-import { count, duration } from '../format.js';
-import { ownCode, waitingIn } from '../groups.js';
+import { clean, count, duration, plural } from '../format.js';
+import { groupName, ownCode, statesOf, statesText } from '../groups.js';
 import { useCopier } from '../keys.js';
 import { go, link } from '../route.js';
 import { Choice, CoverageNote, Empty, Filter, Kept, Method, Pending, Place, Section, Table, TaskLink, TaskState, unattached } from '../ui.js';
@@ -17,7 +17,7 @@ const SORTS_TASKS = [['', 'worst first']];
 const HEAD_GROUPS = [
   ['Tasks', 'num'],
   ['State'],
-  ['Oldest', 'num', 'The longest time a member has been in this state'],
+  ['Longest', 'num', 'The longest time that a member has been in its state'],
   ['Waiting in'],
   ['Your code', '', "The innermost frame of the program's own code, or else where it was spawned"],
   ['Method'],
@@ -36,14 +36,20 @@ const HEAD_TASKS = [
 ];
 
 /** The program's own code: function and line, as far as known. */
-export function OwnCode({ item }) {
-  const { name, at } = ownCode(item);
-  const spawned = name === null;
-  if (spawned && !at) return html`<span class="dim">not known</span>`;
-  return html`<span class="own">
-    ${spawned ? html`<span class="dim">spawned at</span>` : html`<code class="fn"><bdi>${name}</bdi></code>`}
-    ${' '}${at && html`<${Place} at=${spawned ? item.spawned_at : at} />`}
-  </span>`;
+export function OwnCode({ name, at }) {
+  if (!name && !at) return html`<span class="dim">not known</span>`;
+  return html`<span class="own">${name ? html`<code class="fn"><bdi>${clean(name)}</bdi></code>` : html`<span class="dim">spawned at</span>`} ${at && html`<${Place} at=${at} />`}</span>`;
+}
+
+/** The states of a group's members; the most common one speaks. */
+export function States({ group }) {
+  const states = statesOf(group);
+  if (states.length === 1) return html`<${TaskState} state=${states[0][0]} />`;
+  return states.map(([state, n]) => html`<span key=${state} class="part">${count(n)} <${TaskState} state=${state} /></span>`);
+}
+
+export function WaitingIn({ what }) {
+  return what ? html`<code class="wait" title=${clean(what)}><bdi>${clean(what)}</bdi></code>` : html`<span class="dim">–</span>`;
 }
 
 /** No rows: and why, since an absent instrument shows none either. */
@@ -57,16 +63,22 @@ function NoTasks({ answer, filter }) {
   return html`<${Empty} title="No task is alive." />`;
 }
 
+/** A group of one leads straight to its task. */
+function membersOf(group, filter) {
+  if (group.count === 1 && group.example_ids.length === 1) return link('tasks', group.example_ids[0]);
+  return link('tasks', null, { group: 'none', in: group.key, filter });
+}
+
 export function GroupTable({ answer, filter = '' }) {
   if (answer.groups.length === 0) return html`<${NoTasks} answer=${answer} filter=${filter} />`;
   return html`<${Table} label="Groups of tasks" head=${HEAD_GROUPS}>
     ${answer.groups.map(
-      (group) => html`<tr key=${group.id}>
-        <td class="num"><a data-row=${group.id} href=${link('tasks', null, group.count === 1 && group.sample?.length ? {} : { group: 'none', in: group.id, filter })}>${count(group.count)}</a></td>
-        <td><${TaskState} state=${group.state} /></td>
-        <td class="num">${duration(group.oldest_ns)}</td>
-        <td>${waitingIn(group) ? html`<code>${waitingIn(group)}</code>` : html`<span class="dim">–</span>`}</td>
-        <td><${OwnCode} item=${group} /></td>
+      (group) => html`<tr key=${group.key}>
+        <td class="num"><a data-row=${group.key} href=${membersOf(group, filter)}>${count(group.count)}</a></td>
+        <td><${States} group=${group} /></td>
+        <td class="num">${duration(group.longest_state_ns)}</td>
+        <td><${WaitingIn} what=${group.waiting_in} /></td>
+        <td><${OwnCode} name=${group.function} at=${group.place} /></td>
         <td><${Method} name=${group.method} /></td>
       </tr>`,
     )}
@@ -85,7 +97,7 @@ export function TaskTable({ answer, filter = '' }) {
         <td class="num">${count(task.polls)}</td>
         <td class="num">${duration(task.busy_ns)}</td>
         <td class="num">${duration(task.longest_poll_ns)}</td>
-        <td><${OwnCode} item=${task} /></td>
+        <td><${OwnCode} name=${ownCode(task).name} at=${ownCode(task).location} /></td>
         <td><${Method} name=${task.method} /></td>
       </tr>`,
     )}
@@ -93,9 +105,8 @@ export function TaskTable({ answer, filter = '' }) {
 }
 
 export function groupText(group) {
-  const { name, at } = ownCode(group);
-  const wait = waitingIn(group);
-  return `${count(group.count)} tasks [${group.state}, oldest ${duration(group.oldest_ns)}]${wait ? ` ${wait}` : ''} ${name ?? 'spawned'} ${at ?? ''}${group.method ? ` ${group.method}` : ''}\n${stackText(group.stack)}`;
+  const wait = group.waiting_in ? ` in ${clean(group.waiting_in)}` : '';
+  return `${plural(group.count, 'task')} [${statesText(group)}, longest ${duration(group.longest_state_ns)}]${wait} ${groupName(group)}\n${stackText(group.stack)}`;
 }
 
 /** The list: groups, or tasks one by one. */
@@ -114,7 +125,7 @@ export function Tasks({ params }) {
   const change = (patch) => go(link('tasks', null, { ...rest, cursor: null, ...patch }), { replace: true });
   const rows = data ? (grouped ? data.groups : data.tasks) : [];
   const write = grouped ? groupText : taskText;
-  const text = (row) => heading(data?.taken_at) + rows.filter((one) => row === null || one.id === row).map(write).join('\n');
+  const text = (row) => heading(data?.taken_at) + rows.filter((one) => row === null || (one.key ?? one.id) === row).map(write).join('\n');
   useCopier((row) => data && text(row));
   return html`<${Section}
     title=${inGroup ? 'Tasks of one group' : grouped ? 'Tasks by stack' : 'Tasks one by one'}
@@ -128,7 +139,7 @@ export function Tasks({ params }) {
     <${Pending} ...${answer} what="the tasks" />
     <${Kept} ...${answer} />
     ${data && (grouped ? html`<${GroupTable} answer=${data} filter=${filter} />` : html`<${TaskTable} answer=${data} filter=${filter} />`)}
-    ${data && html`<${Pager} view="tasks" params=${rest} shown=${rows.length} total=${data.total} next=${data.next_cursor} noun=${grouped ? 'groups' : 'tasks'} />
+    ${data && html`<${Pager} view="tasks" params=${rest} shown=${rows.length} total=${grouped ? data.groups_total : data.matched} next=${data.next_cursor} noun=${grouped ? 'groups' : 'tasks'} />
       <${CoverageNote} coverage=${data.coverage} />`}
   <//>`;
 }
