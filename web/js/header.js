@@ -12,7 +12,7 @@ import { currentTheme, nextTheme } from './theme.js';
 /** An answer older than this is called stale. */
 const STALE_MS = 5_000;
 
-const seconds = (ms) => duration(Math.max(0, Math.round(ms / 100)) * 1e8);
+const seconds = (ms) => (ms < 1e4 ? `${(Math.max(0, ms) / 1e3).toFixed(1)}s` : duration(Math.round(ms) * 1e6));
 
 /** `[tone, shape, word, detail]` of the connection now. */
 function freshness(now) {

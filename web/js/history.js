@@ -6,9 +6,9 @@ const SPAN_S = 600;
 
 /** Series of the timeline, by chart: `[key, label]`. */
 export const CHARTS = [
-  { title: 'Tasks', unit: 'tasks', series: [['alive', 'alive'], ['running', 'running']] },
-  { title: 'Streams', unit: 'streams', series: [['streams', 'open']] },
-  { title: 'Trouble', unit: 'count', series: [['blocked', 'blocked workers'], ['findings', 'findings']] },
+  { title: 'Tasks', unit: '', series: [['alive', 'alive'], ['running', 'running']] },
+  { title: 'Streams', unit: '', series: [['streams', 'open']] },
+  { title: 'Trouble', unit: '', series: [['blocked', 'blocked workers'], ['findings', 'findings']] },
   { title: 'Rates', unit: 'per second', series: [['spawned', 'tasks spawned'], ['started', 'streams started']] },
 ];
 

@@ -1,7 +1,7 @@
 // Small parts that several views share.
 
 import { html } from '/vendor/preact.js';
-import { clean, count, duration, path, place } from './format.js';
+import { clean, count, place } from './format.js';
 import { link } from './route.js';
 import { TASK_STATE, reasonText } from './words.js';
 
@@ -165,4 +165,22 @@ export function Choice({ label, options, value, onPick }) {
   </div>`;
 }
 
-export { duration, path };
+/** In which order a list comes. */
+export function Sorts({ options, value, onPick }) {
+  return html`<label class="sort"><span>Sort</span>
+    <select value=${value} onChange=${(event) => onPick(event.currentTarget.value)}>
+      ${options.map(([key, label]) => html`<option key=${key} value=${key} selected=${key === value}>${label}</option>`)}
+    </select></label>`;
+}
+
+/** Rows of one page. */
+export const PAGE = 200;
+
+export function Pager({ view, params, shown, total, next, noun }) {
+  const first = !params.cursor;
+  return html`<p class="pager">
+    <span>${count(shown)}${total === undefined || total === null ? '' : ` of ${count(total)}`} ${noun}</span>
+    ${!first && html`<a class="button" href=${link(view, null, { ...params, cursor: null })}>First page</a>`}
+    ${next && html`<a class="button" href=${link(view, null, { ...params, cursor: next })}>Next page</a>`}
+  </p>`;
+}

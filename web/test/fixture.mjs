@@ -219,7 +219,8 @@ function page(list, query, noun) {
 function answer(world, path, query) {
   const head = () => ({ ...world.head(), coverage: world.coverage() });
   const filter = query.get('filter') ?? '';
-  const fits = (item) => filter === '' || JSON.stringify(item).includes(filter);
+  const terms = filter.match(/(?:[^\s"]|"[^"]*")+/g) ?? [];
+  const fits = (item) => terms.every((word) => word.startsWith('-') || (word === 'state:running' ? item.state === 'running' || item.states?.running > 0 : JSON.stringify(item).includes(word.replace(/^[a-z]+:/, '').replaceAll('"', '').replace(/:\d+$/, ''))));
   const ref = ({ id, spawned_at, method, state, state_ns }) => ({ id, spawned_at, method, state, state_ns });
   const member = /^\/debug\/(tasks|streams)\/(\d+)$/.exec(path);
   if (member) {

@@ -15,6 +15,8 @@ import { GroupTable } from './tasks.js';
 
 const GROUPS = 12;
 const STREAMS = 8;
+/** Groups with a running member that come first, however small. */
+const RUNNING = 4;
 
 function useReport() {
   const { report } = useApp();
@@ -23,10 +25,18 @@ function useReport() {
   return report ? { data: report, error: null } : fetched;
 }
 
+/** One task that does not come back must not hide behind a thousand that wait. */
+function runningFirst(running, largest) {
+  const whole = (group) => largest.find((one) => one.key === group.key) ?? group;
+  const first = running.map(whole);
+  return [...first, ...largest.filter((group) => !first.includes(group))];
+}
+
 export function Overview() {
   const report = useReport();
   const groups = useData('/debug/tasks', { group: 'stack', limit: GROUPS });
-  const streams = useData('/debug/streams', { sort: 'phase', limit: STREAMS });
+  const running = useData('/debug/tasks', { group: 'stack', filter: 'state:running', sort: 'wait', limit: RUNNING });
+  const streams = useData('/debug/streams', { sort: 'wait', limit: STREAMS });
   const workers = useData('/debug/workers');
   useCopier((row) => {
     const finding = report.data?.findings.find((one) => one.id === row);
@@ -44,7 +54,7 @@ export function Overview() {
       actions=${html`<a class="button" href=${link('tasks')}>All groups</a>`}>
       <${Pending} ...${groups} what="the tasks" />
       <${Kept} ...${groups} />
-      ${groups.data && html`<${GroupTable} answer=${groups.data} /><${CoverageNote} coverage=${groups.data.coverage} />`}
+      ${groups.data && html`<${GroupTable} answer=${{ ...groups.data, groups: runningFirst(running.data?.groups ?? [], groups.data.groups) }} /><${CoverageNote} coverage=${groups.data.coverage} />`}
     <//>
     <${Section} title="Streams" note=${counters && `${plural(counters.streams, 'stream')} open on ${plural(counters.connections, 'connection')}`}
       actions=${html`<a class="button" href=${link('streams')}>All streams</a>`}>

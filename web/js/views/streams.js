@@ -6,13 +6,13 @@ import { useData } from '../data.js';
 import { ago, bytes, clean, count, duration, plural } from '../format.js';
 import { useCopier } from '../keys.js';
 import { go, link } from '../route.js';
-import { Empty, Facts, Filter, Kept, Method, Pending, Section, Shape, StreamLink, Table, Tag, TaskLink } from '../ui.js';
+import { Empty, Facts, Filter, Kept, Method, PAGE, Pager, Pending, Section, Shape, Sorts, StreamLink, Table, Tag, TaskLink } from '../ui.js';
 import { HTTP2, KIND_OF_STREAM, PHASE } from '../words.js';
 import { FindingList } from './findings.js';
-import { PAGE, Pager } from './pager.js';
 import { TaskRefs } from './taskrefs.js';
 
-const FILTER_HINT = 'Watch phase:await_send';
+const FILTER_HINT = 'Watch phase:await_send wait:>10s';
+const SORTS = [['wait', 'longest in phase'], ['id', 'oldest'], ['messages', 'most messages']];
 
 const HEAD = [
   ['Stream', 'num'],
@@ -74,8 +74,8 @@ export function StreamTable({ answer, filter = '' }) {
 }
 
 export function Streams({ params }) {
-  const { filter = '', cursor = '' } = params;
-  const answer = useData('/debug/streams', { filter, limit: PAGE, cursor });
+  const { filter = '', sort = 'wait', cursor = '' } = params;
+  const answer = useData('/debug/streams', { filter, sort, limit: PAGE, cursor });
   const connections = useData('/debug/connections');
   const { data } = answer;
   const rows = data?.streams ?? [];
@@ -85,6 +85,7 @@ export function Streams({ params }) {
   return html`
     <${Section} title="gRPC streams"
       actions=${html`<${Filter} value=${filter} placeholder=${FILTER_HINT} onInput=${(text) => change({ filter: text })} />
+        <${Sorts} options=${SORTS} value=${sort} onPick=${(key) => change({ sort: key })} />
         <button type="button" disabled=${!data} onClick=${() => copy(text(null))}>Copy as text</button>`}>
       <${Pending} ...${answer} what="the streams" />
       <${Kept} ...${answer} />

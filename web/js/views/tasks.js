@@ -7,12 +7,11 @@ import { clean, count, duration, plural } from '../format.js';
 import { groupName, ownCode, statesOf, statesText } from '../groups.js';
 import { useCopier } from '../keys.js';
 import { go, link } from '../route.js';
-import { Choice, CoverageNote, Empty, Filter, Kept, Method, Pending, Place, Section, Table, TaskLink, TaskState, unattached } from '../ui.js';
-import { Pager, PAGE } from './pager.js';
+import { Choice, CoverageNote, Empty, Filter, Kept, Method, PAGE, Pager, Pending, Place, Section, Sorts, Table, TaskLink, TaskState, unattached } from '../ui.js';
 
 const FILTER_HINT = 'recv state:idle age:>10s';
-const SORTS_GROUPS = [['', 'most tasks']];
-const SORTS_TASKS = [['', 'worst first']];
+const SORTS_GROUPS = [['', 'most tasks'], ['wait', 'longest in state'], ['age', 'oldest'], ['busy', 'most busy'], ['longest', 'longest poll']];
+const SORTS_TASKS = [['wait', 'longest in state'], ['', 'id'], ['age', 'oldest'], ['polls', 'most polls'], ['busy', 'most busy'], ['longest', 'longest poll']];
 
 const HEAD_GROUPS = [
   ['Tasks', 'num'],
@@ -63,10 +62,20 @@ function NoTasks({ answer, filter }) {
   return html`<${Empty} title="No task is alive." />`;
 }
 
-/** A group of one leads straight to its task. */
+/** A filter term; blanks need quotation marks, which cannot be quoted themselves. */
+const term = (key, text) => `${key}:"${text.slice(0, 300).split('"')[0]}"`;
+
+/** The members as a filter that can be read and changed; one task alone, straight. */
 function membersOf(group, filter) {
   if (group.count === 1 && group.example_ids.length === 1) return link('tasks', group.example_ids[0]);
-  return link('tasks', null, { group: 'none', in: group.key, filter });
+  const at = (location) => `${location.file}:${location.line}`;
+  const terms = [
+    filter,
+    group.place && term('place', at(group.place)),
+    group.spawned_at && at(group.spawned_at) !== (group.place && at(group.place)) && term('spawned', at(group.spawned_at)),
+    group.method ? term('method', group.method) : '-method:/',
+  ];
+  return link('tasks', null, { group: 'none', filter: terms.filter(Boolean).join(' ') });
 }
 
 export function GroupTable({ answer, filter = '' }) {
@@ -112,41 +121,32 @@ export function groupText(group) {
 /** The list: groups, or tasks one by one. */
 export function Tasks({ params }) {
   const grouped = params.group !== 'none';
-  const { filter = '', sort = '', cursor = '', in: inGroup = '' } = params;
-  const { id: _, ...rest } = params;
+  const { filter = '', sort = '', cursor = '' } = params;
   const answer = useData('/debug/tasks', {
     group: grouped ? 'stack' : 'none',
-    filter: [inGroup && `group:${inGroup}`, filter].filter(Boolean).join(' '),
+    filter,
     sort,
     limit: PAGE,
     cursor,
   });
   const { data } = answer;
-  const change = (patch) => go(link('tasks', null, { ...rest, cursor: null, ...patch }), { replace: true });
+  const change = (patch) => go(link('tasks', null, { ...params, cursor: null, ...patch }), { replace: true });
   const rows = data ? (grouped ? data.groups : data.tasks) : [];
   const write = grouped ? groupText : taskText;
   const text = (row) => heading(data?.taken_at) + rows.filter((one) => row === null || (one.key ?? one.id) === row).map(write).join('\n');
   useCopier((row) => data && text(row));
   return html`<${Section}
-    title=${inGroup ? 'Tasks of one group' : grouped ? 'Tasks by stack' : 'Tasks one by one'}
+    title=${grouped ? 'Tasks by stack' : 'Tasks one by one'}
     note=${data && `${count(data.coverage.alive)} alive, ${count(data.coverage.running)} running`}
     actions=${html`<${Filter} value=${filter} placeholder=${FILTER_HINT} onInput=${(text) => change({ filter: text })} />
-      <${Choice} label="Grouping" options=${[['stack', 'Grouped'], ['none', 'One by one']]} value=${grouped ? 'stack' : 'none'} onPick=${(group) => change({ group: group === 'none' ? 'none' : null, in: null, sort: null })} />
+      <${Choice} label="Grouping" options=${[['stack', 'Grouped'], ['none', 'One by one']]} value=${grouped ? 'stack' : 'none'} onPick=${(group) => change({ group: group === 'none' ? 'none' : null, sort: null })} />
       <${Sorts} options=${grouped ? SORTS_GROUPS : SORTS_TASKS} value=${sort} onPick=${(key) => change({ sort: key })} />
       <button type="button" disabled=${!data} onClick=${() => copy(text(null))}>Copy as text</button>`}
   >
-    ${inGroup && html`<p class="where"><a href=${link('tasks', null, { filter })}>All groups</a></p>`}
     <${Pending} ...${answer} what="the tasks" />
     <${Kept} ...${answer} />
     ${data && (grouped ? html`<${GroupTable} answer=${data} filter=${filter} />` : html`<${TaskTable} answer=${data} filter=${filter} />`)}
-    ${data && html`<${Pager} view="tasks" params=${rest} shown=${rows.length} total=${grouped ? data.groups_total : data.matched} next=${data.next_cursor} noun=${grouped ? 'groups' : 'tasks'} />
+    ${data && html`<${Pager} view="tasks" params=${params} shown=${rows.length} total=${grouped ? data.groups_total : data.matched} next=${data.next_cursor} noun=${grouped ? 'groups' : 'tasks'} />
       <${CoverageNote} coverage=${data.coverage} />`}
   <//>`;
-}
-
-function Sorts({ options, value, onPick }) {
-  return html`<label class="sort"><span>Sort</span>
-    <select value=${value} onChange=${(event) => onPick(event.currentTarget.value)}>
-      ${options.map(([key, label]) => html`<option key=${key} value=${key} selected=${key === value}>${label}</option>`)}
-    </select></label>`;
 }

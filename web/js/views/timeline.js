@@ -30,10 +30,10 @@ function scale(values) {
   const high = Math.max(1, ...values);
   const low = Math.min(...values, high);
   const spread = Math.max(high - low, high * 0.002, 1);
-  const step = nice(spread / 2);
+  const step = Math.max(1, nice(spread / 2));
   const from = low > 4 * spread ? Math.floor(low / step) * step : 0;
-  const each = from === 0 ? nice(high / 2) : step;
-  const lines = Math.ceil((high - from) / each) || 1;
+  const each = from === 0 ? Math.max(1, nice(high / 2)) : step;
+  const lines = Math.ceil((high - from) / each) || 2;
   return { from, to: from + lines * each, ticks: Array.from({ length: lines + 1 }, (_, i) => from + i * each) };
 }
 
