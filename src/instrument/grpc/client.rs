@@ -31,12 +31,12 @@ pub struct GrpcClient<S> {
 
 impl<S> GrpcClient<S> {
     /// Wraps a channel.
-    pub fn new(registry: Arc<Registry>, inner: S) -> Self {
+    pub(crate) fn new(registry: Arc<Registry>, inner: S) -> Self {
         Self::with(registry, inner, Limits::default(), MetadataKeys::default())
     }
 
     /// Wraps a channel, with these limits, keeping this metadata.
-    pub fn with(registry: Arc<Registry>, inner: S, limits: Limits, metadata: MetadataKeys) -> Self {
+    pub(crate) fn with(registry: Arc<Registry>, inner: S, limits: Limits, metadata: MetadataKeys) -> Self {
         Self { inner, tracker: Arc::new(Tracker::new(registry, limits, metadata)), peer: None }
     }
 

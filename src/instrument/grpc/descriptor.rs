@@ -46,7 +46,7 @@ struct Method {
 ///
 /// # Errors
 /// `Malformed` if the bytes are none.
-pub fn declare(registry: &Registry, descriptor_set: &[u8]) -> Result<usize> {
+pub(crate) fn declare(registry: &Registry, descriptor_set: &[u8]) -> Result<usize> {
     let set = FileSet::decode(descriptor_set).map_err(|error| {
         Error::new(ErrorKind::Malformed, "not a protobuf FileDescriptorSet").with_source(error)
     })?;

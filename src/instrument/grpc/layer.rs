@@ -33,12 +33,12 @@ pub struct GrpcLayer {
 
 impl GrpcLayer {
     /// A layer that writes to `registry` and enforces the callers' deadlines.
-    pub fn new(registry: Arc<Registry>) -> Self {
+    pub(crate) fn new(registry: Arc<Registry>) -> Self {
         Self::with(registry, Limits::default(), MetadataKeys::default())
     }
 
     /// A layer with these limits, which keeps this metadata.
-    pub fn with(registry: Arc<Registry>, limits: Limits, metadata: MetadataKeys) -> Self {
+    pub(crate) fn with(registry: Arc<Registry>, limits: Limits, metadata: MetadataKeys) -> Self {
         Self { tracker: Arc::new(Tracker::new(registry, limits, metadata)) }
     }
 }

@@ -29,9 +29,10 @@ mod watch;
 
 pub use body::StreamBody;
 pub use client::GrpcClient;
-pub use descriptor::declare;
+pub(crate) use descriptor::declare;
 pub use future::CallFuture;
 pub use layer::{GrpcLayer, GrpcService};
 pub use limits::{Exceeded, Limits, RateLimit, RatePer, RateUnit};
 pub use metadata::MetadataKeys;
-pub use serve::{Listener, ServeConfig, serve};
+pub(crate) use serve::serve;
+pub use serve::{Listener, ServeConfig};

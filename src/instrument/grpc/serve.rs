@@ -129,7 +129,7 @@ const LAST_WORDS: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// `Io` if the listener's address cannot be read, which a bound one's can.
-pub async fn serve(
+pub(crate) async fn serve(
     registry: Arc<Registry>,
     routes: Routes,
     listener: impl Into<Listener>,
