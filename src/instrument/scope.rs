@@ -17,7 +17,6 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::grpc::call::{Call, Tracked};
-use super::task_id;
 use crate::model::StreamId;
 
 thread_local! {
@@ -111,9 +110,7 @@ impl Scope {
         F::Output: Send + 'static,
     {
         let tracked = Tracked::new(self.call.clone());
-        let handle = tokio::spawn(Scoped { future, tracked });
-        self.call.tag(task_id::number(handle.id()));
-        handle
+        self.call.spawning(|| tokio::spawn(Scoped { future, tracked }))
     }
 }
 

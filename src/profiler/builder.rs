@@ -180,15 +180,12 @@ impl Builder {
         let panics = Arc::new(AtomicU64::new(0));
         let watchdog = {
             let stacks = stacks.clone();
-            let mut warm = false;
             let capture = Box::new(move |tid| {
-                if !std::mem::replace(&mut warm, true) {
-                    stacks.warm_up();
-                }
                 stacks.capture(tid).map(|captured| (captured.stack, captured.polled_task))
             });
             Watchdog::start(registry.clone(), capture, panics.clone())?
         };
+        warm_up(stacks.clone())?;
         let core = Arc::new(Core {
             process: this_process(&stacks),
             registry,
@@ -264,6 +261,16 @@ impl Builder {
         }
         Ok(registry)
     }
+}
+
+/// Reads debug information in the background, so that the first stack does not
+/// have to wait for it.
+fn warm_up(stacks: Arc<StackReader>) -> Result<()> {
+    std::thread::Builder::new()
+        .name("taskprof-warm".into())
+        .spawn(move || stacks.warm_up())
+        .map(drop)
+        .map_err(|error| Error::io("cannot start a thread", error))
 }
 
 fn this_process(stacks: &StackReader) -> Process {

@@ -82,7 +82,7 @@ impl Core {
             missing: Vec::new(),
             dropped: totals.dropped + streams.untracked,
         };
-        coverage.missing = self.missing(want, &cells, &runtimes, &coverage, torn, no_stack);
+        coverage.missing = self.missing(want, &cells, &runtimes, &coverage, torn, no_stack, streams.untracked);
         if !want.tasks {
             coverage.running =
                 workers.iter().filter(|worker| worker.state == WorkerState::Polling).count() as u64;
@@ -167,6 +167,7 @@ impl Core {
         coverage: &Coverage,
         torn: u64,
         no_stack: u64,
+        untracked: u64,
     ) -> Vec<Missing> {
         let mut missing = Vec::new();
         let mut say = |reason, count, detail: &str| {
@@ -234,7 +235,6 @@ impl Core {
                 );
             }
         }
-        let untracked = self.registry.streams.untracked();
         if untracked > 0 {
             say(Reason::StreamsFull, untracked, "streams begun while the stream table was full");
         }

@@ -12,6 +12,7 @@ use tonic::Status;
 use crate::model::{StreamStatus, TaskId};
 use crate::registry::Registry;
 use crate::registry::streams::StreamCell;
+use crate::registry::tasks::spawning_for;
 
 /// One call, shared by its future, its bodies, its task and its scopes.
 pub struct Call {
@@ -96,7 +97,15 @@ impl Call {
         token.clone()
     }
 
-    /// Names a task that this call caused.
+    /// Runs `spawn`; the task that it spawns belongs to this call from its birth.
+    pub(crate) fn spawning<T>(&self, spawn: impl FnOnce() -> T) -> T {
+        match self.cell.slot() {
+            Some(slot) => spawning_for(slot, spawn),
+            None => spawn(),
+        }
+    }
+
+    /// Says that a task, spawned by others, works for this call now.
     pub(crate) fn tag(&self, task: TaskId) {
         if let Some(slot) = self.cell.slot() {
             self.registry.tasks.tag(task, slot);

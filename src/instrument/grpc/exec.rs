@@ -139,11 +139,10 @@ where
         };
         lock(&self.0.live).insert(call.cell().id(), Arc::downgrade(&call));
         let listed = Listed { conn: self.0.clone(), tracked: Tracked::new(call.clone()) };
-        let handle = tokio::spawn(StreamTask { future: Some(future), watch, listed });
         // Named before its first poll: it may have to wait long for that.
-        let task = task_id::number(handle.id());
-        call.cell().belongs_to(task);
-        call.tag(task);
+        let task = StreamTask { future: Some(future), watch, listed };
+        let handle = call.spawning(|| tokio::spawn(task));
+        call.cell().belongs_to(task_id::number(handle.id()));
     }
 }
 
