@@ -9,6 +9,8 @@ mod console;
 mod debuginfo;
 mod inspect;
 mod instrument;
+#[doc(hidden)]
+pub mod pb;
 mod registry;
 mod render;
 pub mod serve;

@@ -1,1 +1,3 @@
 //! Integration tests: real processes, real tools.
+
+mod suite;
