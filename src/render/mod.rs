@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::model::Snapshot;
 
+mod alike;
 pub mod json;
 pub mod metrics;
 pub mod pprof;

@@ -44,8 +44,8 @@ impl From<&Error> for Problem {
     }
 }
 
-impl<E: std::ops::Deref<Target = Error>> From<E> for Problem {
-    fn from(error: E) -> Self {
+impl From<std::sync::Arc<Error>> for Problem {
+    fn from(error: std::sync::Arc<Error>) -> Self {
         Self::from(&*error)
     }
 }

@@ -25,7 +25,7 @@ use super::listen::{self, Bound, Connection, Listener};
 use super::source::Source;
 use super::stats::Stats;
 use super::timed::TimedWrites;
-use super::{api, problem};
+use super::api;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Threads for calls that block and for large computations.
@@ -48,6 +48,13 @@ pub struct Context {
 
 /// [`Context`], shared.
 pub type Shared = Arc<Context>;
+
+/// Resolves once the server stops.
+pub async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // Its guard must not live across an await. An error means that the
+    // `Server` is gone, which is a stop too.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
 
 /// A running debug server. Dropping it shuts it down.
 #[derive(Debug)]
@@ -179,7 +186,7 @@ async fn serve(listener: Listener, shared: Shared) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = stopped(&mut stop) => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok(connection) => match Arc::clone(&room).try_acquire_owned() {
@@ -226,15 +233,10 @@ async fn converse(connection: Connection, router: Router, shared: Shared) {
     // Errors are the client's: broken off, malformed, too slow.
     tokio::select! {
         _ = conversation.as_mut() => {}
-        _ = stop.wait_for(|stop| *stop) => {
+        () = stopped(&mut stop) => {
             conversation.as_mut().graceful_shutdown();
             let _ = conversation.await;
         }
     }
     stats.connections.sub(1);
-}
-
-/// What is found where nothing is.
-pub async fn nothing_here() -> axum::response::Response {
-    problem::text(axum::http::StatusCode::NOT_FOUND, api::MAP)
 }
