@@ -9,6 +9,8 @@
 mod finding;
 mod id;
 mod profile;
+#[cfg(test)]
+pub(crate) mod sample;
 mod snapshot;
 mod stack;
 mod stream;

@@ -1,0 +1,342 @@
+//! Snapshots built by hand, for tests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::*;
+
+/// One second.
+pub const SECOND: u64 = 1_000_000_000;
+
+/// 2026-11-22T10:00:00Z
+pub fn taken_at() -> Timestamp {
+    (UNIX_EPOCH + Duration::from_secs(1_795_341_600)).into()
+}
+
+pub fn process() -> Process {
+    Process {
+        name: "billing-grpc".into(),
+        pid: 4121,
+        boot_id: "00c0ffee00c0ffee".into(),
+        build_id: Some("a1b2c3d4e5f60718".into()),
+        executable: "/usr/bin/billing-grpc".into(),
+        uptime_ns: 3_600 * SECOND,
+    }
+}
+
+/// A process in which nothing runs.
+pub fn empty() -> Snapshot {
+    Snapshot {
+        schema: SCHEMA_VERSION,
+        taken_at: taken_at(),
+        process: process(),
+        coverage: Coverage::default(),
+        counters: Counters::default(),
+        blocked_threshold_ns: SECOND / 10,
+        runtimes: Vec::new(),
+        workers: Vec::new(),
+        blocked: Vec::new(),
+        pauses: Vec::new(),
+        connections: Vec::new(),
+        streams: Vec::new(),
+        ended_streams: Vec::new(),
+        tasks: Vec::new(),
+    }
+}
+
+pub fn place(file: &str, line: u32) -> Location {
+    Location { file: file.into(), line, column: 5 }
+}
+
+/// A frame of the program's own code; its short name is the last two segments.
+pub fn frame(function: &str, location: Location, kind: FrameKind, address: u64) -> Frame {
+    let short = function.rsplitn(3, "::").take(2).collect::<Vec<_>>();
+    Frame {
+        function: short.into_iter().rev().collect::<Vec<_>>().join("::").into(),
+        function_full: function.into(),
+        location: Some(location),
+        kind,
+        inlined: false,
+        address,
+    }
+}
+
+/// A suspended task, half an hour old and idle for 41 seconds.
+pub fn task(id: u64, spawned_at: &Arc<Location>) -> Task {
+    Task {
+        id: TaskId(id),
+        parent: None,
+        runtime: RuntimeId(0),
+        spawned_at: Some(Arc::clone(spawned_at)),
+        method: None,
+        peer: None,
+        stream: None,
+        state: TaskState::Idle,
+        worker: None,
+        state_ns: 41 * SECOND,
+        age_ns: 1_800 * SECOND,
+        polls: 12,
+        busy_ns: 3_000_000,
+        longest_poll_ns: 1_000_000,
+        stack: None,
+        wait: None,
+    }
+}
+
+/// A task whose stack has this many frames, `deep::f0` innermost.
+pub fn deep_task(frames: usize) -> Task {
+    let frames = (0..frames)
+        .map(|n| frame(&format!("deep::f{n}"), place("src/deep.rs", n as u32 + 1), FrameKind::User, 0x1000 + n as u64))
+        .collect();
+    let mut task = task(1, &Arc::new(place("src/deep.rs", 1)));
+    task.stack = Some(Arc::new(Stack { source: StackSource::Await, frames, truncated: None }));
+    task
+}
+
+/// A healthy bidi stream, idle for 41 seconds.
+pub fn stream(id: u64, method: &Arc<str>) -> Stream {
+    let traffic = Traffic { messages: 3, bytes: 300, last_ago_ns: Some(41 * SECOND), ended: false };
+    Stream {
+        id: StreamId(id),
+        side: Side::Server,
+        method: Arc::clone(method),
+        kind: StreamKind::Bidi,
+        peer: Some("127.0.0.1:33562".into()),
+        connection: Some(ConnectionId(1)),
+        task: None,
+        state: Http2State::Open,
+        phase: Phase::AwaitRecv,
+        phase_ns: 41 * SECOND,
+        age_ns: 1_800 * SECOND,
+        received: traffic,
+        sent: traffic,
+        deadline: None,
+        cancelled_ago_ns: None,
+        cancel_reason: None,
+        status: None,
+        ended_ago_ns: None,
+        live_tasks: 0,
+        logged: false,
+        metadata: BTreeMap::new(),
+    }
+}
+
+/// A connection with one stream.
+pub fn connection(id: u64) -> Connection {
+    Connection {
+        id: ConnectionId(id),
+        side: Side::Server,
+        transport: Transport::Tcp,
+        local: Some("127.0.0.1:50051".into()),
+        peer: Some("127.0.0.1:33562".into()),
+        age_ns: 1_800 * SECOND,
+        streams: 1,
+        streams_total: 1,
+        counters: Some(ConnectionCounters {
+            read_bytes: 1_000,
+            written_bytes: 2_000,
+            last_read_ago_ns: Some(SECOND),
+            last_write_ago_ns: Some(SECOND),
+            write_blocked_ns: 0,
+        }),
+    }
+}
+
+/// A runtime with two workers.
+pub fn runtime() -> Runtime {
+    Runtime {
+        id: RuntimeId(0),
+        name: "main".into(),
+        flavor: Flavor::MultiThread,
+        workers: 2,
+        alive_tasks: 6,
+        global_queue_depth: 0,
+        spawned_tasks: Some(100),
+        blocking_threads: Some(1),
+        idle_blocking_threads: Some(1),
+        blocking_queue_depth: Some(0),
+        polls: Some(5_000),
+        busy_ns: 9 * SECOND,
+        parks: 400,
+        steals: Some(3),
+        budget_forced_yields: Some(0),
+        mean_poll_ns: Some(1_800),
+    }
+}
+
+/// A parked worker.
+pub fn worker(index: u32) -> Worker {
+    Worker {
+        runtime: RuntimeId(0),
+        index,
+        tid: Some(4_130 + index),
+        thread: Some("tokio-rt-worker".into()),
+        state: WorkerState::Parked,
+        state_ns: SECOND,
+        task: None,
+        method: None,
+        polls: Some(2_500),
+        busy_ns: 4 * SECOND,
+        parks: 200,
+        local_queue_depth: Some(0),
+        blocked: false,
+        stack: None,
+    }
+}
+
+/// A native stack inside `charge_card`, in `thread::sleep`.
+pub fn native_stack() -> Arc<Stack> {
+    let frames = vec![
+        frame("clock_nanosleep", place("sysdeps/unix/sysv/linux/clock_nanosleep.c", 48), FrameKind::Runtime, 0x7f00),
+        frame("std::thread::sleep", place("/rustc/abc/library/std/src/thread/mod.rs", 900), FrameKind::Runtime, 0x4a31f0),
+        frame("billing::charge_card", place("src/billing.rs", 88), FrameKind::User, 0x4a3200),
+        frame(
+            "<billing::Card as billing::Charge>::charge::{{closure}}",
+            place("src/billing.rs", 61),
+            FrameKind::User,
+            0x4a3300,
+        ),
+    ];
+    Arc::new(Stack { source: StackSource::Native, frames, truncated: None })
+}
+
+/// A poll of task 40 that has lasted for 3.2 s on worker 1.
+pub fn blocked() -> Blocked {
+    Blocked {
+        id: 7,
+        runtime: RuntimeId(0),
+        worker: 1,
+        tid: 4_131,
+        task: Some(TaskId(40)),
+        spawned_at: Some(Arc::new(place("src/main.rs", 30))),
+        method: Some("/billing.v1.Billing/Charge".into()),
+        peer: Some("127.0.0.1:33562".into()),
+        stream: Some(StreamId(2)),
+        ongoing: true,
+        blocked_ns: 3_200_000_000,
+        ended_ago_ns: 0,
+        queued_local: Some(60),
+        queued_global: 1,
+        stack: Some(native_stack()),
+        stack_missing: None,
+    }
+}
+
+/// A server with four idle watchers, a child task and a blocked worker.
+pub fn busy_server() -> Snapshot {
+    let feed = Arc::new(place("src/feed.rs", 112));
+    let accept = Arc::new(place("src/main.rs", 30));
+    let watch: Arc<str> = "/feed.v1.Feed/Watch".into();
+    let charge: Arc<str> = "/billing.v1.Billing/Charge".into();
+    let mut snapshot = empty();
+    for id in 10..14 {
+        let mut watcher = task(id, &feed);
+        watcher.method = Some(Arc::clone(&watch));
+        watcher.parent = Some(TaskId(3));
+        watcher.stream = Some(StreamId(1));
+        watcher.peer = Some("127.0.0.1:33562".into());
+        snapshot.tasks.push(watcher);
+    }
+    let mut child = task(20, &feed);
+    child.parent = Some(TaskId(10));
+    child.state = TaskState::Scheduled;
+    child.state_ns = 20_000;
+    child.age_ns = 20_000;
+    child.polls = 0;
+    snapshot.tasks.push(child);
+    let mut charging = task(40, &accept);
+    charging.method = Some(Arc::clone(&charge));
+    charging.stream = Some(StreamId(2));
+    charging.state = TaskState::Running;
+    charging.worker = Some(1);
+    charging.state_ns = 3_200_000_000;
+    charging.busy_ns = 3_200_000_000;
+    charging.longest_poll_ns = 3_200_000_000;
+    charging.stack = Some(native_stack());
+    snapshot.tasks.push(charging);
+
+    let mut watching = stream(1, &watch);
+    watching.task = Some(TaskId(10));
+    watching.live_tasks = 4;
+    let mut charged = stream(2, &charge);
+    charged.kind = StreamKind::Unary;
+    charged.phase = Phase::Handler;
+    charged.phase_ns = 3_200_000_000;
+    charged.task = Some(TaskId(40));
+    charged.live_tasks = 1;
+    charged.deadline = Some(Deadline { timeout_ns: 30 * SECOND, remaining_ns: 26_800_000_000 });
+    charged.metadata.insert("x-request-id".into(), "r-1".into());
+    snapshot.streams = vec![watching, charged];
+    let mut ended = stream(0, &watch);
+    ended.phase = Phase::Ended;
+    ended.state = Http2State::Closed;
+    ended.ended_ago_ns = Some(5 * SECOND);
+    ended.status = Some(StreamStatus::new(0, ""));
+    snapshot.ended_streams = vec![ended];
+    snapshot.connections = vec![connection(1)];
+    snapshot.runtimes = vec![runtime()];
+    let mut polling = worker(1);
+    polling.state = WorkerState::Polling;
+    polling.state_ns = 3_200_000_000;
+    polling.task = Some(TaskId(40));
+    polling.method = Some(charge);
+    polling.blocked = true;
+    polling.stack = Some(native_stack());
+    snapshot.workers = vec![worker(0), polling];
+    snapshot.blocked = vec![blocked()];
+    snapshot.coverage = Coverage {
+        alive: 6,
+        listed: 6,
+        with_stack: 1,
+        running: 1,
+        missing: vec![Missing {
+            reason: Reason::NoAwaitChain,
+            count: 5,
+            detail: "5 suspended tasks: their await chains are not read".to_owned(),
+        }],
+        dropped: 0,
+    };
+    snapshot.counters = Counters { tasks_spawned: 100, tasks_ended: 94, streams_started: 3, streams_ended: 1, ..Counters::default() };
+    snapshot
+}
+
+/// This many tasks over a few places, half of them with one shared stack.
+pub fn crowd(tasks: u64) -> Snapshot {
+    let mut snapshot = empty();
+    let places: Vec<_> = (0..20).map(|line| Arc::new(place("src/crowd.rs", line * 7 + 1))).collect();
+    let methods: Vec<Arc<str>> = (0..5).map(|n| format!("/crowd.v1.Crowd/Method{n}").into()).collect();
+    let stack = native_stack();
+    for id in 1..=tasks {
+        let mut one = task(id, &places[(id % 20) as usize]);
+        one.method = Some(Arc::clone(&methods[(id % 5) as usize]));
+        one.age_ns = (tasks - id) * 1_000 + SECOND;
+        one.state_ns = one.age_ns / 2;
+        if id % 2 == 0 {
+            one.stack = Some(Arc::clone(&stack));
+        }
+        snapshot.tasks.push(one);
+    }
+    snapshot.coverage.alive = tasks;
+    snapshot.coverage.listed = tasks;
+    snapshot
+}
+
+/// Two samples of two threads.
+pub fn cpu_profile() -> CpuProfile {
+    let sample = |task: Option<u64>, thread: &str, count| CpuSample {
+        stack: native_stack(),
+        task: task.map(TaskId),
+        spawned_at: task.map(|_| Arc::new(place("src/main.rs", 30))),
+        method: task.map(|_| "/billing.v1.Billing/Charge".into()),
+        thread: thread.into(),
+        count,
+    };
+    CpuProfile {
+        started_at: taken_at(),
+        duration_ns: SECOND,
+        period_ns: 10_000_000,
+        samples: vec![sample(Some(40), "tokio-rt-worker", 90), sample(None, "main", 2)],
+        lost: 1,
+    }
+}

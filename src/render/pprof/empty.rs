@@ -1,0 +1,46 @@
+//! Profiles that Go has and we have not: valid and empty, so that scrapers
+//! which collect all of them succeed.
+
+use super::builder::{Builder, Type};
+use crate::model::{Process, Timestamp};
+
+/// A profile without samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Empty {
+    Allocs,
+    Block,
+    Heap,
+    Mutex,
+    Threadcreate,
+}
+
+const HEAP: [Type; 4] =
+    [("alloc_objects", "count"), ("alloc_space", "bytes"), ("inuse_objects", "count"), ("inuse_space", "bytes")];
+// The preferred type is the last one.
+const ALLOCS: [Type; 4] =
+    [("inuse_objects", "count"), ("inuse_space", "bytes"), ("alloc_objects", "count"), ("alloc_space", "bytes")];
+const CONTENTION: [Type; 2] = [("contentions", "count"), ("delay", "nanoseconds")];
+
+/// Its protobuf form.
+pub fn empty(kind: Empty, process: &Process, taken_at: Timestamp) -> Vec<u8> {
+    let (types, period_type): (&[Type], Type) = match kind {
+        Empty::Allocs => (&ALLOCS, ("space", "bytes")),
+        Empty::Heap => (&HEAP, ("space", "bytes")),
+        Empty::Block | Empty::Mutex => (&CONTENTION, ("contentions", "count")),
+        Empty::Threadcreate => (&[("threadcreate", "count")], ("threadcreate", "count")),
+    };
+    let mut builder = Builder::new(process, types, period_type, 1);
+    builder.time(taken_at.unix_nanos(), 0);
+    builder.comment("taskprof does not collect this profile");
+    builder.finish()
+}
+
+/// Its `debug=1` form.
+pub fn empty_text(kind: Empty) -> &'static str {
+    match kind {
+        Empty::Allocs | Empty::Heap => "heap profile: 0: 0 [0: 0] @ heap/1\n",
+        Empty::Block => "--- contention:\ncycles/second=1000000000\n",
+        Empty::Mutex => "--- mutex:\ncycles/second=1000000000\nsampling period=1\n",
+        Empty::Threadcreate => "threadcreate profile: total 0\n",
+    }
+}

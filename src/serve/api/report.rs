@@ -1,0 +1,84 @@
+//! `/debug/findings`, `/debug/workers`, `/metrics`, `/healthz`
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::Uri;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
+
+use super::params::Params;
+use super::{Answer, answer};
+use crate::analyze::analyze;
+use crate::model::Snapshot;
+use crate::render::json::{FindingsAnswer, Head, HealthAnswer, HealthRuntime, WorkersAnswer};
+use crate::render::metrics;
+use crate::serve::flight::call;
+use crate::serve::server::Shared;
+use crate::serve::source::Want;
+
+/// Tasks without stacks: all that findings and metrics need.
+pub const LISTED: Want = Want { tasks: true, stacks: false };
+
+pub async fn findings(State(shared): State<Shared>, uri: Uri) -> Answer {
+    Params::parse(&uri, &[])?;
+    let held = shared.flight.snapshot(LISTED).await?;
+    let found = call(&shared.stats, move || {
+        let report = analyze(&held);
+        Ok(FindingsAnswer { head: Head::of(&held), findings: report.findings, checked: report.checked })
+    });
+    Ok(answer(&found.await?))
+}
+
+pub async fn workers(State(shared): State<Shared>, uri: Uri) -> Answer {
+    Params::parse(&uri, &[])?;
+    let held = shared.flight.snapshot(Want { tasks: false, stacks: true }).await?;
+    Ok(answer(&WorkersAnswer {
+        head: Head::of(&held),
+        blocked_threshold_ns: held.blocked_threshold_ns,
+        runtimes: held.runtimes.clone(),
+        workers: held.workers.clone(),
+        blocked: held.blocked.clone(),
+        pauses: held.pauses.clone(),
+    }))
+}
+
+pub async fn metrics(State(shared): State<Shared>) -> Result<Response, crate::serve::problem::Problem> {
+    let held = shared.flight.snapshot(LISTED).await?;
+    let stats = Arc::clone(&shared.stats);
+    let text = call(&shared.stats, move || {
+        let own = metrics::ServerFigures {
+            requests: stats.requests.get(),
+            refused: stats.refused.get(),
+            connections: stats.connections.get(),
+            connections_refused: stats.connections_refused.get(),
+            write_timeouts: stats.write_timeouts.get(),
+            event_streams: stats.event_streams.get(),
+            panics: stats.panics.get(),
+        };
+        Ok(metrics::metrics(&held, &analyze(&held), &own))
+    });
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.await?).into_response())
+}
+
+pub async fn health(State(shared): State<Shared>) -> Answer {
+    let held = shared.flight.snapshot(Want::COUNTS).await?;
+    Ok(answer(&HealthAnswer { head: Head::of(&held), status: "ok", runtimes: liveness(&held) }))
+}
+
+/// A runtime lives while one worker at least is not stuck in a poll.
+fn liveness(snapshot: &Snapshot) -> Vec<HealthRuntime> {
+    let live = snapshot.runtimes.iter().map(|runtime| {
+        let blocked = snapshot.workers.iter().filter(|worker| worker.runtime == runtime.id && worker.blocked).count();
+        let blocked = u32::try_from(blocked).unwrap_or(u32::MAX);
+        HealthRuntime {
+            id: runtime.id,
+            name: Arc::clone(&runtime.name),
+            workers: runtime.workers,
+            workers_blocked: blocked,
+            live: blocked < runtime.workers,
+            alive_tasks: runtime.alive_tasks,
+        }
+    });
+    live.collect()
+}

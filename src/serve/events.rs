@@ -1,0 +1,243 @@
+//! `/debug/events`: findings and counters as they change, by server-sent events.
+//!
+//! One look per interval serves all clients, and nobody looks while there are
+//! none. A client that is slow gets the newest state when it reads again, not
+//! a backlog.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures_util::stream::unfold;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
+
+use super::api::LISTED;
+use super::flight::call;
+use super::problem;
+use super::server::{Shared, stopped};
+use super::stats::Stats;
+use crate::analyze::analyze;
+use crate::model::{Report, Severity, Snapshot};
+use crate::render::json::{self, CountersEvent, FindingsAnswer, Head, StateCounts};
+
+/// Between two looks at least this many times what one took: at most a
+/// twentieth of the time, however many tasks there are.
+const REST_FACTOR: u32 = 20;
+/// Unchanged findings are sent again after this many looks: their ages grow.
+const REFRESH_LOOKS: u64 = 5;
+/// A comment at least this often, so that proxies and clients know we live.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// What the last look showed, ready to send.
+#[derive(Clone, Default)]
+struct Seen {
+    /// Counts looks; 0 before the first.
+    look: u64,
+    /// The look at which the findings were last worth sending.
+    findings_look: u64,
+    findings: Bytes,
+    counters: Bytes,
+}
+
+/// The looks that all clients share. They end with the last client.
+struct Feed {
+    seen: watch::Receiver<Seen>,
+    looking: AbortHandle,
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.looking.abort();
+    }
+}
+
+/// All event streams.
+pub struct Events {
+    room: Arc<Semaphore>,
+    feed: Mutex<Weak<Feed>>,
+}
+
+impl Events {
+    /// At most this many at once.
+    pub fn new(most: usize) -> Self {
+        Self { room: Arc::new(Semaphore::new(most)), feed: Mutex::default() }
+    }
+
+    fn join(&self, shared: &Shared) -> Arc<Feed> {
+        let mut current = self.feed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(feed) = current.upgrade() {
+            return feed;
+        }
+        let (sender, seen) = watch::channel(Seen::default());
+        let looking = tokio::spawn(look_again_and_again(Arc::downgrade(shared), sender)).abort_handle();
+        let feed = Arc::new(Feed { seen, looking });
+        *current = Arc::downgrade(&feed);
+        feed
+    }
+}
+
+struct Client {
+    seen: watch::Receiver<Seen>,
+    stop: watch::Receiver<bool>,
+    findings_look: u64,
+    _feed: Arc<Feed>,
+    _room: OwnedSemaphorePermit,
+    _counted: Counted,
+}
+
+struct Counted(Arc<Stats>);
+
+impl Counted {
+    fn new(stats: &Arc<Stats>) -> Self {
+        stats.event_streams.add(1);
+        Self(Arc::clone(stats))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.event_streams.sub(1);
+    }
+}
+
+/// `GET /debug/events`
+pub async fn events(State(shared): State<Shared>) -> Response {
+    let Ok(room) = Arc::clone(&shared.events.room).try_acquire_owned() else {
+        return problem::text(
+            StatusCode::TOO_MANY_REQUESTS,
+            format!("{} event streams are open already; close one", shared.config.limits.event_streams),
+        );
+    };
+    let feed = shared.events.join(&shared);
+    let mut seen = feed.seen.clone();
+    // A client that joins late gets the last state at once.
+    seen.mark_changed();
+    let client = Client {
+        seen,
+        stop: shared.stop.clone(),
+        findings_look: 0,
+        _feed: feed,
+        _room: room,
+        _counted: Counted::new(&shared.stats),
+    };
+    let body = Body::from_stream(unfold(client, |mut client| async move {
+        let next = client.next().await?;
+        Some((Ok::<_, Infallible>(next), client))
+    }));
+    ([(CONTENT_TYPE, "text/event-stream")], body).into_response()
+}
+
+impl Client {
+    /// The next bytes; none once the server stops.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped(&mut self.stop) => return None,
+                changed = self.seen.changed() => {
+                    changed.ok()?;
+                    let seen = self.seen.borrow_and_update().clone();
+                    if seen.look == 0 {
+                        continue;
+                    }
+                    let mut out = Vec::new();
+                    if seen.findings_look != self.findings_look {
+                        self.findings_look = seen.findings_look;
+                        event("findings", &seen.findings, &mut out);
+                    }
+                    event("counters", &seen.counters, &mut out);
+                    return Some(out.into());
+                }
+                () = sleep(HEARTBEAT) => return Some(Bytes::from_static(b": still here\n\n")),
+            }
+        }
+    }
+}
+
+/// JSON has no line breaks, so that one `data:` line holds it.
+fn event(name: &str, data: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\ndata: ");
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"\n\n");
+}
+
+async fn look_again_and_again(shared: Weak<super::server::Context>, seen: watch::Sender<Seen>) {
+    let mut fingerprint = None;
+    loop {
+        let Some(shared) = shared.upgrade() else { return };
+        let begun = Instant::now();
+        let looked = async {
+            let held = shared.flight.snapshot(LISTED).await.ok()?;
+            call(&shared.stats, move || Ok(look(&held))).await.ok()
+        };
+        // A look that failed is the next one's business; clients get heartbeats.
+        if let Some((findings, counters, new)) = looked.await {
+            let changed = fingerprint.replace(new) != Some(new);
+            seen.send_modify(|seen| {
+                seen.look += 1;
+                if changed || seen.look - seen.findings_look >= REFRESH_LOOKS {
+                    seen.findings_look = seen.look;
+                }
+                seen.findings = findings;
+                seen.counters = counters;
+            });
+        }
+        let rest = shared.config.limits.event_interval.max(begun.elapsed() * REST_FACTOR);
+        drop(shared);
+        sleep(rest).await;
+    }
+}
+
+/// Findings, counters, and what tells findings apart from those before.
+fn look(snapshot: &Snapshot) -> (Bytes, Bytes, u64) {
+    let report = analyze(snapshot);
+    let mut hasher = DefaultHasher::new();
+    for finding in &report.findings {
+        (&finding.id, finding.severity, finding.confidence, finding.count).hash(&mut hasher);
+    }
+    let counters = json::to_vec(&counters(snapshot, &report));
+    let findings = FindingsAnswer { head: Head::of(snapshot), findings: report.findings, checked: report.checked };
+    (json::to_vec(&findings).into(), counters.into(), hasher.finish())
+}
+
+fn counters(snapshot: &Snapshot, report: &Report) -> CountersEvent {
+    let mut states = StateCounts::default();
+    snapshot.tasks.iter().for_each(|task| states.add(task.state));
+    let mut phases = BTreeMap::new();
+    for stream in &snapshot.streams {
+        *phases.entry(stream.phase.as_str()).or_default() += 1;
+    }
+    let mut findings = BTreeMap::from([("critical", 0), ("info", 0), ("warning", 0)]);
+    for finding in &report.findings {
+        let severity = match finding.severity {
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Critical => "critical",
+        };
+        *findings.entry(severity).or_default() += 1;
+    }
+    CountersEvent {
+        head: Head::of(snapshot),
+        counters: snapshot.counters.clone(),
+        states,
+        streams: snapshot.streams.len() as u64,
+        phases,
+        connections: snapshot.connections.len() as u64,
+        workers: snapshot.workers.len() as u64,
+        workers_blocked: snapshot.workers.iter().filter(|worker| worker.blocked).count() as u64,
+        busy_ns: snapshot.runtimes.iter().map(|runtime| runtime.busy_ns).sum(),
+        findings,
+    }
+}
