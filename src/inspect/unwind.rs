@@ -5,12 +5,20 @@
 //! instruction and stack pointer, but not its frame pointer. Code compiled
 //! without frame pointers (libc) does not need it and often restores it on
 //! the way. Where a frame does need it (the standard library is built with
-//! frame pointers), it is searched: a frame pointer points at a pair on the
-//! stack, the caller's frame pointer and a return address, so every pair
-//! whose second half follows a `call` instruction is tried, and one from
-//! which the whole stack unwinds to the thread's beginning is taken. Stale
-//! pairs of earlier calls can look right too; therefore those come first whose
-//! `call` provably calls the very function that needs its frame pointer.
+//! frame pointers), there are two ways to it:
+//!
+//! 1. By the function's first instructions. The usual ones, `push rbp`,
+//!    `mov rbp, rsp`, some more pushes, `sub rsp, N`, say how far the frame
+//!    pointer is above the stack pointer.
+//! 2. By search. A frame pointer points at a pair on the stack: the caller's
+//!    frame pointer and a return address. Pairs whose second half follows a
+//!    `call` instruction are tried, those first whose `call` provably calls
+//!    the function in question, then the others, innermost first.
+//!
+//! Either is believed only if the whole stack then unwinds to the thread's
+//! first function. A stale pair of an earlier call can pass that test too:
+//! after a search (and only then) a stack may show one frame that has
+//! returned already.
 
 use framehop::{
     CacheNative, Error as Failure, FrameAddress, MayAllocateDuringUnwind, UnwindRegsNative,
@@ -47,7 +55,7 @@ enum End {
     /// At a frame whose caller only the unknown frame pointer shows.
     NeedsFramePointer,
     /// At the end of the copied bytes.
-    EndOfCopy,
+    CopyEnded,
     /// At [`MAX_FRAMES`].
     TooMany,
     /// In data that is no stack, or code without unwind tables.
@@ -61,7 +69,7 @@ impl End {
             Self::NeedsFramePointer => {
                 Some("the frame pointer of a sleeping thread could not be found")
             }
-            Self::EndOfCopy => Some("the stack is deeper than the part that was copied"),
+            Self::CopyEnded => Some("the stack is deeper than the part that was copied"),
             Self::TooMany => Some("more than 512 frames"),
             Self::Lost => Some("no unwind information for the next frame"),
         }
@@ -177,10 +185,18 @@ impl Walker {
     ) -> Option<(Vec<FrameAddress>, End)> {
         let here = stuck.at.address_for_lookup();
         let function = modules.find(here).and_then(|module| module.function_start(here));
+        let sp = stuck.registers.sp();
+        let told = function.and_then(|start| frame_pointer_by_prologue(start, here, sp));
+        if let Some(guess) =
+            told.and_then(|frame_pointer| candidate(modules, view, frame_pointer, function))
+            && let Some(found) = self.attempt(modules, view, stuck, &guess)
+        {
+            return Some(found);
+        }
         let mut doubtful = Vec::new();
         let mut tries = 0;
-        for candidate in candidates(modules, view, stuck.registers.sp(), function) {
-            if candidate.trust != Trust::Calls {
+        for candidate in candidates(modules, view, sp, function) {
+            if !candidate.certain {
                 doubtful.push(candidate);
                 continue;
             }
@@ -192,8 +208,7 @@ impl Walker {
                 return None;
             }
         }
-        // Stable: within one degree of trust the innermost comes first.
-        doubtful.sort_by_key(|candidate| candidate.trust);
+        // Innermost first: a frame too many misleads less than frames missing.
         doubtful
             .iter()
             .take(MAX_TRIES - tries)
@@ -217,7 +232,7 @@ impl Walker {
         let complete = match end {
             End::Outermost | End::TooMany => true,
             // So long a chain does not come about by chance.
-            End::EndOfCopy => found.len() > 8,
+            End::CopyEnded => found.len() > 8,
             End::NeedsFramePointer | End::Lost => false,
         };
         let as_guessed = found.first().is_some_and(|first| first.address() == guess.returns_to);
@@ -237,7 +252,7 @@ fn end_of(failure: Failure, registers: UnwindRegsNative, view: &View<'_>) -> End
             if address >= view.end().saturating_sub(8)
                 && view.bytes.len() >= sampler::MAX_STACK / 2 =>
         {
-            End::EndOfCopy
+            End::CopyEnded
         }
         // Threads begin with a frame pointer of zero.
         Failure::FramepointerUnwindingMovedBackwards | Failure::CouldNotReadStack(_)
@@ -249,40 +264,80 @@ fn end_of(failure: Failure, registers: UnwindRegsNative, view: &View<'_>) -> End
     }
 }
 
-/// How sure it is that a pair on the stack is the wanted frame's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Trust {
-    /// Its `call` calls the function that needs the frame pointer.
-    Calls,
-    /// Its `call` goes through a register: it may.
-    MayCall,
-    /// Its `call` calls another function, which may have jumped there.
-    CallsOther,
-}
-
+/// A pair on the stack that may be a frame's end.
 struct Candidate {
     frame_pointer: u64,
     returns_to: u64,
-    trust: Trust,
+    /// The call before `returns_to` calls the function in question. Otherwise
+    /// it may: through a register, or through a function that jumped there.
+    certain: bool,
 }
 
-/// Pairs on the stack that may be a frame's end, innermost first.
+/// The pair at `frame_pointer`, if its second half follows a call.
+fn candidate(
+    modules: &Modules,
+    view: &View<'_>,
+    frame_pointer: u64,
+    function: Option<u64>,
+) -> Option<Candidate> {
+    let returns_to = view.read(frame_pointer.checked_add(8)?)?;
+    let target = call_before(modules, returns_to)?;
+    let certain = target.is_some() && target == function;
+    Some(Candidate { frame_pointer, returns_to, certain })
+}
+
+/// All such pairs from `sp` upward.
 fn candidates(
     modules: &Modules,
     view: &View<'_>,
     sp: u64,
     function: Option<u64>,
 ) -> impl Iterator<Item = Candidate> {
-    let pairs = (sp.next_multiple_of(8)..view.end()).step_by(8);
-    pairs.filter_map(move |frame_pointer| {
-        let returns_to = view.read(frame_pointer.checked_add(8)?)?;
-        let trust = match (call_before(modules, returns_to)?, function) {
-            (Some(target), Some(function)) if target == function => Trust::Calls,
-            (Some(_), Some(_)) => Trust::CallsOther,
-            _ => Trust::MayCall,
+    let places = (sp.next_multiple_of(8)..view.end()).step_by(8);
+    places.filter_map(move |place| candidate(modules, view, place, function))
+}
+
+/// The frame pointer of a function stopped at `here`, behind its prologue,
+/// with its stack pointer at `sp`.
+fn frame_pointer_by_prologue(start: u64, here: u64, sp: u64) -> Option<u64> {
+    let mut code = [0; 48];
+    let len = sampler::read_memory(&mut code, start);
+    let (length, below) = decode_prologue(&code[..len])?;
+    (here >= start + length).then(|| sp.checked_add(below)).flatten()
+}
+
+/// Length of a standard prologue and how far it leaves the stack pointer
+/// below the frame pointer. `None` for any other, such as those that align
+/// the stack or touch it page by page.
+fn decode_prologue(code: &[u8]) -> Option<(u64, u64)> {
+    const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
+    const PUSH_RBP_MOV_RBP_RSP: &[u8] = &[0x55, 0x48, 0x89, 0xe5];
+    let mut rest = code.strip_prefix(ENDBR64).unwrap_or(code);
+    rest = rest.strip_prefix(PUSH_RBP_MOV_RBP_RSP)?;
+    let mut below = 0;
+    loop {
+        rest = match rest {
+            [0x41, 0x50..=0x57, rest @ ..] | [0x50..=0x57, rest @ ..] => rest,
+            _ => break,
         };
-        Some(Candidate { frame_pointer, returns_to, trust })
-    })
+        below += 8;
+    }
+    match rest {
+        [0x48, 0x83, 0xec, size, after @ ..] => {
+            below += u64::try_from(size.cast_signed()).ok()?;
+            rest = after;
+        }
+        [0x48, 0x81, 0xec, a, b, c, d, after @ ..] => {
+            below += u64::try_from(i32::from_le_bytes([*a, *b, *c, *d])).ok()?;
+            rest = after;
+        }
+        _ => {}
+    }
+    // and rsp, N
+    if matches!(rest, [0x48, 0x81 | 0x83, 0xe4, ..]) {
+        return None;
+    }
+    Some(((code.len() - rest.len()) as u64, below))
 }
 
 /// Whether `returns_to` follows a call instruction, and if so what it calls as
@@ -349,4 +404,56 @@ fn through_stub(target: u64) -> u64 {
 fn read_word(address: u64) -> Option<u64> {
     let mut word = [0; 8];
     (sampler::read_memory(&mut word, address) == word.len()).then(|| u64::from_le_bytes(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_usual_prologues_are_understood() {
+        for (code, expect) in [
+            (&[0x55, 0x48, 0x89, 0xe5, 0x90][..], Some((4, 0))),
+            // push r15; push r14; push rbx; sub rsp, 0x38
+            (
+                &[0x55, 0x48, 0x89, 0xe5, 0x41, 0x57, 0x41, 0x56, 0x53, 0x48, 0x83, 0xec, 0x38],
+                Some((13, 0x38 + 24)),
+            ),
+            // endbr64 first; sub rsp, 0x1b8
+            (
+                &[
+                    0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0x48, 0x89, 0xe5, 0x48, 0x81, 0xec, 0xb8, 0x01,
+                    0, 0,
+                ],
+                Some((15, 0x1b8)),
+            ),
+            // and rsp, -32
+            (&[0x55, 0x48, 0x89, 0xe5, 0x48, 0x83, 0xe4, 0xe0], None),
+            // sub rsp, 0x18: no frame pointer at all
+            (&[0x48, 0x83, 0xec, 0x18], None),
+            (&[], None),
+        ] {
+            assert_eq!(decode_prologue(code), expect, "{code:x?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_code_and_stack_are_harmless(
+            code in proptest::collection::vec(any::<u8>(), 0..48),
+            stack in proptest::collection::vec(any::<u8>(), 0..4096),
+            sp: u64,
+            ip: u64,
+            bp: Option<u64>,
+        ) {
+            decode_prologue(&code);
+            // Stacks do not wrap around the address space.
+            let sp = sp >> 1;
+            let registers = Registers { ip, sp, bp };
+            let walk = Walker::new().walk(&Modules::new(), registers, &stack);
+            prop_assert!(!walk.addresses.is_empty());
+        }
+    }
 }
