@@ -30,8 +30,8 @@ const COLLECT: Duration = Duration::from_millis(10);
 /// How often new threads are looked for.
 const RESCAN: Duration = Duration::from_millis(100);
 /// Distinct stacks remembered; what is beyond counts as lost. 4 KiB each at
-/// most, so 80 MiB for a program that never is in the same place twice.
-const MAX_DISTINCT: usize = 20_000;
+/// most, so 40 MiB for a program that never is in the same place twice.
+const MAX_DISTINCT: usize = 10_000;
 
 /// Samples the CPU time of all threads for `duration`, or until `stop`.
 ///

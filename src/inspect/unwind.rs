@@ -91,7 +91,7 @@ impl View<'_> {
     }
 
     fn end(&self) -> u64 {
-        self.start + self.bytes.len() as u64
+        self.start.saturating_add(self.bytes.len() as u64)
     }
 }
 
