@@ -49,7 +49,7 @@ fn decode_prologue(code: &[u8]) -> Option<(u64, u64)> {
 
 /// Whether `returns_to` follows a call instruction, and if so what it calls as
 /// far as the instruction alone tells.
-#[allow(clippy::option_option)] // "no call" and "a call of something" are different answers
+// "No call" and "a call of something unknown" are different answers.
 pub fn call_before(modules: &Modules, returns_to: u64) -> Option<Option<u64>> {
     modules.find(returns_to.checked_sub(1)?)?;
     let mut code = [0; 7];
