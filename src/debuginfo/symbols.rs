@@ -14,6 +14,9 @@ use crate::model::{Frame, FrameKind, Location};
 /// so a full cache is a few MiB; then it starts afresh.
 const CACHED: usize = 16_384;
 
+/// File, line and column.
+type Place = (String, u32, u32);
+
 /// Debug information of one file.
 pub struct Symbols {
     loader: Loader,
@@ -64,7 +67,7 @@ impl Symbols {
     }
 
     fn resolve(&mut self, address: u64) -> Vec<Frame> {
-        let mut found: Vec<(Option<String>, Option<(String, u32, u32)>)> = Vec::new();
+        let mut found: Vec<(Option<String>, Option<Place>)> = Vec::new();
         if let Ok(mut frames) = self.loader.find_frames(address) {
             // Errors inside end the list: what came before is still right.
             while let Ok(Some(frame)) = frames.next() {

@@ -18,7 +18,7 @@ use super::unwind::Walk;
 use super::{CpuSamples, CpuStack};
 use crate::error::Result;
 use crate::model::{Stack, TaskId};
-use crate::sys::sampler::{Sample, ring::Session, timer::CpuTimer};
+use crate::sys::sampler::{Sample, ring::Recording, timer::CpuTimer};
 use crate::sys::thread;
 
 /// CPU time between two samples of a thread: 99 a second rather than 100, so
@@ -30,8 +30,8 @@ const COLLECT: Duration = Duration::from_millis(10);
 /// How often new threads are looked for.
 const RESCAN: Duration = Duration::from_millis(100);
 /// Distinct stacks remembered; what is beyond counts as lost. 4 KiB each at
-/// most, so 80 MiB for a program that never is in the same place twice.
-const MAX_DISTINCT: usize = 20_000;
+/// most, so 40 MiB for a program that never is in the same place twice.
+const MAX_DISTINCT: usize = 10_000;
 
 /// Samples the CPU time of all threads for `duration`, or until `stop`.
 ///
@@ -74,7 +74,7 @@ fn sample_all(
     stop: &(dyn Fn() -> bool + Sync),
     period: Duration,
 ) -> Result<CpuSamples> {
-    let session = Session::begin()?;
+    let recording = Recording::begin()?;
     let end = Instant::now() + duration;
     let mut threads = HashMap::new();
     let mut missed = 0;
@@ -83,14 +83,14 @@ fn sample_all(
     loop {
         let now = Instant::now();
         if now >= rescan {
-            missed = watch_threads(&session, &mut threads, period)?;
+            missed = watch_threads(&recording, &mut threads, period)?;
             rescan = now + RESCAN;
         }
         if now >= end || stop() {
             break;
         }
         std::thread::sleep(COLLECT.min(end - now));
-        collect(reader, &session, &mut counts)?;
+        collect(reader, &recording, &mut counts)?;
     }
     // Timers first: nothing new may come while the rest is collected.
     for (&tid, watched) in &mut threads {
@@ -101,9 +101,9 @@ fn sample_all(
             watched.name = name.into();
         }
     }
-    collect(reader, &session, &mut counts)?;
-    let lost = session.lost() + counts.lost;
-    drop(session);
+    collect(reader, &recording, &mut counts)?;
+    let lost = recording.lost() + counts.lost;
+    drop(recording);
     let samples = counts
         .counts
         .into_iter()
@@ -131,7 +131,7 @@ fn sample_all(
 
 /// Gives every thread that has none a timer; how many could not get one.
 fn watch_threads(
-    session: &Session,
+    recording: &Recording,
     threads: &mut HashMap<u32, Watched>,
     period: Duration,
 ) -> Result<u64> {
@@ -149,7 +149,7 @@ fn watch_threads(
             continue;
         }
         let Some(name) = thread::name(tid) else { continue };
-        let timer = CpuTimer::start(session, tid, period).ok();
+        let timer = CpuTimer::start(recording, tid, period).ok();
         // Still there, but no timer: the limit of pending signals.
         missed += u64::from(timer.is_none() && thread::name(tid).is_some());
         threads.insert(tid, Watched { name: name.into(), timer });
@@ -157,9 +157,9 @@ fn watch_threads(
     Ok(missed)
 }
 
-fn collect(reader: &StackReader, session: &Session, counts: &mut Counts) -> Result<()> {
+fn collect(reader: &StackReader, recording: &Recording, counts: &mut Counts) -> Result<()> {
     let mut samples: Vec<Sample> = Vec::new();
-    session.drain(|sample| samples.push(sample));
+    recording.drain(|sample| samples.push(sample));
     if samples.is_empty() {
         return Ok(());
     }

@@ -62,15 +62,24 @@ fn hot() {
 fn the_hot_function_is_found_with_its_task_and_thread() {
     let _alone = alone();
     let _load = Threads::start(1, hot);
-    let profile = cpu_profile(reader(), Duration::from_millis(800), &|| false).unwrap();
     let is_hot = |sample: &&CpuStack| {
         sample.stack.frames.iter().any(|frame| &*frame.function == "tests::hot")
     };
+    let began = Instant::now();
+    let (profile, took) = loop {
+        let start = Instant::now();
+        let profile = cpu_profile(reader(), Duration::from_secs(1), &|| false).unwrap();
+        // The thread has to share its processor with other tests and programs.
+        let count: u64 = profile.samples.iter().filter(is_hot).map(|sample| sample.count).sum();
+        if count >= 10 || began.elapsed() > Duration::from_secs(60) {
+            break (profile, start.elapsed());
+        }
+    };
     let hot: Vec<&CpuStack> = profile.samples.iter().filter(is_hot).collect();
     let count: u64 = hot.iter().map(|sample| sample.count).sum();
-    // The thread may have to share its processor with the other tests.
     assert!(count >= 10, "{count} of {}", profile.samples.len());
-    assert!(count < 200, "{count} samples in 0.8 s");
+    // One thread cannot use more than all of the time.
+    assert!(u128::from(count * profile.period_ns) <= 2 * took.as_nanos(), "{count} in {took:?}");
     assert!(
         hot.iter().all(|sample| sample.task == Some(TaskId(70)) && &*sample.thread == "load-0")
     );

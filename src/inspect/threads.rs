@@ -14,9 +14,10 @@
 //!
 //! What remains, stated plainly:
 //! - A thread that runs when looked at can enter a system call before the
-//!   signal reaches it, some microseconds later. If that call is one of those
-//!   that do not restart, it returns `EINTR`, which signal(7) obliges every
-//!   program to expect; std, tokio and libc's `sleep` wrappers retry.
+//!   signal reaches it, some microseconds later, or be at work inside one. If
+//!   that call is one of those that do not restart, it returns `EINTR` or
+//!   less than was asked for, which signal(7) obliges every program to
+//!   expect; std's I/O traits, `thread::sleep` and tokio do.
 //! - A thread that sleeps when looked at can wake while its stack is copied.
 //!   The look is repeated after the copy, and the copy thrown away unless the
 //!   thread still is in the very same call with the same pointers. It could

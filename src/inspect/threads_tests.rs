@@ -80,7 +80,8 @@ fn check(stack: &Stack, function: &str, marker: &str) {
 #[inline(never)]
 fn sleeper() {
     std::thread::sleep(Duration::from_secs(3600)); // sleeps here
-    std::hint::black_box(());
+    // Not the same code as in other tests, or the linker makes them one.
+    std::hint::black_box("sleeper");
 }
 
 #[test]
@@ -189,7 +190,7 @@ fn inlined_functions_are_frames_of_their_own() {
     #[inline(never)]
     fn outer() {
         middle();
-        std::hint::black_box(());
+        std::hint::black_box("outer");
     }
     let tid = spawn(outer);
     until_in(tid, &[libc::SYS_clock_nanosleep, libc::SYS_nanosleep]);
@@ -293,7 +294,9 @@ fn captures_survive_threads_that_panic_all_the_time() {
                 complete += u32::from(captured.stack.truncated.is_none());
             }
             // A loaded machine may not schedule the thread in time.
-            Err(error) => assert_eq!(error.kind(), ErrorKind::Timeout, "{error}"),
+            Err(error) => {
+                assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Busy), "{error}");
+            }
         }
     }
     STOP.store(true, Ordering::Relaxed);
@@ -324,6 +327,11 @@ fn a_reader_can_be_shared() {
 #[test]
 #[ignore = "prints times"]
 fn cost_of_a_capture() {
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        status.lines().find(|line| line.starts_with("RssAnon")).unwrap().to_owned()
+    };
+    let before = resident();
     let start = Instant::now();
     let fresh = StackReader::new().unwrap();
     let made = start.elapsed();
@@ -335,6 +343,7 @@ fn cost_of_a_capture() {
     fresh.capture(tid).unwrap();
     println!("{}", print(&fresh.capture(tid).unwrap().stack));
     println!("new {made:?}, warm-up {warm:?}, first capture {:?}", start.elapsed());
+    println!("before {before}, after {}", resident());
     let spin = spawn(|| while STARTED.load(Ordering::Relaxed) < 1_000_000_000 {});
     for (what, tid) in [("asleep", tid), ("running", spin)] {
         let mut times: Vec<Duration> = (0..1001)

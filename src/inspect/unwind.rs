@@ -5,18 +5,27 @@
 //! instruction and stack pointer, but not its frame pointer. Code compiled
 //! without frame pointers (libc) does not need it and often restores it on
 //! the way. Where a frame does need it (the standard library is built with
-//! frame pointers), it is searched: a frame pointer points at a pair on the
-//! stack, the caller's frame pointer and a return address, so every pair
-//! whose second half follows a `call` instruction is tried, and one from
-//! which the whole stack unwinds to the thread's beginning is taken. Stale
-//! pairs of earlier calls can look right too; therefore those come first whose
-//! `call` provably calls the very function that needs its frame pointer.
+//! frame pointers), there are two ways to it:
+//!
+//! 1. By the function's first instructions. The usual ones, `push rbp`,
+//!    `mov rbp, rsp`, some more pushes, `sub rsp, N`, say how far the frame
+//!    pointer is above the stack pointer.
+//! 2. By search. A frame pointer points at a pair on the stack: the caller's
+//!    frame pointer and a return address. Pairs whose second half follows a
+//!    `call` instruction are tried, those first whose `call` provably calls
+//!    the function in question, then the others, innermost first.
+//!
+//! Either is believed only if the whole stack then unwinds to the thread's
+//! first function. A stale pair of an earlier call can pass that test too:
+//! after a search (and only then) a stack may show one frame that has
+//! returned already.
 
 use framehop::{
     CacheNative, Error as Failure, FrameAddress, MayAllocateDuringUnwind, UnwindRegsNative,
     Unwinder as _,
 };
 
+use super::machine_code::{call_before, frame_pointer_by_prologue};
 use super::modules::Modules;
 use crate::sys::sampler::{self, Registers};
 
@@ -47,7 +56,7 @@ enum End {
     /// At a frame whose caller only the unknown frame pointer shows.
     NeedsFramePointer,
     /// At the end of the copied bytes.
-    EndOfCopy,
+    CopyEnded,
     /// At [`MAX_FRAMES`].
     TooMany,
     /// In data that is no stack, or code without unwind tables.
@@ -61,7 +70,7 @@ impl End {
             Self::NeedsFramePointer => {
                 Some("the frame pointer of a sleeping thread could not be found")
             }
-            Self::EndOfCopy => Some("the stack is deeper than the part that was copied"),
+            Self::CopyEnded => Some("the stack is deeper than the part that was copied"),
             Self::TooMany => Some("more than 512 frames"),
             Self::Lost => Some("no unwind information for the next frame"),
         }
@@ -83,7 +92,7 @@ impl View<'_> {
     }
 
     fn end(&self) -> u64 {
-        self.start + self.bytes.len() as u64
+        self.start.saturating_add(self.bytes.len() as u64)
     }
 }
 
@@ -177,10 +186,18 @@ impl Walker {
     ) -> Option<(Vec<FrameAddress>, End)> {
         let here = stuck.at.address_for_lookup();
         let function = modules.find(here).and_then(|module| module.function_start(here));
+        let sp = stuck.registers.sp();
+        let told = function.and_then(|start| frame_pointer_by_prologue(start, here, sp));
+        if let Some(guess) =
+            told.and_then(|frame_pointer| candidate(modules, view, frame_pointer, function))
+            && let Some(found) = self.attempt(modules, view, stuck, &guess)
+        {
+            return Some(found);
+        }
         let mut doubtful = Vec::new();
         let mut tries = 0;
-        for candidate in candidates(modules, view, stuck.registers.sp(), function) {
-            if candidate.trust != Trust::Calls {
+        for candidate in candidates(modules, view, sp, function) {
+            if !candidate.certain {
                 doubtful.push(candidate);
                 continue;
             }
@@ -192,8 +209,7 @@ impl Walker {
                 return None;
             }
         }
-        // Stable: within one degree of trust the innermost comes first.
-        doubtful.sort_by_key(|candidate| candidate.trust);
+        // Innermost first: a frame too many misleads less than frames missing.
         doubtful
             .iter()
             .take(MAX_TRIES - tries)
@@ -217,7 +233,7 @@ impl Walker {
         let complete = match end {
             End::Outermost | End::TooMany => true,
             // So long a chain does not come about by chance.
-            End::EndOfCopy => found.len() > 8,
+            End::CopyEnded => found.len() > 8,
             End::NeedsFramePointer | End::Lost => false,
         };
         let as_guessed = found.first().is_some_and(|first| first.address() == guess.returns_to);
@@ -237,7 +253,7 @@ fn end_of(failure: Failure, registers: UnwindRegsNative, view: &View<'_>) -> End
             if address >= view.end().saturating_sub(8)
                 && view.bytes.len() >= sampler::MAX_STACK / 2 =>
         {
-            End::EndOfCopy
+            End::CopyEnded
         }
         // Threads begin with a frame pointer of zero.
         Failure::FramepointerUnwindingMovedBackwards | Failure::CouldNotReadStack(_)
@@ -249,104 +265,58 @@ fn end_of(failure: Failure, registers: UnwindRegsNative, view: &View<'_>) -> End
     }
 }
 
-/// How sure it is that a pair on the stack is the wanted frame's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Trust {
-    /// Its `call` calls the function that needs the frame pointer.
-    Calls,
-    /// Its `call` goes through a register: it may.
-    MayCall,
-    /// Its `call` calls another function, which may have jumped there.
-    CallsOther,
-}
-
+/// A pair on the stack that may be a frame's end.
 struct Candidate {
     frame_pointer: u64,
     returns_to: u64,
-    trust: Trust,
+    /// The call before `returns_to` calls the function in question. Otherwise
+    /// it may: through a register, or through a function that jumped there.
+    certain: bool,
 }
 
-/// Pairs on the stack that may be a frame's end, innermost first.
+/// The pair at `frame_pointer`, if its second half follows a call.
+fn candidate(
+    modules: &Modules,
+    view: &View<'_>,
+    frame_pointer: u64,
+    function: Option<u64>,
+) -> Option<Candidate> {
+    let returns_to = view.read(frame_pointer.checked_add(8)?)?;
+    let target = call_before(modules, returns_to)?;
+    let certain = target.is_some() && target == function;
+    Some(Candidate { frame_pointer, returns_to, certain })
+}
+
+/// All such pairs from `sp` upward.
 fn candidates(
     modules: &Modules,
     view: &View<'_>,
     sp: u64,
     function: Option<u64>,
 ) -> impl Iterator<Item = Candidate> {
-    let pairs = (sp.next_multiple_of(8)..view.end()).step_by(8);
-    pairs.filter_map(move |frame_pointer| {
-        let returns_to = view.read(frame_pointer.checked_add(8)?)?;
-        let trust = match (call_before(modules, returns_to)?, function) {
-            (Some(target), Some(function)) if target == function => Trust::Calls,
-            (Some(_), Some(_)) => Trust::CallsOther,
-            _ => Trust::MayCall,
-        };
-        Some(Candidate { frame_pointer, returns_to, trust })
-    })
+    let places = (sp.next_multiple_of(8)..view.end()).step_by(8);
+    places.filter_map(move |place| candidate(modules, view, place, function))
 }
 
-/// Whether `returns_to` follows a call instruction, and if so what it calls as
-/// far as the instruction alone tells.
-#[allow(clippy::option_option)] // "no call" and "a call of something" are different answers
-fn call_before(modules: &Modules, returns_to: u64) -> Option<Option<u64>> {
-    modules.find(returns_to.checked_sub(1)?)?;
-    let mut code = [0; 7];
-    if sampler::read_memory(&mut code, returns_to.checked_sub(7)?) != code.len() {
-        return None;
-    }
-    let displacement = || {
-        let bytes: [u8; 4] = [code[3], code[4], code[5], code[6]];
-        returns_to.wrapping_add_signed(i64::from(i32::from_le_bytes(bytes)))
-    };
-    // call rel32
-    if code[2] == 0xe8 {
-        let target = displacement();
-        if modules.find(target).is_some() {
-            return Some(Some(through_stub(target)));
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_registers_and_stack_are_harmless(
+            stack in proptest::collection::vec(any::<u8>(), 0..4096),
+            sp: u64,
+            ip: u64,
+            bp: Option<u64>,
+        ) {
+            // Stacks do not wrap around the address space.
+            let sp = sp >> 1;
+            let registers = Registers { ip, sp, bp };
+            let walk = Walker::new().walk(&Modules::new(), registers, &stack);
+            prop_assert!(!walk.addresses.is_empty());
         }
     }
-    // call [rip + disp32]
-    if code[1..3] == [0xff, 0x15] {
-        return Some(read_word(displacement()));
-    }
-    // call r/m64: opcode FF /2 with 0, 1 or 4 bytes of displacement, with and
-    // without a SIB byte.
-    let length_fits = |modrm: u8, len: usize| {
-        let sib = usize::from(modrm & 7 == 4 && modrm >> 6 != 3);
-        let displacement = match modrm >> 6 {
-            0 if modrm & 7 == 5 => 4,
-            0 | 3 => 0,
-            1 => 1,
-            _ => 4,
-        };
-        len == 2 + sib + displacement
-    };
-    let indirect = (2..=7).any(|len| {
-        let at = code.len() - len;
-        let modrm = code[at + 1];
-        code[at] == 0xff && modrm >> 3 & 7 == 2 && length_fits(modrm, len)
-    });
-    indirect.then_some(None)
-}
-
-/// Where a procedure linkage table's entry jumps to; other code is left alone.
-fn through_stub(target: u64) -> u64 {
-    let mut code = [0; 12];
-    if sampler::read_memory(&mut code, target) != code.len() {
-        return target;
-    }
-    // endbr64, then jmp [rip + disp32], perhaps with a bnd prefix.
-    let mut at = if code.starts_with(&[0xf3, 0x0f, 0x1e, 0xfa]) { 4 } else { 0 };
-    at += usize::from(code[at] == 0xf2);
-    let jump = match code.get(at..at + 6) {
-        Some(&[0xff, 0x25, a, b, c, d]) => i32::from_le_bytes([a, b, c, d]),
-        _ => return target,
-    };
-    let next = target.wrapping_add(at as u64 + 6);
-    read_word(next.wrapping_add_signed(i64::from(jump))).unwrap_or(target)
-}
-
-fn read_word(address: u64) -> Option<u64> {
-    let mut word = [0; 8];
-    (sampler::read_memory(&mut word, address) == word.len()).then(|| u64::from_le_bytes(word))
 }

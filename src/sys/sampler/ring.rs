@@ -41,15 +41,15 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// The right to sample with timers. Only one at a time; ends when dropped.
 #[derive(Debug)]
-pub struct Session {
+pub struct Recording {
     profile: u64,
 }
 
-impl Session {
+impl Recording {
     /// Begins to accept samples.
     ///
     /// # Errors
-    /// `Busy` while another session lives, `Unsupported` without a free signal.
+    /// `Busy` while another recording lives, `Unsupported` without a free signal.
     pub fn begin() -> Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         super::install()?;
@@ -57,7 +57,7 @@ impl Session {
             return Err(Error::new(ErrorKind::Busy, "cpu profiling already in use"));
         }
         let profile = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
-        // What handlers of an earlier session finished after its end.
+        // What handlers of an earlier recording finished after its end.
         for cell in &CELLS {
             let _ = cell.phase.compare_exchange(READY, FREE, Ordering::AcqRel, Ordering::Relaxed);
         }
@@ -66,7 +66,7 @@ impl Session {
         Ok(Self { profile })
     }
 
-    /// What timers of this session must put into their signals.
+    /// What timers of this recording must put into their signals.
     pub fn mark(&self) -> u64 {
         self.profile
     }
@@ -76,7 +76,7 @@ impl Session {
         for cell in &CELLS {
             if cell.phase.load(Ordering::Acquire) == READY {
                 // SAFETY: READY: the handler has let go, and there is only
-                // one session to read.
+                // one recording to read.
                 let sample = unsafe { cell.buffer.take() };
                 cell.phase.store(FREE, Ordering::Release);
                 each(sample);
@@ -90,7 +90,7 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+impl Drop for Recording {
     fn drop(&mut self) {
         PROFILE.store(0, Ordering::Release);
         TAKEN.store(false, Ordering::Release);

@@ -11,7 +11,7 @@
 //!
 //! A handler that runs late finds another ticket, or none, and leaves. A
 //! handler that began but was held up (a stopped process) keeps the buffer:
-//! until it ends, others are told that sampling is busy.
+//! others wait for it a while and are then told that sampling is busy.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -43,9 +43,19 @@ const READY: u32 = 3;
 pub fn sample(tid: u32, patience: Duration) -> Result<Sample> {
     let signal = super::install()?;
     let mut last = ASKER.lock().unwrap_or_else(PoisonError::into_inner);
-    let state = STATE.load(Ordering::Acquire);
-    if state & 3 == WRITING {
-        return Err(Error::new(ErrorKind::Busy, "an earlier stack copy has not ended yet"));
+    let deadline = Instant::now() + patience;
+    // A handler that an earlier asker gave up on may be at work still, if its
+    // thread got no processor meanwhile.
+    loop {
+        let state = STATE.load(Ordering::Acquire);
+        if state & 3 != WRITING {
+            break;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::new(ErrorKind::Busy, "an earlier stack copy has not ended yet"));
+        }
+        wait_for_change(state, left);
     }
     *last = last.wrapping_add(1) & (u32::MAX >> 2);
     let ticket = *last << 2;
@@ -54,6 +64,7 @@ pub fn sample(tid: u32, patience: Duration) -> Result<Sample> {
         STATE.store(FREE, Ordering::Release);
         return Err(error);
     }
+    // Its time begins with the question.
     let deadline = Instant::now() + patience;
     loop {
         let state = STATE.load(Ordering::Acquire);

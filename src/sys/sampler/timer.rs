@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use libc::{c_int, clockid_t, timer_t};
 
-use super::ring::Session;
+use super::ring::Recording;
 use crate::error::{Error, Result};
 
 /// A running timer; deleted when dropped.
@@ -32,7 +32,7 @@ impl CpuTimer {
     /// # Errors
     /// `InvalidInput` if the thread has ended; `Io` with EAGAIN if the user's
     /// limit of pending signals (RLIMIT_SIGPENDING) is reached.
-    pub fn start(session: &Session, tid: u32, period: Duration) -> Result<Self> {
+    pub fn start(recording: &Recording, tid: u32, period: Duration) -> Result<Self> {
         let signal = super::install()?;
         // SAFETY: sigevent is plain data for which zero is valid; the calls
         // get pointers to live locals of the right types.
@@ -40,7 +40,7 @@ impl CpuTimer {
             let mut event: libc::sigevent = std::mem::zeroed();
             event.sigev_notify = libc::SIGEV_THREAD_ID;
             event.sigev_signo = signal;
-            event.sigev_value = libc::sigval { sival_ptr: session.mark() as *mut _ };
+            event.sigev_value = libc::sigval { sival_ptr: recording.mark() as *mut _ };
             event.sigev_notify_thread_id = tid.cast_signed();
             let mut timer: timer_t = std::mem::zeroed();
             if libc::timer_create(cpu_clock(tid), &raw mut event, &raw mut timer) != 0 {
