@@ -35,3 +35,6 @@ pub use layer::{GrpcLayer, GrpcService};
 pub use limits::{Exceeded, Limits, RateLimit, RatePer, RateUnit};
 pub use metadata::MetadataKeys;
 pub use serve::{Listener, ServeConfig, serve};
+
+#[cfg(test)]
+mod tests;
