@@ -47,7 +47,10 @@ async fn handle(method: String, request: Request<Streaming<Msg>>) -> Result<Resp
             Box::pin(stream::once(async { Ok(msg(1)) }))
         }
         // Server streaming: three messages.
-        "Three" => Box::pin(stream::iter([msg(10), msg(20), msg(30)].map(Ok))),
+        "Three" => {
+            incoming.message().await?;
+            Box::pin(stream::iter([msg(10), msg(20), msg(30)].map(Ok)))
+        }
         // More than anybody's window.
         "Flood" => Box::pin(stream::repeat(msg(1000)).map(Ok)),
         // One message every 100 ms, for ever.

@@ -24,14 +24,28 @@ async fn a_reset_ends_the_stream_and_says_so() {
     assert!(seen.cancel_reason.unwrap().starts_with("reset by the peer"));
 }
 
+/// hyper alone would keep such a call open as long as its request is.
+#[tokio::test]
+async fn a_client_that_drops_a_call_resets_it() {
+    let server = start(ServeConfig::default()).await;
+    let client = server.client().await;
+    let mut answers = client.call("/t.T/Trickle", Request::new(stream::pending())).await.unwrap();
+    assert!(answers.message().await.unwrap().is_some());
+    drop(answers);
+    let seen = server.ended().await;
+    assert_eq!(seen.state, Http2State::Reset);
+    let ours = client.registry.streams.snapshot(clock::now()).ended.remove(0);
+    assert_eq!(ours.cancel_reason.as_deref(), Some("dropped by the caller"));
+    assert_eq!(ours.state, Http2State::Reset);
+}
+
 #[tokio::test]
 async fn a_lost_connection_leaves_nothing_behind() {
     let server = start(ServeConfig::default()).await;
     let socket = tokio::net::TcpStream::connect(server.address).await.unwrap();
     let (mut send, connection) = h2::client::handshake(socket).await.unwrap();
     let driver = tokio::spawn(connection);
-    let calls: Vec<_> =
-        (0..10).map(|_| send.send_request(head("Mute"), false).unwrap()).collect();
+    let calls: Vec<_> = (0..10).map(|_| send.send_request(head("Mute"), false).unwrap()).collect();
     server
         .until(|live, _| live.iter().filter(|s| s.phase == Phase::AwaitProduce).count() == 10)
         .await;
@@ -98,7 +112,8 @@ async fn a_drain_lets_calls_finish_and_ends_the_rest() {
     let config = ServeConfig { drain: Duration::from_millis(200), ..ServeConfig::default() };
     let mut server = start(config).await;
     let client = server.client().await;
-    let mut finishing = client.call("/t.T/Three", Request::new(stream::pending())).await.unwrap();
+    let request = Request::new(stream::iter([msg(1)]));
+    let mut finishing = client.call("/t.T/Three", request).await.unwrap();
     let mut endless = client.call("/t.T/Trickle", Request::new(stream::pending())).await.unwrap();
     server.stop.take().unwrap().send(()).unwrap();
     for _ in 0..3 {
