@@ -39,7 +39,7 @@ use crate::registry::connections::ConnectionCell;
 pub(super) enum ConnectInfo {
     Tcp(TcpConnectInfo),
     Unix(UdsConnectInfo),
-    #[cfg(test)]
+    #[cfg(all(test, feature = "cli"))]
     None,
 }
 
@@ -105,7 +105,7 @@ impl hyper::service::Service<Request<Incoming>> for ConnService {
         match &conn.info {
             ConnectInfo::Tcp(info) => _ = parts.extensions.insert(info.clone()),
             ConnectInfo::Unix(info) => _ = parts.extensions.insert(info.clone()),
-            #[cfg(test)]
+            #[cfg(all(test, feature = "cli"))]
             ConnectInfo::None => {}
         }
         let cell = Some(conn.cell.clone());
@@ -183,10 +183,10 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
         }
         // If the transport can take it, the call now ends with its status. Else
         // it waits for the peer, which is what has taken too long: reset it.
-        if let Some(future) = this.future.as_mut().as_pin_mut() {
-            if future.poll(cx).is_pending() {
-                this.future.set(None);
-            }
+        if let Some(future) = this.future.as_mut().as_pin_mut()
+            && future.poll(cx).is_pending()
+        {
+            this.future.set(None);
         }
         Poll::Ready(())
     }

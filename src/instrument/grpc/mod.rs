@@ -36,5 +36,6 @@ pub use limits::{Exceeded, Limits, RateLimit, RatePer, RateUnit};
 pub use metadata::MetadataKeys;
 pub use serve::{Listener, ServeConfig, serve};
 
-#[cfg(test)]
+// They need tonic's channel, which only that feature brings.
+#[cfg(all(test, feature = "cli"))]
 mod tests;

@@ -335,9 +335,32 @@ impl Server {
     }
 }
 
+/// A server that is dropped without a drain leaves no connection behind.
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.over.cancel();
+    }
+}
+
 /// After `patience`, whether the peer has sent as much as HTTP/2's preface and
 /// an empty SETTINGS frame. hyper's own header timeout is for HTTP/1.
 async fn has_spoken(cell: Arc<ConnectionCell>, patience: Duration) -> bool {
     sleep(patience).await;
     cell.read_bytes() >= 24 + 9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepting_backs_off_only_where_waiting_helps() {
+        let mut backoff = Backoff::default();
+        let full = io::Error::from_raw_os_error(libc::EMFILE);
+        let waits: Vec<_> = (0..12).map(|_| backoff.next(&full).as_millis()).collect();
+        assert_eq!(waits[..4], [5, 10, 20, 40]);
+        assert_eq!(waits[11], 1000);
+        let aborted = io::Error::from_raw_os_error(libc::ECONNABORTED);
+        assert_eq!(backoff.next(&aborted), Duration::ZERO);
+    }
 }

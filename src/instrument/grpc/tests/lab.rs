@@ -106,7 +106,11 @@ pub(super) struct Running {
 }
 
 pub(super) async fn start(config: ServeConfig) -> Running {
-    let registry = Arc::new(Registry::default());
+    start_with(Registry::default(), config).await
+}
+
+pub(super) async fn start_with(registry: Registry, config: ServeConfig) -> Running {
+    let registry = Arc::new(registry);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -202,8 +206,9 @@ pub(super) fn frame(len: usize) -> Bytes {
     bytes.into()
 }
 
-/// `StreamBody` is a body that tonic's generated clients take.
-#[allow(dead_code)]
+/// What tonic's generated clients ask of a channel; compiling is the test.
+const _: fn(GrpcClient<Channel>) = |client| drop(takes(client));
+
 fn takes(
     client: GrpcClient<Channel>,
 ) -> impl tonic::client::GrpcService<tonic::body::Body, ResponseBody = StreamBody<tonic::body::Body>>

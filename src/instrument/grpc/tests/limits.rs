@@ -8,11 +8,12 @@ use futures_util::stream;
 use tokio::time::Instant;
 use tonic::{Code, Request};
 
-use super::lab::{frame, head, msg, raw, routes, start};
+use super::lab::{frame, head, msg, raw, routes, start, start_with};
 use crate::instrument::grpc::exec::ConnectInfo;
 use crate::instrument::grpc::serve::Server;
 use crate::instrument::grpc::{Exceeded, Limits, RateLimit, RatePer, RateUnit, ServeConfig};
 use crate::model::{Http2State, Phase, Side, Transport};
+use crate::registry::streams::{Bounds, Streams};
 use crate::registry::{Registry, clock};
 
 fn limited(limits: Limits) -> ServeConfig {
@@ -77,6 +78,21 @@ async fn a_deadline_acts_while_the_peer_does_not_read() {
         }
     };
     assert_eq!(error.reason(), Some(h2::Reason::CANCEL));
+}
+
+#[tokio::test]
+async fn limits_hold_for_streams_that_are_not_listed() {
+    let bounds = Bounds { live: 0, ..Bounds::default() };
+    let registry = Registry { streams: Streams::new(bounds), ..Registry::default() };
+    let server = start_with(registry, ServeConfig::default()).await;
+    let mut raw = server.raw().await;
+    let mut head = head("Mute");
+    head.headers_mut().insert("grpc-timeout", "100m".parse().unwrap());
+    let mut body = raw.send_request(head, false).unwrap().0.await.unwrap().into_body();
+    assert!(body.data().await.is_none());
+    assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "4");
+    let seen = server.registry.streams.snapshot(clock::now());
+    assert_eq!((seen.live.len(), seen.ended.len(), seen.untracked), (0, 0, 1));
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use futures_util::stream;
 use tonic::Request;
 
 use super::lab::{frame, head, msg, start};
-use crate::instrument::grpc::ServeConfig;
+use crate::instrument::grpc::{ServeConfig, serve};
 use crate::model::{Http2State, Phase};
 use crate::registry::clock;
 
@@ -147,4 +147,27 @@ async fn a_connection_that_says_nothing_is_closed() {
     _ = tokio::time::timeout(Duration::from_secs(5), quiet.read_to_end(&mut sink)).await.unwrap();
     let answer = raw.send_request(head("Three"), true).unwrap().0.await;
     assert!(answer.is_ok(), "who has spoken stays");
+}
+
+#[tokio::test]
+async fn a_unix_socket_serves_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("grpc.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let registry = std::sync::Arc::new(crate::registry::Registry::default());
+    let config = ServeConfig::default();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let shutdown = async { _ = stopped.await };
+    let routes = super::lab::routes();
+    let server = tokio::spawn(serve(registry.clone(), routes, listener, config, shutdown));
+    let socket = tokio::net::UnixStream::connect(&path).await.unwrap();
+    let mut raw = super::lab::raw(socket).await;
+    let answer = raw.send_request(head("Three"), true).unwrap().0.await.unwrap();
+    assert_eq!(answer.status(), 200);
+    drop((answer, raw));
+    super::lab::until(&registry, |live, ended| live.is_empty() && !ended.is_empty()).await;
+    let seen = registry.streams.snapshot(clock::now()).ended.remove(0);
+    assert_eq!(seen.peer.as_deref(), Some(&*format!("unix:pid={}", std::process::id())));
+    stop.send(()).unwrap();
+    server.await.unwrap().unwrap();
 }
