@@ -20,6 +20,8 @@ pub struct Want {
 impl Want {
     /// Everything.
     pub const ALL: Self = Self { tasks: true, stacks: true };
+    /// The list of tasks without stacks.
+    pub const TASKS: Self = Self { tasks: true, stacks: false };
     /// Runtimes, workers, streams, findings; no list of tasks.
     pub const COUNTS: Self = Self { tasks: false, stacks: false };
 }

@@ -109,29 +109,51 @@ impl Meter {
         }
     }
 
-    /// Whether the call is to end here and now.
+    /// Whether there is nothing more to pass.
+    fn is_stopped(&self) -> bool {
+        self.call.stopped().is_some() || (self.is_upload() && self.call.cell().is_ended())
+    }
+
+    /// A client's request. hyper sends on even if nobody wants the response
+    /// any more, and a stream with a sender is not reset: such a call would
+    /// stay for ever on both sides. So the request ends with its call.
+    fn is_upload(&self) -> bool {
+        self.part == Part::Request && self.call.cell().side() == Side::Client
+    }
+
+    /// The same; until it is so, the task is woken when it will be.
     fn poll_stop(&mut self, cx: &mut Context<'_>) -> bool {
-        match &mut self.watch {
-            Some(watch) => watch.poll_stop(cx),
-            None => {
-                if self.part == Part::Request {
-                    self.call.wake_reader_by(cx.waker());
-                }
-                self.call.stopped().is_some()
-            }
+        if let Some(watch) = &mut self.watch {
+            return watch.poll_stop(cx);
         }
+        if self.part == Part::Request {
+            self.call.wake_reader_by(cx.waker());
+        }
+        self.is_stopped()
     }
 
     /// How a stopped call looks from this body: trailers that end the
-    /// response, an error for whoever reads or writes the request.
+    /// response, an error for whoever reads the request, a reset for the
+    /// transport that sends it.
     fn stopped(&self) -> Option<Result<Frame<Bytes>, Status>> {
+        if self.direction().state().0.is_final() {
+            return None;
+        }
+        if self.is_upload() {
+            if self.call.cell().received.state().0 == BodyState::End
+                && self.call.stopped().is_none()
+            {
+                self.direction().finish(BodyState::End);
+                return None;
+            }
+            self.direction().finish(BodyState::Dropped);
+            let cancel = h2::Error::from(h2::Reason::CANCEL);
+            return Some(Err(Status::from_error(Box::new(cancel))));
+        }
         let status = self.call.stopped()?;
         if self.part == Part::Request {
             self.direction().finish(BodyState::Error);
             return Some(Err(status.clone()));
-        }
-        if self.direction().state().0.is_final() {
-            return None;
         }
         self.call.note_status(status);
         self.over(BodyState::End);
@@ -237,7 +259,7 @@ where
                 None => Poll::Ready(None),
             };
         };
-        if meter.call.stopped().is_some() {
+        if meter.is_stopped() {
             return Poll::Ready(meter.stopped());
         }
         if let Some(throttle) = &mut meter.throttle {

@@ -9,7 +9,7 @@ use futures_util::task::AtomicWaker;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::model::{StreamStatus, TaskId};
+use crate::model::{Side, StreamStatus, TaskId};
 use crate::registry::Registry;
 use crate::registry::streams::StreamCell;
 use crate::registry::tasks::spawning_for;
@@ -22,7 +22,7 @@ pub struct Call {
     stop: OnceLock<Status>,
     /// Whoever can end the call: the stream's task, else the response's side.
     ender: AtomicWaker,
-    /// Whoever waits for a request message.
+    /// Whoever polls the request's body: our handler, or the transport.
     reader: AtomicWaker,
     /// Made when first asked for: most streams never need one.
     token: OnceLock<CancellationToken>,
@@ -76,6 +76,9 @@ impl Call {
         self.registry.streams.end(&self.cell);
         // Pairs with the fence in `token`: one of the two sees the other.
         fence(Ordering::SeqCst);
+        if self.cell.side() == Side::Client {
+            self.reader.wake();
+        }
         if let Some(token) = self.token.get() {
             token.cancel();
         }

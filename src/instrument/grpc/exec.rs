@@ -10,13 +10,16 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
+use tokio::sync::Notify;
 use tonic::Status;
 use tonic::service::Routes;
 use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
@@ -39,7 +42,7 @@ use crate::registry::connections::ConnectionCell;
 pub(super) enum ConnectInfo {
     Tcp(TcpConnectInfo),
     Unix(UdsConnectInfo),
-    #[cfg(test)]
+    #[cfg(all(test, feature = "cli"))]
     None,
 }
 
@@ -53,6 +56,9 @@ pub(super) struct Conn {
     /// From the service to the executor, within one call of hyper's.
     handover: Mutex<Option<(Arc<Call>, Watch)>>,
     live: Mutex<HashMap<StreamId, Weak<Call>>>,
+    /// Calls that the peer may reset before they are answered.
+    resets: DefaultDirectRateLimiter,
+    flood: Notify,
 }
 
 impl Conn {
@@ -61,7 +67,10 @@ impl Conn {
         cell: Arc<ConnectionCell>,
         routes: Routes,
         info: ConnectInfo,
+        reset_burst: NonZeroU32,
     ) -> Arc<Self> {
+        let refill = NonZeroU32::new(reset_burst.get() / 10).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::per_second(refill).allow_burst(reset_burst);
         let buckets = for_connection(&tracker.limits.rates);
         Arc::new(Self {
             tracker,
@@ -71,7 +80,16 @@ impl Conn {
             buckets,
             handover: Mutex::default(),
             live: Mutex::default(),
+            resets: RateLimiter::direct(quota),
+            flood: Notify::new(),
         })
+    }
+
+    /// Waits until the peer has reset more calls than it may. h2 counts only
+    /// resets of calls that it has not handed over yet, so a server that keeps
+    /// up would do a flood's work for ever (CVE-2023-44487).
+    pub(super) async fn flooded(&self) {
+        self.flood.notified().await;
     }
 
     pub(super) fn cell(&self) -> &Arc<ConnectionCell> {
@@ -105,7 +123,7 @@ impl hyper::service::Service<Request<Incoming>> for ConnService {
         match &conn.info {
             ConnectInfo::Tcp(info) => _ = parts.extensions.insert(info.clone()),
             ConnectInfo::Unix(info) => _ = parts.extensions.insert(info.clone()),
-            #[cfg(test)]
+            #[cfg(all(test, feature = "cli"))]
             ConnectInfo::None => {}
         }
         let cell = Some(conn.cell.clone());
@@ -154,7 +172,17 @@ struct Listed {
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        lock(&self.conn.live).remove(&self.tracked.call().cell().id());
+        let call = self.tracked.call();
+        lock(&self.conn.live).remove(&call.cell().id());
+        // The future was dropped before (fields are, in their order), so an
+        // unanswered call that nobody here has stopped is one that was reset.
+        if !call.cell().has_response()
+            && call.stopped().is_none()
+            && !std::thread::panicking()
+            && self.conn.resets.check().is_err()
+        {
+            self.conn.flood.notify_one();
+        }
     }
 }
 
@@ -182,10 +210,10 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
         }
         // If the transport can take it, the call now ends with its status. Else
         // it waits for the peer, which is what has taken too long: reset it.
-        if let Some(future) = this.future.as_mut().as_pin_mut() {
-            if future.poll(cx).is_pending() {
-                this.future.set(None);
-            }
+        if let Some(future) = this.future.as_mut().as_pin_mut()
+            && future.poll(cx).is_pending()
+        {
+            this.future.set(None);
         }
         Poll::Ready(())
     }

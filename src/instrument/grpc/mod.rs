@@ -36,3 +36,7 @@ pub use limits::{Exceeded, Limits, RateLimit, RatePer, RateUnit};
 pub use metadata::MetadataKeys;
 pub(crate) use serve::serve;
 pub use serve::{Listener, ServeConfig};
+
+// They need tonic's channel, which only that feature brings.
+#[cfg(all(test, feature = "cli"))]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +50,10 @@ pub struct ServeConfig {
     /// Streams at once on a connection (SETTINGS_MAX_CONCURRENT_STREAMS).
     /// Default: 1,000.
     pub max_concurrent_streams: u32,
+    /// Calls that a peer may reset before they are answered: so many at once,
+    /// and a tenth of that each second after. Who resets more gets GOAWAY and
+    /// is disconnected. Default: 1,000.
+    pub reset_burst: NonZeroU32,
     /// Receive window of a stream, in bytes. Default: 1 MiB.
     pub stream_window: u32,
     /// Receive window of a connection, in bytes. Where it is no larger than a
@@ -72,6 +77,7 @@ impl Default for ServeConfig {
             handshake_timeout: Duration::from_secs(10),
             max_connections: 10_000,
             max_concurrent_streams: 1_000,
+            reset_burst: NonZeroU32::new(1_000).unwrap_or(NonZeroU32::MIN),
             stream_window: 1 << 20,
             connection_window: 16 << 20,
             max_header_list_size: 16 << 10,
@@ -273,8 +279,9 @@ impl Server {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let conn = Conn::new(self.tracker.clone(), cell, self.routes.clone(), info);
         let config = &self.config;
+        let routes = self.routes.clone();
+        let conn = Conn::new(self.tracker.clone(), cell, routes, info, config.reset_burst);
         let mut builder = http2::Builder::new(ConnExecutor(conn.clone()));
         builder
             .timer(TokioTimer::new())
@@ -308,6 +315,13 @@ impl Server {
                             Err(_) => break Ok(()),
                         }
                     }
+                    () = conn.flooded() => {
+                        let peer = conn.cell().peer();
+                        tracing::warn!(?peer, "too many calls reset: closing the connection");
+                        serving.as_mut().graceful_shutdown();
+                        _ = timeout(LAST_WORDS, serving.as_mut()).await;
+                        break Ok(());
+                    }
                     said = handshake.as_mut(), if silence => {
                         if !said {
                             tracing::debug!(peer = ?conn.cell().peer(), "spoke no HTTP/2 in time");
@@ -335,9 +349,32 @@ impl Server {
     }
 }
 
+/// A server that is dropped without a drain leaves no connection behind.
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.over.cancel();
+    }
+}
+
 /// After `patience`, whether the peer has sent as much as HTTP/2's preface and
 /// an empty SETTINGS frame. hyper's own header timeout is for HTTP/1.
 async fn has_spoken(cell: Arc<ConnectionCell>, patience: Duration) -> bool {
     sleep(patience).await;
     cell.read_bytes() >= 24 + 9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepting_backs_off_only_where_waiting_helps() {
+        let mut backoff = Backoff::default();
+        let full = io::Error::from_raw_os_error(libc::EMFILE);
+        let waits: Vec<_> = (0..12).map(|_| backoff.next(&full).as_millis()).collect();
+        assert_eq!(waits[..4], [5, 10, 20, 40]);
+        assert_eq!(waits[11], 1000);
+        let aborted = io::Error::from_raw_os_error(libc::ECONNABORTED);
+        assert_eq!(backoff.next(&aborted), Duration::ZERO);
+    }
 }

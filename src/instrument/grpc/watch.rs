@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -26,6 +26,10 @@ pub(super) struct Watch {
 
 struct Timer {
     sleep: Pin<Box<Sleep>>,
+    rules: Rules,
+}
+
+struct Rules {
     deadline: Option<(Instant, Duration)>,
     recv: Option<Duration>,
     send: Option<Duration>,
@@ -41,16 +45,12 @@ impl Watch {
         let deadline = asked
             .or(limits.default_deadline)
             .and_then(|timeout| Some((now.checked_add(timeout)?, timeout)));
-        let mut timer = Timer {
-            sleep: Box::pin(sleep_until(now)),
-            deadline,
-            recv: limits.recv_timeout,
-            send: limits.send_timeout,
-        };
-        let timer = timer.soonest(now).map(|soonest| {
-            timer.sleep = Box::pin(sleep_until(soonest));
-            timer
-        });
+        let rules = Rules { deadline, recv: limits.recv_timeout, send: limits.send_timeout };
+        // No timer without a rule: most calls then cost no allocation, and the
+        // runtime need not have timers at all.
+        let timer = rules
+            .soonest(now)
+            .map(|soonest| Timer { sleep: Box::pin(sleep_until(soonest)), rules });
         Self { call, timer }
     }
 
@@ -63,7 +63,7 @@ impl Watch {
         let Some(timer) = &mut self.timer else { return false };
         while timer.sleep.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            match timer.look(&self.call, now) {
+            match timer.rules.look(&self.call, now) {
                 Ok(next) => timer.sleep.as_mut().reset(next.max(now + SHORTEST)),
                 Err(status) => {
                     self.call.stop(status);
@@ -75,7 +75,7 @@ impl Watch {
     }
 }
 
-impl Timer {
+impl Rules {
     /// The first instant at which any limit can be hit, if nothing moves.
     fn soonest(&self, now: Instant) -> Option<Instant> {
         [self.recv, self.send]

@@ -270,6 +270,11 @@ impl StreamCell {
         self.responded.store(true, Relaxed);
     }
 
+    /// Whether they were.
+    pub fn has_response(&self) -> bool {
+        self.responded.load(Relaxed)
+    }
+
     /// Whether Sends and Recvs are to be logged.
     #[inline]
     pub fn logged(&self) -> bool {

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use cell::{Begin, BodyState, Direction, StreamCell};
-pub use methods::{Method, sanitise};
+pub use methods::sanitise;
 
 use super::clock;
 use crate::error::{Error, ErrorKind, Result};

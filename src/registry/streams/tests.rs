@@ -136,3 +136,28 @@ fn slots_survive_many_threads() {
     assert_eq!((seen.live.len(), seen.ended.len(), seen.ended_total), (0, 8, 8_000));
     assert!(seen.slots.iter().all(Option::is_none));
 }
+
+#[test]
+fn a_client_waits_for_a_slot_then_for_headers_then_for_messages() {
+    let streams = small();
+    let cell = streams.begin(Begin { side: Side::Client, ..begin("/a.B/C") });
+    let phase = || cell.phase().0;
+    cell.polled_by(None);
+    assert_eq!(phase(), Phase::Starting, "the transport has not touched the request");
+    cell.sent.data(5, 1);
+    assert_eq!(phase(), Phase::AwaitSend);
+    cell.sent.pending();
+    assert_eq!(phase(), Phase::AwaitHeaders);
+    streams.declare("/a.B/C", StreamKind::ClientStreaming);
+    assert_eq!(phase(), Phase::AwaitProduce, "its own caller has nothing to send");
+    cell.sent.finish(BodyState::End);
+    assert_eq!((phase(), cell.http2_state()), (Phase::AwaitHeaders, Http2State::HalfClosedLocal));
+    cell.responded();
+    cell.received.pending();
+    assert_eq!(phase(), Phase::AwaitRecv);
+    cell.received.data(5, 1);
+    assert_eq!(phase(), Phase::Handler, "our caller does not read");
+    cell.received.finish(BodyState::Dropped);
+    streams.end(&cell);
+    assert_eq!(cell.http2_state(), Http2State::Reset);
+}
