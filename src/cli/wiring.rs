@@ -9,8 +9,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
-use super::Failure;
-use super::args::{Console, Listen};
+use super::args::Listen;
+use super::{Failure, logging};
 use crate::error::{Error, ErrorKind};
 use crate::reference::{Reference, Shutdown};
 
@@ -39,12 +39,7 @@ pub struct Server {
 
 /// Starts the reference server as the command line says.
 pub fn start(listen: &Listen, faults: bool) -> Result<Server, Failure> {
-    if listen.console == Console::Full && !cfg!(feature = "console-full") {
-        return Err(Failure::usage(
-            "--console full is not in this build; build it with \
-             `cargo build --release --features console-full`, or use --console ADDR",
-        ));
-    }
+    let console = logging::install(&listen.console)?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(workers) = listen.workers {
         builder.worker_threads(workers.into());
@@ -83,7 +78,7 @@ pub fn start(listen: &Listen, faults: bool) -> Result<Server, Failure> {
                 stopped,
             ),
     );
-    Ok(Server { runtime, serving, shutdown, stop, grpc, http: None, console: None })
+    Ok(Server { runtime, serving, shutdown, stop, grpc, http: None, console })
 }
 
 impl Server {
