@@ -1,6 +1,8 @@
 //! [`Profiler`]: ties the sources to the debug server.
 
 mod builder;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod snapshot;
 
 use std::net::SocketAddr;
@@ -16,6 +18,8 @@ use crate::console::ConsoleServer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect::cpu;
 use crate::inspect::threads::StackReader;
+#[cfg(feature = "grpc")]
+use crate::instrument::grpc::MetadataKeys;
 use crate::instrument::runtime::{self, Hooks};
 use crate::instrument::runtime_metrics::RuntimeFigures;
 use crate::instrument::watchdog::Watchdog;
@@ -58,6 +62,8 @@ struct Core {
     process: Process,
     started: u64,
     panics: Arc<AtomicU64>,
+    #[cfg(feature = "grpc")]
+    metadata: MetadataKeys,
 }
 
 impl Profiler {
@@ -129,7 +135,7 @@ impl Profiler {
     /// # Errors
     /// As [`snapshot`](Self::snapshot).
     pub fn findings(&self) -> Result<Report> {
-        Ok(analyze::report(&self.snapshot(Want::ALL)?))
+        Ok(analyze::analyze(&self.snapshot(Want::ALL)?))
     }
 
     /// Closes the debug server and the console: event streams end, connections

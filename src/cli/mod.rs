@@ -7,7 +7,7 @@ mod args;
 mod demo;
 mod dump;
 mod load;
-mod logging;
+mod log;
 mod serve;
 mod signals;
 mod style;

@@ -7,28 +7,25 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 
-use super::args::Listen;
-use super::{Failure, logging};
-use crate::error::{Error, ErrorKind};
+use super::args::{Console, Listen};
+use super::{Failure, log, token};
+use crate::error::{Error, ErrorKind, Result};
+use crate::grpc::ServeConfig;
+use crate::pb;
+use crate::profiler::Profiler;
 use crate::reference::{Reference, Shutdown};
 
 /// How long calls may take to end once the server is asked to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// tonic's default, 1 MiB for a stream and for the whole connection, lets one
-/// unread upload starve its connection; here it takes sixteen.
-const CONNECTION_WINDOW: u32 = 16 << 20;
-
-const KEEPALIVE: Duration = Duration::from_secs(20);
-
-/// A running reference server.
+/// A running reference server with the profiler on it.
 pub struct Server {
     runtime: Runtime,
-    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    serving: JoinHandle<Result<()>>,
     shutdown: Shutdown,
     stop: CancellationToken,
+    profiler: Profiler,
     /// Where gRPC is served.
     pub grpc: SocketAddr,
     /// Where the debug server answers.
@@ -39,14 +36,15 @@ pub struct Server {
 
 /// Starts the reference server as the command line says.
 pub fn start(listen: &Listen, faults: bool) -> Result<Server, Failure> {
-    let console = logging::install(&listen.console)?;
+    let full_console = log::install(listen.console == Console::Full)?;
+    let profiler = profiler(listen)?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(workers) = listen.workers {
         builder.worker_threads(workers.into());
     }
-    let runtime = builder
-        .thread_name("server")
-        .enable_all()
+    builder.thread_name("server").enable_all();
+    let runtime = profiler
+        .runtime(builder)
         .build()
         .map_err(|error| Failure::failed(format!("cannot start a runtime: {error}")))?;
 
@@ -67,18 +65,55 @@ pub fn start(listen: &Listen, faults: bool) -> Result<Server, Failure> {
     let Reference { routes, shutdown } = reference;
     let stop = CancellationToken::new();
     let stopped = stop.clone().cancelled_owned();
-    let serving = runtime.spawn(
-        tonic::transport::Server::builder()
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE))
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
-                stopped,
-            ),
-    );
-    Ok(Server { runtime, serving, shutdown, stop, grpc, http: None, console })
+    let mut config = ServeConfig::default();
+    config.drain = GRACE;
+    let serving = {
+        let profiler = profiler.clone();
+        runtime.spawn(async move { profiler.serve_with(routes, listener, config, stopped).await })
+    };
+    let console = full_console.or_else(|| profiler.console_addr());
+    Ok(Server {
+        runtime,
+        serving,
+        shutdown,
+        stop,
+        grpc,
+        http: profiler.http_addr(),
+        console,
+        profiler,
+    })
+}
+
+fn profiler(listen: &Listen) -> Result<Profiler, Failure> {
+    let mut builder = Profiler::builder()
+        .http(listen.http)
+        .blocked_threshold(listen.blocked_threshold)
+        .descriptors(pb::FILE_DESCRIPTOR_SET)
+        .descriptors(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .control(listen.http.ip().is_loopback());
+    if let Some(path) = &listen.unix {
+        builder = builder.unix(path);
+    }
+    if let Some(path) = &listen.token_file {
+        builder = builder.token(token::read(path)?);
+    }
+    if let Console::At(address) = listen.console {
+        builder = builder.console(address);
+    }
+    builder.start().map_err(|error| advise(error, listen))
+}
+
+/// Says which option would help.
+fn advise(error: Error, listen: &Listen) -> Failure {
+    let text = error.to_string();
+    match error.kind() {
+        ErrorKind::Bind if text.contains(&listen.http.to_string()) => {
+            Failure::failed(format!("{text}; choose another with --http ADDR"))
+        }
+        ErrorKind::Bind => Failure::failed(format!("{text}; choose another with --console ADDR")),
+        ErrorKind::Unsafe => Failure::usage(format!("{text}; see --token-file")),
+        _ => error.into(),
+    }
 }
 
 impl Server {
@@ -93,34 +128,31 @@ impl Server {
         });
         match ended {
             None => Ok(()),
-            Some(Ok(Err(error))) => Err(failed(error)),
+            Some(Ok(Err(error))) => Err(error.into()),
             Some(_) => Err(Failure::failed("the gRPC server ended by itself")),
         }
     }
 
-    /// Ends the calls and the runtime. Calls that do not end within a grace
-    /// period are cut off.
+    /// Ends the calls, the runtime and the debug server. Calls that do not end
+    /// within a grace period are cut off.
     pub fn stop(self) -> Result<(), Failure> {
-        let Self { runtime, serving, shutdown, stop, .. } = self;
+        let Self { runtime, serving, shutdown, stop, profiler, .. } = self;
         let drained = runtime.block_on(async {
             stop.cancel();
-            tokio::time::timeout(GRACE, async {
+            tokio::time::timeout(GRACE + Duration::from_secs(1), async {
                 shutdown.begin().await;
                 serving.await
             })
             .await
         });
+        profiler.shutdown();
         // Tasks that are left are dropped at their next await; one that never
         // awaits is not waited for.
         runtime.shutdown_timeout(Duration::from_secs(1));
         match drained {
             Ok(Ok(Ok(()))) | Err(_) => Ok(()),
-            Ok(Ok(Err(error))) => Err(failed(error)),
+            Ok(Ok(Err(error))) => Err(error.into()),
             Ok(Err(_)) => Err(Failure::failed("the gRPC server panicked")),
         }
     }
-}
-
-fn failed(error: tonic::transport::Error) -> Failure {
-    Error::new(ErrorKind::Io, "the gRPC server failed").with_source(error).into()
 }

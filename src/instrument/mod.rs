@@ -4,5 +4,7 @@
 pub mod grpc;
 pub mod runtime;
 pub mod runtime_metrics;
+#[cfg(feature = "grpc")]
+pub mod scope;
 pub mod task_id;
 pub mod watchdog;

@@ -183,7 +183,7 @@ mod polls {
     use tokio::runtime::TaskMeta;
 
     use super::own_tid;
-    use crate::instrument::task_id::{current_task, task_id};
+    use crate::instrument::task_id;
     use crate::model::TaskId;
     use crate::registry::Registry;
     use crate::registry::blocked::Episode;
@@ -229,8 +229,8 @@ mod polls {
         pub fn spawned(&self, meta: &TaskMeta<'_>) {
             self.runtime.meet();
             self.registry.tasks.spawned(Birth {
-                id: task_id(meta.id()).0,
-                parent: current_task().map_or(0, |parent| parent.0),
+                id: task_id::number(meta.id()).0,
+                parent: task_id::current().map_or(0, |parent| parent.0),
                 runtime: self.runtime.number,
                 place: self.registry.tasks.places.intern(meta.spawned_at()),
             });
@@ -241,7 +241,7 @@ mod polls {
             if POLL.get().began != 0 {
                 nest();
             }
-            let task = task_id(meta.id()).0;
+            let task = task_id::number(meta.id()).0;
             let worker = tokio::runtime::worker_index()
                 .and_then(|index| u16::try_from(index).ok())
                 .unwrap_or(NO_WORKER);
@@ -275,7 +275,7 @@ mod polls {
         }
 
         pub fn ended(&self, meta: &TaskMeta<'_>) {
-            let task = task_id(meta.id()).0;
+            let task = task_id::number(meta.id()).0;
             let poll = POLL.get();
             if poll.task == task {
                 // The hook after this poll comes when the cell may be another's.

@@ -1,49 +1,54 @@
-//! The number inside a `tokio::task::Id`.
+//! tokio's task ids as numbers.
 
 use std::hash::{Hash, Hasher};
 
 use crate::model::TaskId;
 
-/// tokio shows the number only through `Display` and `Hash`; hashing into a
-/// hasher that keeps what it is given costs nothing.
-#[inline]
-pub fn task_id(id: tokio::task::Id) -> TaskId {
-    struct Keep(u64);
-    impl Hasher for Keep {
-        fn write_u64(&mut self, value: u64) {
-            self.0 = value;
-        }
-        fn write(&mut self, bytes: &[u8]) {
-            for (n, byte) in bytes.iter().take(8).enumerate() {
-                self.0 |= u64::from(*byte) << (8 * n);
-            }
-        }
-        fn finish(&self) -> u64 {
-            self.0
-        }
+/// Keeps the one integer that a `task::Id` writes when hashed. tokio offers
+/// no other way to the number but to print it, which costs an allocation.
+#[derive(Default)]
+struct Capture(u64);
+
+impl Hasher for Capture {
+    fn finish(&self) -> u64 {
+        self.0
     }
-    let mut keep = Keep(0);
-    id.hash(&mut keep);
-    TaskId(keep.finish())
+
+    fn write(&mut self, bytes: &[u8]) {
+        // `NonZeroU64` goes through `write_u64`; this serves any other layout
+        // of the same eight bytes.
+        let mut word = [0; 8];
+        let len = bytes.len().min(8);
+        word[..len].copy_from_slice(&bytes[..len]);
+        self.0 = u64::from_ne_bytes(word);
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
 }
 
-/// The task that runs on this thread now.
+/// The number that the id prints.
 #[inline]
-pub fn current_task() -> Option<TaskId> {
-    tokio::task::try_id().map(task_id)
+pub fn number(id: tokio::task::Id) -> TaskId {
+    let mut capture = Capture::default();
+    id.hash(&mut capture);
+    TaskId(capture.0)
+}
+
+/// The task that is being polled on this thread, if any.
+#[inline]
+pub fn current() -> Option<TaskId> {
+    tokio::task::try_id().map(number)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[tokio::test]
-    async fn it_is_the_number_that_tokio_prints() {
-        for _ in 0..100 {
-            let handle = tokio::spawn(async { tokio::task::id() });
-            let id = handle.await.expect("task");
-            assert_eq!(task_id(id).to_string(), id.to_string());
-        }
-        assert_eq!(tokio::spawn(async { current_task().is_some() }).await.ok(), Some(true));
+    async fn the_number_is_the_one_that_tokio_prints() {
+        let (inside, id) =
+            tokio::spawn(async { (super::current(), tokio::task::id()) }).await.unwrap();
+        assert_eq!(inside.unwrap().to_string(), id.to_string());
+        assert_eq!(std::thread::spawn(super::current).join().unwrap(), None);
     }
 }

@@ -11,6 +11,8 @@ use super::{Core, Profiler, Shared, bad_address};
 use crate::console::{self, ConsoleConfig, ConsoleServer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect::threads::StackReader;
+#[cfg(feature = "grpc")]
+use crate::instrument::grpc::MetadataKeys;
 use crate::instrument::runtime_metrics::RuntimeFigures;
 use crate::instrument::watchdog::Watchdog;
 use crate::model::Process;
@@ -39,7 +41,9 @@ pub struct Builder {
     threshold: Duration,
     max_tasks: usize,
     bounds: Bounds,
-    metadata: Vec<String>,
+    #[cfg(feature = "grpc")]
+    metadata: MetadataKeys,
+    #[cfg(feature = "grpc")]
     descriptors: Vec<Vec<u8>>,
 }
 
@@ -56,7 +60,9 @@ impl Default for Builder {
             threshold: DEFAULT_THRESHOLD,
             max_tasks: DEFAULT_MAX_TASKS,
             bounds: Bounds::default(),
-            metadata: Vec::new(),
+            #[cfg(feature = "grpc")]
+            metadata: MetadataKeys::default(),
+            #[cfg(feature = "grpc")]
             descriptors: Vec::new(),
         }
     }
@@ -137,16 +143,17 @@ impl Builder {
         self
     }
 
-    /// Request metadata to show, by key. Nothing else is ever stored, and
-    /// `authorization`, `cookie` and binary keys not even if named here.
+    /// Request metadata to keep with a stream and to show. Default: none.
+    #[cfg(feature = "grpc")]
     #[must_use]
-    pub fn metadata<K: Into<String>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
-        self.metadata.extend(keys.into_iter().map(Into::into));
+    pub fn metadata(mut self, keys: MetadataKeys) -> Self {
+        self.metadata = keys;
         self
     }
 
     /// An encoded `FileDescriptorSet`, from which the kind of each method
     /// (unary, bidi, ...) is learned.
+    #[cfg(feature = "grpc")]
     #[must_use]
     pub fn descriptors(mut self, set: &[u8]) -> Self {
         self.descriptors.push(set.to_vec());
@@ -189,6 +196,8 @@ impl Builder {
             stacks,
             started: clock::now(),
             panics,
+            #[cfg(feature = "grpc")]
+            metadata: self.metadata,
         });
         let http = listen
             .into_iter()
@@ -241,18 +250,19 @@ impl Builder {
 
     fn registry(&self) -> Result<Registry> {
         let streams = Arc::new(Streams::new(self.bounds));
-        #[cfg(feature = "grpc")]
-        for set in &self.descriptors {
-            crate::instrument::grpc::declare(&streams, set)?;
-        }
-        Ok(Registry {
+        let registry = Registry {
             tasks: Tasks::new(self.max_tasks, streams.clone()),
             streams,
             connections: Connections::default(),
             runtimes: Runtimes::default(),
             blocked: BlockedLog::default(),
             blocked_threshold: self.threshold,
-        })
+        };
+        #[cfg(feature = "grpc")]
+        for set in &self.descriptors {
+            crate::instrument::grpc::declare(&registry, set)?;
+        }
+        Ok(registry)
     }
 }
 

@@ -1,1 +1,38 @@
 //! Per-stream gRPC state: tower layers, body wrappers, the accept loop.
+//!
+//! ```text
+//!   serve ── accept loop, hyper ──▶ executor: one StreamTask a stream ─┐
+//!   layer ── tonic's or axum's own server ─────────────────────────────┤
+//!   client ─ a channel ────────────────────────────────────────────────┤
+//!                                                                      ▼
+//!                          Tracker::begin ──▶ Call (cell, stop, token)
+//!                                              │ shared by
+//!                        CallFuture, two StreamBody, Watch, Scope
+//! ```
+
+mod admit;
+mod body;
+pub(crate) mod call;
+mod client;
+mod descriptor;
+mod exec;
+mod frames;
+mod future;
+mod io;
+mod layer;
+mod limits;
+mod log;
+mod metadata;
+mod serve;
+mod tracker;
+mod watch;
+
+pub use body::StreamBody;
+pub use client::GrpcClient;
+pub(crate) use descriptor::declare;
+pub use future::CallFuture;
+pub use layer::{GrpcLayer, GrpcService};
+pub use limits::{Exceeded, Limits, RateLimit, RatePer, RateUnit};
+pub use metadata::MetadataKeys;
+pub(crate) use serve::serve;
+pub use serve::{Listener, ServeConfig};

@@ -26,11 +26,7 @@ pub struct Method {
 
 impl Method {
     fn new(name: &str) -> Arc<Self> {
-        Arc::new(Self {
-            name: name.into(),
-            kind: AtomicU8::new(0),
-            logged: AtomicBool::new(false),
-        })
+        Arc::new(Self { name: name.into(), kind: AtomicU8::new(0), logged: AtomicBool::new(false) })
     }
 
     /// Its kind, if it was declared.

@@ -37,11 +37,7 @@ struct Free {
 impl Slots {
     pub(super) fn new(bound: u32) -> Self {
         let pages = (bound as usize).div_ceil(PAGE);
-        Self {
-            bound,
-            pages: (0..pages).map(|_| OnceLock::new()).collect(),
-            free: Mutex::default(),
-        }
+        Self { bound, pages: (0..pages).map(|_| OnceLock::new()).collect(), free: Mutex::default() }
     }
 
     fn slot(&self, index: u32) -> Option<&Slot> {
@@ -86,9 +82,8 @@ impl Slots {
     /// Gives a reference back; the last one frees the slot.
     pub(super) fn release(&self, index: u32) {
         let Some(slot) = self.slot(index) else { return };
-        let before = slot.references.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
-            n.checked_sub(1)
-        });
+        let before =
+            slot.references.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
         if before == Ok(1) {
             let cell = slot.cell.lock().unwrap_or_else(PoisonError::into_inner).take();
             let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);

@@ -56,17 +56,26 @@ impl StreamCell {
     pub(super) fn http2_state(&self) -> Http2State {
         let (received, _) = self.received.state();
         let (sent, _) = self.sent.state();
-        if self.cancelled.load(Relaxed) != 0
-            || received == BodyState::Error
-            || matches!(sent, BodyState::Error | BodyState::Dropped)
+        // What ends the stream is the response, ours or the peer's. A request
+        // that the server answers early is let go of without a reset.
+        let response = match self.side {
+            Side::Server => sent,
+            Side::Client => received,
+        };
+        if received == BodyState::Error
+            || sent == BodyState::Error
+            || response == BodyState::Dropped
+            || (self.ended.load(Relaxed) != 0 && response != BodyState::End)
         {
             return Http2State::Reset;
         }
-        // The server's answer is complete and its request body is let go of:
-        // h2 then closes the stream even if the peer has not ended its half.
-        let received_over = received == BodyState::End
-            || (self.ended.load(Relaxed) != 0 && received == BodyState::Dropped);
-        match (sent == BodyState::End, received_over) {
+        // The response is complete and the request body is let go of: h2 then
+        // closes the stream, even if that body was not at its end.
+        let over = |state| {
+            state == BodyState::End
+                || (self.ended.load(Relaxed) != 0 && state == BodyState::Dropped)
+        };
+        match (over(sent), over(received)) {
             (true, true) => Http2State::Closed,
             (true, false) => Http2State::HalfClosedLocal,
             (false, true) => Http2State::HalfClosedRemote,

@@ -1,0 +1,290 @@
+//! The body of a request or response, counted on its way through.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tonic::Status;
+
+use super::admit::Throttle;
+use super::call::Call;
+use super::frames::FrameCounter;
+use super::log::{self, Way};
+use super::watch::Watch;
+use crate::instrument::scope;
+use crate::model::Side;
+use crate::registry::streams::{BodyState, Direction};
+
+pin_project! {
+    /// A body that notes what passes, and ends where a limit says so.
+    ///
+    /// Its errors are [`Status`]: what the inner body failed with, or the limit
+    /// that was hit. One that follows no call passes everything through.
+    pub struct StreamBody<B>
+    where
+        B: Body,
+    {
+        // None: the call was stopped before there was a body.
+        #[pin]
+        inner: Option<B>,
+        meter: Option<Meter>,
+    }
+
+    impl<B> PinnedDrop for StreamBody<B>
+    where
+        B: Body,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if let Some(meter) = this.meter.take() {
+                // hyper does not ask again after the last data of a body that
+                // has said that it is at its end.
+                let ended = this.inner.as_pin_mut().is_none_or(|inner| inner.is_end_stream());
+                meter.dropped(ended);
+            }
+        }
+    }
+}
+
+/// Which body of which side it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Request,
+    Response,
+}
+
+struct Meter {
+    call: Arc<Call>,
+    part: Part,
+    frames: FrameCounter,
+    throttle: Option<Throttle>,
+    /// Where nobody else can end the call: see [`Watch`].
+    watch: Option<Watch>,
+}
+
+impl<B: Body<Data = Bytes>> StreamBody<B> {
+    /// A body of a request that is no gRPC, or not followed.
+    pub(super) fn plain(inner: B) -> Self {
+        Self { inner: Some(inner), meter: None }
+    }
+
+    pub(super) fn request(inner: B, call: Arc<Call>, throttle: Option<Throttle>) -> Self {
+        let meter = Meter::new(call, Part::Request, throttle, None);
+        if inner.is_end_stream() {
+            meter.direction().finish(BodyState::End);
+        }
+        Self { inner: Some(inner), meter: Some(meter) }
+    }
+
+    pub(super) fn response(
+        inner: Option<B>,
+        call: Arc<Call>,
+        throttle: Option<Throttle>,
+        watch: Option<Watch>,
+    ) -> Self {
+        Self { inner, meter: Some(Meter::new(call, Part::Response, throttle, watch)) }
+    }
+}
+
+impl Meter {
+    fn new(call: Arc<Call>, part: Part, throttle: Option<Throttle>, watch: Option<Watch>) -> Self {
+        Self { call, part, frames: FrameCounter::default(), throttle, watch }
+    }
+
+    fn way(&self) -> Way {
+        match (self.call.cell().side(), self.part) {
+            (Side::Server, Part::Request) | (Side::Client, Part::Response) => Way::Recv,
+            (Side::Server, Part::Response) | (Side::Client, Part::Request) => Way::Send,
+        }
+    }
+
+    fn direction(&self) -> &Direction {
+        match self.way() {
+            Way::Recv => &self.call.cell().received,
+            Way::Send => &self.call.cell().sent,
+        }
+    }
+
+    /// Whether the call is to end here and now.
+    fn poll_stop(&mut self, cx: &mut Context<'_>) -> bool {
+        match &mut self.watch {
+            Some(watch) => watch.poll_stop(cx),
+            None => {
+                if self.part == Part::Request {
+                    self.call.wake_reader_by(cx.waker());
+                }
+                self.call.stopped().is_some()
+            }
+        }
+    }
+
+    /// How a stopped call looks from this body: trailers that end the
+    /// response, an error for whoever reads or writes the request.
+    fn stopped(&self) -> Option<Result<Frame<Bytes>, Status>> {
+        let status = self.call.stopped()?;
+        if self.part == Part::Request {
+            self.direction().finish(BodyState::Error);
+            return Some(Err(status.clone()));
+        }
+        if self.direction().state().0.is_final() {
+            return None;
+        }
+        self.call.note_status(status);
+        self.over(BodyState::End);
+        Some(Ok(Frame::trailers(trailers(status))))
+    }
+
+    fn frame(&mut self, frame: &Frame<Bytes>) {
+        if let Some(data) = frame.data_ref() {
+            let way = self.way();
+            let call = &self.call;
+            let messages = if call.cell().logged() {
+                let mut number = self.direction().messages();
+                self.frames.feed(data, |bytes| {
+                    number += 1;
+                    log::message(call.cell(), way, number, bytes);
+                })
+            } else {
+                self.frames.feed(data, |_| ())
+            };
+            self.direction().data(data.len() as u64, messages);
+            if let Some(throttle) = &mut self.throttle {
+                throttle.owe(messages);
+            }
+        } else if let Some(trailers) = frame.trailers_ref() {
+            if let Some(status) = Status::from_header_map(trailers) {
+                self.call.note_status(&status);
+            }
+            self.over(BodyState::End);
+        }
+    }
+
+    /// The body is over; with the response's, the call is.
+    fn over(&self, state: BodyState) {
+        self.direction().finish(state);
+        if self.part == Part::Response {
+            self.call.end();
+        }
+    }
+
+    fn failed(&self, status: &Status) {
+        self.direction().finish(BodyState::Error);
+        if self.part == Part::Response {
+            self.call.abort(&format!("the response failed: {}", reason(status)));
+        } else if self.call.cell().side() == Side::Server {
+            self.call.cell().cancel(&format!("the request failed: {}", reason(status)));
+        }
+    }
+
+    fn dropped(self, ended: bool) {
+        if ended || self.direction().state().0.is_final() {
+            return self.over(BodyState::End);
+        }
+        self.direction().finish(BodyState::Dropped);
+        if self.part == Part::Response {
+            self.call.abort(gone(&self.call));
+        }
+    }
+}
+
+/// Why a response was dropped before its end.
+pub(super) fn gone(call: &Call) -> &'static str {
+    match call.cell().side() {
+        Side::Server if std::thread::panicking() => "the handler panicked",
+        Side::Client => "dropped by the caller",
+        Side::Server if call.cell().connection_closed() => "the connection was lost",
+        Side::Server => "reset by the peer, or its connection was lost",
+    }
+}
+
+/// Text of a transport's failure, cut and cleaned.
+pub(super) fn reason(error: &impl std::fmt::Display) -> String {
+    crate::registry::streams::sanitise(&error.to_string(), 120)
+}
+
+/// A status as trailers.
+fn trailers(status: &Status) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(2);
+    if status.add_header(&mut headers).is_err() {
+        // Our own statuses are plain ASCII; the code alone cannot fail.
+        headers.insert("grpc-status", http::HeaderValue::from(status.code() as i32));
+    }
+    headers
+}
+
+impl<B> Body for StreamBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<tonic::codegen::StdError>,
+{
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.project();
+        let Some(meter) = this.meter else {
+            return match this.inner.as_pin_mut() {
+                Some(inner) => {
+                    inner.poll_frame(cx).map_err(|error| Status::from_error(error.into()))
+                }
+                None => Poll::Ready(None),
+            };
+        };
+        if meter.call.stopped().is_some() {
+            return Poll::Ready(meter.stopped());
+        }
+        if let Some(throttle) = &mut meter.throttle {
+            match throttle.poll_pay(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(status)) => {
+                    meter.call.stop(status);
+                    return Poll::Ready(meter.stopped());
+                }
+                Poll::Pending if meter.poll_stop(cx) => return Poll::Ready(meter.stopped()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
+        let polled = {
+            // A server's response stream is the handler's own code.
+            let _entered = (meter.part == Part::Response
+                && meter.call.cell().side() == Side::Server)
+                .then(|| scope::enter(&meter.call));
+            inner.poll_frame(cx)
+        };
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                meter.frame(&frame);
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let status = Status::from_error(error.into());
+                meter.failed(&status);
+                Poll::Ready(Some(Err(status)))
+            }
+            Poll::Ready(None) => {
+                meter.over(BodyState::End);
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                meter.direction().pending();
+                if meter.poll_stop(cx) { Poll::Ready(meter.stopped()) } else { Poll::Pending }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(|inner| inner.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or(SizeHint::with_exact(0), |inner| inner.size_hint())
+    }
+}

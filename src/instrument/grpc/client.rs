@@ -1,0 +1,80 @@
+//! The same for calls that this process makes.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower::Service;
+
+use super::body::StreamBody;
+use super::future::CallFuture;
+use super::limits::Limits;
+use super::metadata::MetadataKeys;
+use super::tracker::Tracker;
+use crate::model::Side;
+use crate::registry::Registry;
+
+/// A channel whose calls are followed. Generated clients take it in place of
+/// the [`tonic::transport::Channel`] inside it.
+///
+/// Deadlines hold over the whole stream here too: a response that is still
+/// flowing then ends with `DEADLINE_EXCEEDED`.
+#[derive(Clone)]
+pub struct GrpcClient<S> {
+    inner: S,
+    tracker: Arc<Tracker>,
+    peer: Option<Arc<str>>,
+}
+
+impl<S> GrpcClient<S> {
+    /// Wraps a channel.
+    pub(crate) fn new(registry: Arc<Registry>, inner: S) -> Self {
+        Self::with(registry, inner, Limits::default(), MetadataKeys::default())
+    }
+
+    /// Wraps a channel, with these limits, keeping this metadata.
+    pub(crate) fn with(registry: Arc<Registry>, inner: S, limits: Limits, metadata: MetadataKeys) -> Self {
+        Self { inner, tracker: Arc::new(Tracker::new(registry, limits, metadata)), peer: None }
+    }
+
+    /// Names the other end. A channel does not tell where it is connected.
+    pub fn peer(mut self, peer: impl Into<Arc<str>>) -> Self {
+        self.peer = Some(peer.into());
+        self
+    }
+}
+
+impl<S> fmt::Debug for GrpcClient<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrpcClient").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+impl<S, R> Service<Request<tonic::body::Body>> for GrpcClient<S>
+where
+    S: Service<Request<tonic::body::Body>, Response = Response<R>>,
+    S::Error: fmt::Display,
+    R: Body<Data = Bytes>,
+{
+    type Response = Response<StreamBody<R>>;
+    type Error = S::Error;
+    type Future = CallFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
+        let (parts, body) = request.into_parts();
+        let begun = self.tracker.begin(Side::Client, &parts, None, self.peer.clone(), &[]);
+        let Some(begun) = begun else {
+            return CallFuture::plain(self.inner.call(Request::from_parts(parts, body)));
+        };
+        let body = StreamBody::request(body, begun.call.clone(), None);
+        let request = Request::from_parts(parts, tonic::body::Body::new(body));
+        CallFuture::watching(self.inner.call(request), begun)
+    }
+}

@@ -1,0 +1,114 @@
+//! Counts gRPC messages by their five-byte prefix: one flag byte and a
+//! big-endian length, then that many bytes (gRPC over HTTP/2, "Requests",
+//! Length-Prefixed-Message).
+
+/// Finds the ends of messages in a stream of chunks cut anywhere. It copies at
+/// most four bytes of prefix, whatever length a peer announces.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FrameCounter {
+    prefix: [u8; 5],
+    /// Bytes of the prefix seen; 5 while inside a payload.
+    seen: u8,
+    /// Payload bytes still to come.
+    left: u32,
+}
+
+impl FrameCounter {
+    /// Takes the next chunk and calls `ended` with the payload length of each
+    /// message that ends in it. Returns how many those are.
+    pub(super) fn feed(&mut self, mut chunk: &[u8], mut ended: impl FnMut(u32)) -> u64 {
+        let mut messages = 0;
+        while !chunk.is_empty() {
+            if self.seen < 5 {
+                let take = chunk.len().min(5 - usize::from(self.seen));
+                let at = usize::from(self.seen);
+                self.prefix[at..at + take].copy_from_slice(&chunk[..take]);
+                self.seen += take as u8;
+                chunk = &chunk[take..];
+                if self.seen < 5 {
+                    break;
+                }
+                self.left = self.announced();
+            }
+            let take = chunk.len().min(self.left as usize);
+            self.left -= take as u32;
+            chunk = &chunk[take..];
+            if self.left == 0 {
+                self.seen = 0;
+                messages += 1;
+                ended(self.announced());
+            }
+        }
+        messages
+    }
+
+    fn announced(&self) -> u32 {
+        let [_flag, a, b, c, d] = self.prefix;
+        u32::from_be_bytes([a, b, c, d])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FrameCounter;
+    use proptest::prelude::*;
+
+    fn encode(lengths: &[u16]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for &length in lengths {
+            bytes.push(0);
+            bytes.extend(u32::from(length).to_be_bytes());
+            bytes.resize(bytes.len() + usize::from(length), 7);
+        }
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn any_chunking_finds_the_same_messages(
+            lengths in prop::collection::vec(0u16..600, 0..20),
+            cuts in prop::collection::vec(0usize..8_000, 0..40),
+        ) {
+            let bytes = encode(&lengths);
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let mut counter = FrameCounter::default();
+            let mut found = Vec::new();
+            let mut counted = 0;
+            for pair in cuts.windows(2) {
+                counted += counter.feed(&bytes[pair[0]..pair[1]], |length| found.push(length));
+            }
+            prop_assert_eq!(counted as usize, lengths.len());
+            prop_assert_eq!(found, lengths.iter().map(|&l| u32::from(l)).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn any_bytes_are_taken(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..50)) {
+            let mut counter = FrameCounter::default();
+            for chunk in chunks {
+                let most = chunk.len() as u64 / 5 + 1;
+                prop_assert!(counter.feed(&chunk, |_| ()) <= most);
+            }
+        }
+    }
+
+    #[test]
+    fn an_absurd_length_is_only_waited_for() {
+        let mut counter = FrameCounter::default();
+        assert_eq!(counter.feed(&[0, 255, 255, 255, 255], |_| ()), 0);
+        assert_eq!(counter.feed(&[0; 4096], |_| ()), 0);
+        assert_eq!(counter.left, u32::MAX - 4096);
+        assert!(size_of::<FrameCounter>() <= 16);
+    }
+
+    #[test]
+    fn an_empty_message_is_one() {
+        let mut counter = FrameCounter::default();
+        let mut ends = Vec::new();
+        assert_eq!(counter.feed(&[0, 0, 0, 0, 0, 0, 0], |length| ends.push(length)), 1);
+        assert_eq!(counter.feed(&[0, 0, 1], |length| ends.push(length)), 0);
+        assert_eq!(counter.feed(&[9], |length| ends.push(length)), 1);
+        assert_eq!(ends, [0, 1]);
+    }
+}

@@ -1,0 +1,343 @@
+//! The accept loop: sockets in, HTTP/2 connections served, a graceful end.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+use tonic::service::Routes;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use super::exec::{Conn, ConnExecutor, ConnService, ConnectInfo};
+use super::io::Counted;
+use super::limits::Limits;
+use super::metadata::MetadataKeys;
+use super::tracker::{Tracker, unix_peer};
+use crate::error::{Error, Result};
+use crate::model::{Side, Transport};
+use crate::registry::Registry;
+use crate::registry::connections::ConnectionCell;
+
+/// Settings of [`serve()`]. h2's own guards against floods of resets, of
+/// SETTINGS and of CONTINUATION frames are on and stay on.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServeConfig {
+    /// What is enforced on every stream.
+    pub limits: Limits,
+    /// Request metadata that is kept with a stream. Default: none.
+    pub metadata: MetadataKeys,
+    /// How often a connection is pinged. A peer that vanished without a word
+    /// cannot be found otherwise. Default: 20 s; `None` turns it off.
+    pub keepalive_interval: Option<Duration>,
+    /// How long a ping may stay unanswered. Default: 10 s.
+    pub keepalive_timeout: Duration,
+    /// How long a new connection may take to speak HTTP/2. Default: 10 s.
+    pub handshake_timeout: Duration,
+    /// Connections at once; more wait in the kernel's backlog. Default: 10,000.
+    pub max_connections: usize,
+    /// Streams at once on a connection (SETTINGS_MAX_CONCURRENT_STREAMS).
+    /// Default: 1,000.
+    pub max_concurrent_streams: u32,
+    /// Receive window of a stream, in bytes. Default: 1 MiB.
+    pub stream_window: u32,
+    /// Receive window of a connection, in bytes. Where it is no larger than a
+    /// stream's, one upload that nobody reads starves its neighbours.
+    /// Default: 16 MiB.
+    pub connection_window: u32,
+    /// The largest list of request headers, in bytes. Default: 16 KiB.
+    pub max_header_list_size: u32,
+    /// How long streams may go on after the shutdown was asked for. Then they
+    /// end with `UNAVAILABLE`. Default: 10 s.
+    pub drain: Duration,
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            metadata: MetadataKeys::default(),
+            keepalive_interval: Some(Duration::from_secs(20)),
+            keepalive_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(10),
+            max_connections: 10_000,
+            max_concurrent_streams: 1_000,
+            stream_window: 1 << 20,
+            connection_window: 16 << 20,
+            max_header_list_size: 16 << 10,
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Where connections come from.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket.
+    Unix(UnixListener),
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl From<UnixListener> for Listener {
+    fn from(listener: UnixListener) -> Self {
+        Self::Unix(listener)
+    }
+}
+
+enum Accepted {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(socket, _)| Accepted::Tcp(socket)),
+            Self::Unix(listener) => {
+                listener.accept().await.map(|(socket, _)| Accepted::Unix(socket))
+            }
+        }
+    }
+}
+
+/// How long streams get to send their last status once the drain is over.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+
+/// Serves gRPC until `shutdown` completes, then drains: no new connections, a
+/// GOAWAY to the open ones, and what still runs after
+/// [`ServeConfig::drain`] ends with `UNAVAILABLE`.
+///
+/// A failed accept, such as for want of file descriptors, is logged and tried
+/// again; it never ends the server.
+///
+/// # Errors
+/// `Io` if the listener's address cannot be read, which a bound one's can.
+pub(crate) async fn serve(
+    registry: Arc<Registry>,
+    routes: Routes,
+    listener: impl Into<Listener>,
+    config: ServeConfig,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
+    let listener = listener.into();
+    let local: Option<Arc<str>> = match &listener {
+        Listener::Tcp(tcp) => {
+            let address = tcp
+                .local_addr()
+                .map_err(|error| Error::io("cannot read the gRPC listener's address", error))?;
+            Some(address.to_string().into())
+        }
+        Listener::Unix(unix) => unix
+            .local_addr()
+            .ok()
+            .and_then(|address| Some(address.as_pathname()?.to_string_lossy().into())),
+    };
+    let server = Server::new(registry, routes, config);
+    let permits = Arc::new(Semaphore::new(server.config.max_connections));
+    let mut backoff = Backoff::default();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = async {
+            // Closed never, so an error cannot come.
+            let permit = permits.clone().acquire_owned().await.ok();
+            (listener.accept().await, permit)
+        };
+        let (accepted, permit) = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            accepted = accepted => accepted,
+        };
+        let task = match accepted {
+            Ok(accepted) => {
+                backoff = Backoff::default();
+                server.connection(accepted, local.clone())
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a gRPC connection");
+                tokio::select! {
+                    () = &mut shutdown => break,
+                    () = sleep(backoff.next(&error)) => {}
+                }
+                continue;
+            }
+        };
+        server.tasks.spawn(async move {
+            task.await;
+            drop(permit);
+        });
+    }
+    drop(listener);
+    server.drain().await;
+    Ok(())
+}
+
+/// Waits between failed accepts: at once where only that peer failed, else
+/// from 5 ms doubling up to 1 s.
+#[derive(Default)]
+struct Backoff(u32);
+
+impl Backoff {
+    fn next(&mut self, error: &io::Error) -> Duration {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+        let kind = error.kind();
+        if matches!(kind, ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
+            return Duration::ZERO;
+        }
+        let wait = Duration::from_millis(5 << self.0.min(8)).min(Duration::from_secs(1));
+        self.0 += 1;
+        wait
+    }
+}
+
+/// What all connections share.
+pub(super) struct Server {
+    tracker: Arc<Tracker>,
+    routes: Routes,
+    config: ServeConfig,
+    tasks: TaskTracker,
+    /// Finish what runs, take no more.
+    draining: CancellationToken,
+    /// Finish now.
+    over: CancellationToken,
+}
+
+impl Server {
+    pub(super) fn new(registry: Arc<Registry>, routes: Routes, config: ServeConfig) -> Self {
+        let tracker = Tracker::new(registry, config.limits.clone(), config.metadata.clone());
+        Self {
+            tracker: Arc::new(tracker),
+            routes: routes.prepare(),
+            config,
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            over: CancellationToken::new(),
+        }
+    }
+
+    fn connection(
+        &self,
+        accepted: Accepted,
+        local: Option<Arc<str>>,
+    ) -> futures_util::future::Either<
+        impl Future<Output = ()> + use<>,
+        impl Future<Output = ()> + use<>,
+    > {
+        let connections = &self.tracker.registry.connections;
+        match accepted {
+            Accepted::Tcp(socket) => {
+                if let Err(error) = socket.set_nodelay(true) {
+                    tracing::debug!(%error, "cannot set TCP_NODELAY");
+                }
+                let info: TcpConnectInfo = socket.connect_info();
+                let peer = info.remote_addr.map(|address| address.to_string().into());
+                // The socket's own, which is precise where the listener's is a wildcard.
+                let local = info.local_addr.map(|address| address.to_string().into()).or(local);
+                let cell = connections.open(Side::Server, Transport::Tcp, local, peer);
+                let task = self.serve_io(socket, cell, ConnectInfo::Tcp(info));
+                futures_util::future::Either::Left(task)
+            }
+            Accepted::Unix(socket) => {
+                let info = socket.connect_info();
+                let peer = Some(unix_peer(info.peer_cred.as_ref()));
+                let cell = connections.open(Side::Server, Transport::Unix, local, peer);
+                let task = self.serve_io(socket, cell, ConnectInfo::Unix(info));
+                futures_util::future::Either::Right(task)
+            }
+        }
+    }
+
+    /// One connection from its preface to its end.
+    pub(super) fn serve_io<I>(
+        &self,
+        io: I,
+        cell: Arc<ConnectionCell>,
+        info: ConnectInfo,
+    ) -> impl Future<Output = ()> + use<I>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let conn = Conn::new(self.tracker.clone(), cell, self.routes.clone(), info);
+        let config = &self.config;
+        let mut builder = http2::Builder::new(ConnExecutor(conn.clone()));
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(config.keepalive_interval)
+            .keep_alive_timeout(config.keepalive_timeout)
+            .max_concurrent_streams(config.max_concurrent_streams)
+            .initial_stream_window_size(config.stream_window)
+            .initial_connection_window_size(config.connection_window)
+            .max_header_list_size(config.max_header_list_size);
+        let io = TokioIo::new(Counted::new(io, conn.cell().clone()));
+        let serving = builder.serve_connection(io, ConnService(conn.clone()));
+        let (draining, over) = (self.draining.clone(), self.over.clone());
+        let handshake = self.config.handshake_timeout;
+        async move {
+            let mut serving = pin!(serving);
+            let mut handshake = pin!(has_spoken(conn.cell().clone(), handshake));
+            let mut drained = false;
+            let mut silence = true;
+            let ended = loop {
+                tokio::select! {
+                    ended = serving.as_mut() => break ended,
+                    () = draining.cancelled(), if !drained => {
+                        drained = true;
+                        serving.as_mut().graceful_shutdown();
+                    }
+                    () = over.cancelled() => {
+                        conn.stop_all(&Status::unavailable("the server is shutting down"));
+                        // Polled on, so that the last statuses are written.
+                        match timeout(LAST_WORDS, serving.as_mut()).await {
+                            Ok(ended) => break ended,
+                            Err(_) => break Ok(()),
+                        }
+                    }
+                    said = handshake.as_mut(), if silence => {
+                        if !said {
+                            tracing::debug!(peer = ?conn.cell().peer(), "spoke no HTTP/2 in time");
+                            break Ok(());
+                        }
+                        silence = false;
+                    }
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, peer = ?conn.cell().peer(), "a gRPC connection failed");
+            }
+            conn.cell().close();
+        }
+    }
+
+    /// Lets what runs come to its end, for so long.
+    pub(super) async fn drain(&self) {
+        self.tasks.close();
+        self.draining.cancel();
+        if timeout(self.config.drain, self.tasks.wait()).await.is_err() {
+            self.over.cancel();
+            self.tasks.wait().await;
+        }
+    }
+}
+
+/// After `patience`, whether the peer has sent as much as HTTP/2's preface and
+/// an empty SETTINGS frame. hyper's own header timeout is for HTTP/1.
+async fn has_spoken(cell: Arc<ConnectionCell>, patience: Duration) -> bool {
+    sleep(patience).await;
+    cell.read_bytes() >= 24 + 9
+}
