@@ -247,7 +247,9 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(expected()),
     };
     match Duration::try_from_secs_f64(seconds) {
-        Ok(duration) if !duration.is_zero() && duration <= Duration::from_secs(3600) => Ok(duration),
+        Ok(duration) if !duration.is_zero() && duration <= Duration::from_secs(3600) => {
+            Ok(duration)
+        }
         _ => Err("expected a time above 0 and up to 60m".into()),
     }
 }

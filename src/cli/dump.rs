@@ -2,17 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
 use std::time::Duration;
 
 use super::args::{DumpArgs, Format};
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, token};
 
 /// A dump of 100,000 tasks takes a second; ten times that is still an answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Tokens are short; a file that is not is some other file.
-const MAX_TOKEN: usize = 4096;
 
 /// Fetches and writes it.
 pub fn run(args: &DumpArgs) -> Outcome {
@@ -24,11 +20,10 @@ pub fn run(args: &DumpArgs) -> Outcome {
         .into();
     let mut request = agent.get(&url);
     if let Some(path) = &args.token_file {
-        request = request.header("authorization", format!("Bearer {}", token(path)?));
+        request = request.header("authorization", format!("Bearer {}", token::read(path)?));
     }
-    let mut response = request
-        .call()
-        .map_err(|error| Failure::failed(format!("cannot fetch {url}: {error}")))?;
+    let mut response =
+        request.call().map_err(|error| Failure::failed(format!("cannot fetch {url}: {error}")))?;
     let status = response.status();
     if !status.is_success() {
         let mut said = response.body_mut().read_to_string().unwrap_or_default();
@@ -76,21 +71,6 @@ fn endpoint(url: &str, format: Format) -> Result<String, Failure> {
         )));
     }
     Ok(format!("http://{host}/{path}"))
-}
-
-fn token(path: &Path) -> Result<String, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        Failure::failed(format!("cannot read the token in {}: {error}", path.display()))
-    })?;
-    let token = text.trim();
-    if token.is_empty() || token.len() > MAX_TOKEN || token.contains(|c: char| !c.is_ascii_graphic())
-    {
-        return Err(Failure::failed(format!(
-            "{} does not hold a token: one line of printable ASCII",
-            path.display()
-        )));
-    }
-    Ok(token.to_owned())
 }
 
 #[cfg(test)]

@@ -46,11 +46,8 @@ pub fn run(args: &LoadArgs) -> Outcome {
     if stats.calls_complete() + stats.calls_abandoned() == 0 && stats.calls_started() > 0 {
         let why = stats.last_error().unwrap_or_else(|| "none ended in time".into());
         let unserved = stats.calls_failed().iter().any(|(code, _)| *code == Code::Unimplemented);
-        let advice = if unserved && scenario.faults {
-            "; the server must run with --faults"
-        } else {
-            ""
-        };
+        let advice =
+            if unserved && scenario.faults { "; the server must run with --faults" } else { "" };
         return Err(Failure::failed(format!("no call succeeded: {why}{advice}")));
     }
     Ok(())
@@ -65,12 +62,11 @@ fn list() {
 }
 
 fn unknown(name: &str, near: &[&str]) -> Failure {
-    let hint = if near.is_empty() {
-        String::new()
-    } else {
-        format!("did you mean {}? ", near.join(", "))
-    };
-    Failure::usage(format!("no scenario is called {name:?}; {hint}`--scenario list` shows them all"))
+    let hint =
+        if near.is_empty() { String::new() } else { format!("did you mean {}? ", near.join(", ")) };
+    Failure::usage(format!(
+        "no scenario is called {name:?}; {hint}`--scenario list` shows them all"
+    ))
 }
 
 /// Updates a bar on stderr until it is aborted; nothing where no terminal is.

@@ -1,6 +1,7 @@
 //! What the server logs, to stderr: warnings, and the Sends and Recvs of the
 //! streams that somebody asked to see. `RUST_LOG` chooses otherwise.
 
+use std::io::{IsTerminal as _, stderr};
 use std::net::SocketAddr;
 
 use tracing_subscriber::EnvFilter;
@@ -8,7 +9,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
 
-use super::Failure;
+use super::{Failure, style};
 
 /// Warnings of all, and every event of streams that are switched on.
 const FILTER: &str = "warn,taskprof::stream=trace";
@@ -16,8 +17,14 @@ const FILTER: &str = "warn,taskprof::stream=trace";
 /// Installs the subscriber; with `full`, the real `console_subscriber` beside
 /// it. Returns where that listens.
 pub fn install(full: bool) -> Result<Option<SocketAddr>, Failure> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
-    let log = fmt::layer().with_writer(std::io::stderr).with_filter(filter);
+    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text)
+            .map_err(|error| Failure::usage(format!("RUST_LOG={text}: {error}")))?,
+        _ => EnvFilter::new(FILTER),
+    };
+    // Left alone, the layer would colour what goes into files, too.
+    let ansi = stderr().is_terminal() && style::wanted();
+    let log = fmt::layer().with_writer(stderr).with_ansi(ansi).with_filter(filter);
     let registry = tracing_subscriber::registry().with(log);
     if !full {
         // A second subscriber in one process: somebody embeds the command line.

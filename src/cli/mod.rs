@@ -11,6 +11,7 @@ mod log;
 mod serve;
 mod signals;
 mod style;
+mod token;
 mod wiring;
 
 use std::ffi::OsString;
@@ -127,9 +128,6 @@ mod tests {
             "unexpected argument '--grcp' found; a similar argument exists: '--grpc'; see --help"
         );
         let text = "error: required arguments were not provided:\n  --url <URL>\n\nUsage: x\n";
-        assert_eq!(
-            one_line(text),
-            "required arguments were not provided: --url <URL>; see --help"
-        );
+        assert_eq!(one_line(text), "required arguments were not provided: --url <URL>; see --help");
     }
 }

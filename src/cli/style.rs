@@ -10,11 +10,15 @@ pub fn say(line: impl Display) {
     let _ = writeln!(stdout(), "{line}");
 }
 
-/// Whether stdout wants colours: a terminal, and no `NO_COLOR` (no-color.org).
-pub fn colours() -> bool {
+/// Whether colours are wanted where a terminal is: no `NO_COLOR` (no-color.org).
+pub fn wanted() -> bool {
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    stdout().is_terminal() && !no_color && !dumb
+    !no_color && !dumb
+}
+
+fn colours() -> bool {
+    stdout().is_terminal() && wanted()
 }
 
 /// Emphasis for what is to be typed or opened.

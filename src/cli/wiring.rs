@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{Console, Listen};
-use super::{Failure, log};
+use super::{Failure, log, token};
 use crate::error::{Error, ErrorKind, Result};
 use crate::grpc::ServeConfig;
 use crate::pb;
@@ -95,10 +95,7 @@ fn profiler(listen: &Listen) -> Result<Profiler, Failure> {
         builder = builder.unix(path);
     }
     if let Some(path) = &listen.token_file {
-        let token = std::fs::read_to_string(path).map_err(|error| {
-            Failure::failed(format!("cannot read the token file {}: {error}", path.display()))
-        })?;
-        builder = builder.token(token.trim());
+        builder = builder.token(token::read(path)?);
     }
     if let Console::At(address) = listen.console {
         builder = builder.console(address);

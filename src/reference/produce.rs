@@ -61,8 +61,9 @@ impl<T, F: Future<Output = Result<(), Status>>> Stream for Produce<T, F> {
         }
         match this.messages.poll_recv(cx) {
             Poll::Ready(Some(message)) => Poll::Ready(Some(Ok(message))),
-            Poll::Ready(None) => Poll::Ready(this.error.take().map(Err)),
-            Poll::Pending => Poll::Pending,
+            // A block that has dropped its outlet may still have its say.
+            Poll::Ready(None) if this.block.is_none() => Poll::Ready(this.error.take().map(Err)),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 }

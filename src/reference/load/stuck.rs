@@ -11,8 +11,7 @@ use super::{CallResult, Caller, Ending};
 use crate::pb::echo::EchoRequest;
 use crate::pb::lab::lab_client::LabClient;
 use crate::pb::lab::{
-    Chunk, CycleRequest, FloodRequest, HoldRequest, MemoryRequest, StuckRequest,
-    TrickleRequest,
+    Chunk, CycleRequest, FloodRequest, HoldRequest, MemoryRequest, StuckRequest, TrickleRequest,
 };
 use crate::pb::testing::test_service_client::TestServiceClient;
 use crate::pb::testing::{
@@ -124,8 +123,7 @@ pub async fn never_read(caller: Caller) -> CallResult {
 
 /// The server floods, the client reads one message and no more.
 pub async fn flood(caller: Caller) -> CallResult {
-    let request =
-        FloodRequest { hold_ms: ms(LONG), message_bytes: 16_384, ..Default::default() };
+    let request = FloodRequest { hold_ms: ms(LONG), message_bytes: 16_384, ..Default::default() };
     let mut chunks = lab(&caller).flood(request).await?.into_inner();
     chunks.message().await?;
     caller.stats.received(1);
