@@ -1,9 +1,9 @@
 // Small parts that several views share.
 
 import { html } from '/vendor/preact.js';
-import { clean, count, place } from './format.js';
+import { clean, count, duration, place } from './format.js';
 import { link } from './route.js';
-import { TASK_STATE, reasonText } from './words.js';
+import { TASK_STATE } from './words.js';
 
 /** A shape for each severity, so that colour is never the only sign. */
 const SHAPES = {
@@ -58,8 +58,7 @@ export function Section({ title, note, actions, children, level = 2 }) {
     <header>
       <${`h${level}`}>${title}<//>
       ${note && html`<span class="note">${note}</span>`}
-      <span class="push"></span>
-      ${actions}
+      ${actions && html`<div class="acts">${actions}</div>`}
     </header>
     ${children}
   </section>`;
@@ -108,7 +107,7 @@ export function CoverageNote({ coverage }) {
       ${coverage.with_stack < coverage.listed ? `${count(coverage.with_stack)} with a stack` : 'all with a stack'}
     </summary>
     <ul>
-      ${missing.map((item) => html`<li key=${item.reason}><b>${count(item.count)}</b> ${reasonText(item.reason)}<span class="dim"> · ${clean(item.detail)}</span></li>`)}
+      ${missing.map((item) => html`<li key=${item.reason}><b>${count(item.count)}</b> ${item.reason.replaceAll('_', ' ')} <span class="dim">${clean(item.detail)}</span></li>`)}
       ${coverage.dropped > 0 && html`<li><b>${count(coverage.dropped)}</b> kept out by a bound since the start</li>`}
     </ul>
   </details>`;
@@ -183,4 +182,23 @@ export function Pager({ view, params, shown, total, next, noun }) {
     ${!first && html`<a class="button" href=${link(view, null, { ...params, cursor: null })}>First page</a>`}
     ${next && html`<a class="button" href=${link(view, null, { ...params, cursor: next })}>Next page</a>`}
   </p>`;
+}
+
+const HEAD_REFS = [['Task', 'num'], ['State'], ['For', 'num', 'Time in this state'], ['Spawned at'], ['Method']];
+
+/** Of tasks named briefly, as many as the page shows; the rest is counted. */
+const SHOWN_REFS = 100;
+
+/** Tasks by their most telling facts: parents, children, those of a stream. */
+export function TaskRefs({ tasks, total = tasks.length }) {
+  return html`<${Table} label="Tasks" head=${HEAD_REFS}>
+      ${tasks.slice(0, SHOWN_REFS).map((task) => html`<tr key=${task.id}>
+        <td class="num"><${TaskLink} id=${task.id} row /></td>
+        <td><${TaskState} state=${task.state} /></td>
+        <td class="num">${duration(task.state_ns)}</td>
+        <td>${task.spawned_at ? html`<${Place} at=${task.spawned_at} />` : html`<span class="dim">not known</span>`}</td>
+        <td><${Method} name=${task.method} /></td>
+      </tr>`)}
+    <//>
+    ${total > SHOWN_REFS && html`<p class="pager">The oldest ${SHOWN_REFS} of ${count(total)}</p>`}`;
 }

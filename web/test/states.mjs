@@ -43,7 +43,7 @@ await state('not instrumented is not "no tasks"', (world) => (world.mode = 'unat
 
 await state('partial coverage is said', () => {}, async ({ page }) => {
   await page.locator('.coverage summary').click();
-  await visible(page, 'no hook (LocalSet');
+  await visible(page, 'on a LocalSet, the root of a block_on');
 }, { path: '/#/tasks' });
 
 await state('401 asks for the token, a wrong one is told, the right one works', (world) => (world.token = 'a'.repeat(32)), async ({ page, seen, world }) => {

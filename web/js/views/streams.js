@@ -6,10 +6,9 @@ import { useData } from '../data.js';
 import { ago, bytes, clean, count, duration, plural } from '../format.js';
 import { useCopier } from '../keys.js';
 import { go, link } from '../route.js';
-import { Empty, Facts, Filter, Kept, Method, PAGE, Pager, Pending, Section, Shape, Sorts, StreamLink, Table, Tag, TaskLink } from '../ui.js';
+import { Empty, Facts, Filter, Kept, Method, PAGE, Pager, Pending, Section, Shape, Sorts, StreamLink, Table, Tag, TaskLink, TaskRefs } from '../ui.js';
 import { HTTP2, KIND_OF_STREAM, PHASE } from '../words.js';
 import { FindingList } from './findings.js';
-import { TaskRefs } from './taskrefs.js';
 
 const FILTER_HINT = 'Watch phase:await_send wait:>10s';
 const SORTS = [['wait', 'longest in phase'], ['id', 'oldest'], ['messages', 'most messages']];
