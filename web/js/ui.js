@@ -1,6 +1,6 @@
 // Small parts that several views share.
 
-import { html } from '/vendor/preact.js';
+import { html, useEffect, useRef, useState } from '/vendor/preact.js';
 import { clean, count, duration, place } from './format.js';
 import { link } from './route.js';
 import { TASK_STATE } from './words.js';
@@ -99,13 +99,9 @@ export function Kept({ data, error }) {
 export function CoverageNote({ coverage }) {
   if (!coverage) return null;
   const missing = coverage.missing.filter((item) => item.count > 0 || item.reason === 'no_tokio_unstable');
-  const unseen = coverage.alive - coverage.listed;
   if (missing.length === 0 && coverage.dropped === 0) return null;
   return html`<details class="coverage">
-    <summary>
-      Covers ${count(coverage.listed)} of ${count(coverage.alive)} live tasks${unseen > 0 ? '' : ','}${' '}
-      ${coverage.with_stack < coverage.listed ? `${count(coverage.with_stack)} with a stack` : 'all with a stack'}
-    </summary>
+    <summary>Covers ${count(coverage.listed)} of ${count(coverage.alive)} live tasks, ${count(coverage.with_stack)} with a stack</summary>
     <ul>
       ${missing.map((item) => html`<li key=${item.reason}><b>${count(item.count)}</b> ${item.reason.replaceAll('_', ' ')} <span class="dim">${clean(item.detail)}</span></li>`)}
       ${coverage.dropped > 0 && html`<li><b>${count(coverage.dropped)}</b> kept out by a bound since the start</li>`}
@@ -146,14 +142,22 @@ export function Facts({ of }) {
 
 /** A filter box that writes into the hash once typing rests. */
 export function Filter({ value, placeholder, onInput }) {
-  let timer;
+  // What is typed is kept apart from the hash: a refresh must not undo it.
+  const [text, setText] = useState(value);
+  const told = useRef(value);
+  const timer = useRef(null);
+  useEffect(() => {
+    if (value !== told.current) setText((told.current = value));
+    return () => clearTimeout(timer.current);
+  }, [value]);
   const typed = (event) => {
-    clearTimeout(timer);
-    const text = event.currentTarget.value;
-    timer = setTimeout(() => onInput(text.trim()), 250);
+    const now = event.currentTarget.value;
+    setText(now);
+    clearTimeout(timer.current);
+    timer.current = setTimeout(() => onInput((told.current = now.trim())), 250);
   };
   return html`<label class="filter"><span>Filter</span>
-    <input id="filter" type="search" autocomplete="off" spellcheck=${false} placeholder=${placeholder} value=${value} onInput=${typed} />
+    <input id="filter" type="search" autocomplete="off" spellcheck=${false} placeholder=${placeholder} value=${text} onInput=${typed} />
     <kbd>/</kbd></label>`;
 }
 

@@ -141,7 +141,7 @@ export function Stream({ id }) {
   if (!stream) return html`<${Pending} ...${answer} what=${`stream ${clean(id)}`} />`;
   const [word, , meaning] = PHASE[stream.phase] ?? [stream.phase];
   const direction = (traffic) =>
-    `${count(traffic.messages)} messages, ${bytes(traffic.bytes)}, last ${ago(traffic.last_ago_ns)}${traffic.ended ? ', ended' : ''}`;
+    `${plural(traffic.messages, 'message')}, ${bytes(traffic.bytes)}, last ${ago(traffic.last_ago_ns)}${traffic.ended ? ', ended' : ''}`;
   return html`
     <${Kept} ...${answer} />
     <${Section} title=${`Stream ${stream.id}`} note=${html`<${PhaseTag} stream=${stream} /> for ${duration(stream.phase_ns)}`}
