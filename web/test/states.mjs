@@ -75,9 +75,11 @@ await state('a lost connection keeps the data, says so, and comes back', () => {
   await accessible(page);
   await shoot(page, 'state-disconnected');
   assert((await page.locator('.finding').count()) > 0, 'the findings stay');
-  world.down = false;
+  const tried = world.requests.length;
   await page.getByRole('button', { name: 'Try now' }).click();
-  await becomes(page, 'Live');
+  await until(() => world.requests.length > tried, 'it tries again');
+  world.down = false;
+  await becomes(page, 'Live', 20_000);
 }, { expected: /ERR_/ });
 
 await state('silence makes it stale, with its age', () => {}, async ({ page, world }) => {
