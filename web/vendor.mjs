@@ -19,10 +19,10 @@ const packages = ['preact', 'htm'];
 // One module for everything that renders: hooks keep their state inside
 // preact's `options`, so both must come from one copy.
 const PREACT = `
-import { h, render, Fragment } from 'preact';
+import { h, render } from 'preact';
 import htm from 'htm';
-export { render, Fragment };
-export { useCallback, useEffect, useLayoutEffect, useMemo, useReducer, useRef, useState } from 'preact/hooks';
+export { render };
+export { useEffect, useReducer, useRef, useState } from 'preact/hooks';
 export const html = htm.bind(h);
 `;
 

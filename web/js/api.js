@@ -61,19 +61,15 @@ async function refusal(response) {
     });
     return new ApiError(401, 'This server wants a token.');
   }
-  const message =
-    response.status === 429
-      ? 'Too many requests or failed sign-ins; the server asks to wait.'
-      : explain(said) || `The server answered ${response.status} ${response.statusText}.`;
-  return new ApiError(response.status, message, retryAfter);
+  const message = explain(said) || `${response.status} ${response.statusText}`;
+  return new ApiError(response.status, `The server says: ${message.replace(/\.?$/, '.')}`, retryAfter);
 }
 
 /** The sentence in an error body: JSON `{error: ...}` or plain text. */
 function explain(body) {
   try {
-    const { error, message, expected } = JSON.parse(body);
-    const said = typeof error === 'string' ? error : (error?.message ?? message);
-    return [said, expected && `Expected: ${expected}`].filter(Boolean).join(' ');
+    const { error, expected } = JSON.parse(body);
+    return expected ? `${error}. Expected: ${expected}` : error;
   } catch {
     return body;
   }

@@ -1,6 +1,6 @@
 // One endpoint, fetched for a view and fetched again while events come in.
 
-import { useCallback, useEffect, useRef, useState } from '/vendor/preact.js';
+import { useEffect, useRef, useState } from '/vendor/preact.js';
 import { getJson } from './api.js';
 import { isPaused } from './live.js';
 import { state, useApp } from './state.js';
@@ -9,7 +9,7 @@ import { state, useApp } from './state.js';
 const REFRESH_MS = 2_000;
 
 /**
- * `{ data, error, loading }` of a GET. The last data stay on an error; they
+ * `{ data, error }` of a GET. The last data stay on an error; they
  * are dropped only when something else is asked for.
  */
 export function useData(path, params = {}) {
@@ -19,7 +19,7 @@ export function useData(path, params = {}) {
   const flight = useRef(null);
   const last = useRef(0);
 
-  const load = useCallback(() => {
+  const load = () => {
     flight.current?.abort();
     const abort = new AbortController();
     flight.current = abort;
@@ -33,12 +33,12 @@ export function useData(path, params = {}) {
       .finally(() => {
         if (flight.current === abort) flight.current = null;
       });
-  }, [key]);
+  };
 
   useEffect(() => {
     load();
     return () => flight.current?.abort();
-  }, [load]);
+  }, [key]);
 
   useEffect(() => {
     const due = performance.now() - last.current >= REFRESH_MS;
@@ -46,10 +46,5 @@ export function useData(path, params = {}) {
   }, [tick]);
 
   const current = answer.key === key;
-  return {
-    data: current ? answer.data : null,
-    error: current ? answer.error : null,
-    loading: !current,
-    reload: load,
-  };
+  return { data: current ? answer.data : null, error: current ? answer.error : null };
 }

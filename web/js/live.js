@@ -8,11 +8,12 @@ import { ApiError, request } from './api.js';
 import { record } from './history.js';
 import { noteProcess, set, state } from './state.js';
 
-/** Silence after which the stream is given up: the server sends each second. */
+/** Silence after which the stream is given up: the server says something every ten seconds. */
 const SILENCE_MS = 15_000;
 const BACKOFF_MS = [500, 1_000, 2_000, 4_000, 8_000, 15_000];
 
 let attempt = 0;
+let countedAt = 0;
 let controller = null;
 let retryTimer = null;
 let paused = false;
@@ -47,10 +48,13 @@ function apply(event, text) {
   const body = JSON.parse(text);
   noteProcess(body.process);
   attempt = 0;
-  const patch = { connection: 'live', trouble: null, retryAt: null, heardAt: performance.now() };
+  const now = performance.now();
+  const patch = { connection: 'live', trouble: null, retryAt: null, heardAt: now };
   if (event === 'findings') patch.report = body;
   if (event === 'counters') {
     patch.counters = body;
+    if (state.connection === 'live') patch.gap = now - countedAt;
+    countedAt = now;
     patch.tick = state.tick + 1;
     record(body);
   }

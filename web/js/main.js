@@ -1,19 +1,16 @@
 // Start: the header, one view, and what lies over them.
 
 import { html, render, useEffect, useRef } from '/vendor/preact.js';
-import { Help, SignIn } from './dialogs.js';
-import { Header } from './header.js';
+import { Header, Help, SignIn, startTheme } from './frame.js';
 import { listen } from './keys.js';
 import { start } from './live.js';
 import { VIEWS, useRoute } from './route.js';
 import { useApp } from './state.js';
-import { startTheme } from './theme.js';
 import { Blocked } from './views/blocked.js';
 import { Compare } from './views/compare.js';
 import { Overview } from './views/overview.js';
 import { Stream, Streams } from './views/streams.js';
-import { Task } from './views/task.js';
-import { Tasks } from './views/tasks.js';
+import { Task, Tasks } from './views/tasks.js';
 import { Timeline } from './views/timeline.js';
 
 function View({ route }) {

@@ -9,25 +9,21 @@ const listeners = new Set();
 export const state = {
   /** 'connecting' | 'live' | 'paused' | 'hidden' | 'disconnected' | 'limited' | 'unauthorized' */
   connection: 'connecting',
-  /** Why the stream of events ended, in a sentence. */
+  /** Why the events stopped, in a sentence. */
   trouble: null,
-  /** `performance.now()` of the next attempt to connect, while disconnected. */
+  // Times of `performance.now()`: the next attempt, the last event, and the
+  // time between two events, which is longer for a large process.
   retryAt: null,
-  /** `performance.now()` of the last event. */
   heardAt: null,
-  /** The process, as the last answer named it. */
+  gap: 0,
+  /** The process that answers; and, once another took its place, the one before. */
   process: null,
-  /** Set when another process took the place of the one watched before. */
   replaced: null,
-  /** The last `findings` event: the report. */
+  // The last two events, and how many counters there have been: views refresh on it.
   report: null,
-  /** The last `counters` event. */
   counters: null,
-  /** Grows by one with each `counters` event: what views refresh on. */
   tick: 0,
-  /** A short message for the reader, such as "Copied". */
   toast: null,
-  /** The help overlay is open. */
   help: false,
 };
 

@@ -1,9 +1,9 @@
 // Small parts that several views share.
 
-import { html } from '/vendor/preact.js';
-import { clean, count, place } from './format.js';
+import { html, useEffect, useRef, useState } from '/vendor/preact.js';
+import { clean, count, duration, place } from './format.js';
 import { link } from './route.js';
-import { TASK_STATE, reasonText } from './words.js';
+import { TASK_STATE } from './words.js';
 
 /** A shape for each severity, so that colour is never the only sign. */
 const SHAPES = {
@@ -58,8 +58,7 @@ export function Section({ title, note, actions, children, level = 2 }) {
     <header>
       <${`h${level}`}>${title}<//>
       ${note && html`<span class="note">${note}</span>`}
-      <span class="push"></span>
-      ${actions}
+      ${actions && html`<div class="acts">${actions}</div>`}
     </header>
     ${children}
   </section>`;
@@ -100,15 +99,11 @@ export function Kept({ data, error }) {
 export function CoverageNote({ coverage }) {
   if (!coverage) return null;
   const missing = coverage.missing.filter((item) => item.count > 0 || item.reason === 'no_tokio_unstable');
-  const unseen = coverage.alive - coverage.listed;
   if (missing.length === 0 && coverage.dropped === 0) return null;
   return html`<details class="coverage">
-    <summary>
-      Covers ${count(coverage.listed)} of ${count(coverage.alive)} live tasks${unseen > 0 ? '' : ','}${' '}
-      ${coverage.with_stack < coverage.listed ? `${count(coverage.with_stack)} with a stack` : 'all with a stack'}
-    </summary>
+    <summary>Covers ${count(coverage.listed)} of ${count(coverage.alive)} live tasks, ${count(coverage.with_stack)} with a stack</summary>
     <ul>
-      ${missing.map((item) => html`<li key=${item.reason}><b>${count(item.count)}</b> ${reasonText(item.reason)}<span class="dim"> · ${clean(item.detail)}</span></li>`)}
+      ${missing.map((item) => html`<li key=${item.reason}><b>${count(item.count)}</b> ${item.reason.replaceAll('_', ' ')} <span class="dim">${clean(item.detail)}</span></li>`)}
       ${coverage.dropped > 0 && html`<li><b>${count(coverage.dropped)}</b> kept out by a bound since the start</li>`}
     </ul>
   </details>`;
@@ -147,14 +142,22 @@ export function Facts({ of }) {
 
 /** A filter box that writes into the hash once typing rests. */
 export function Filter({ value, placeholder, onInput }) {
-  let timer;
+  // What is typed is kept apart from the hash: a refresh must not undo it.
+  const [text, setText] = useState(value);
+  const told = useRef(value);
+  const timer = useRef(null);
+  useEffect(() => {
+    if (value !== told.current) setText((told.current = value));
+    return () => clearTimeout(timer.current);
+  }, [value]);
   const typed = (event) => {
-    clearTimeout(timer);
-    const text = event.currentTarget.value;
-    timer = setTimeout(() => onInput(text.trim()), 250);
+    const now = event.currentTarget.value;
+    setText(now);
+    clearTimeout(timer.current);
+    timer.current = setTimeout(() => onInput((told.current = now.trim())), 250);
   };
   return html`<label class="filter"><span>Filter</span>
-    <input id="filter" type="search" autocomplete="off" spellcheck=${false} placeholder=${placeholder} value=${value} onInput=${typed} />
+    <input id="filter" type="search" autocomplete="off" spellcheck=${false} placeholder=${placeholder} value=${text} onInput=${typed} />
     <kbd>/</kbd></label>`;
 }
 
@@ -183,4 +186,23 @@ export function Pager({ view, params, shown, total, next, noun }) {
     ${!first && html`<a class="button" href=${link(view, null, { ...params, cursor: null })}>First page</a>`}
     ${next && html`<a class="button" href=${link(view, null, { ...params, cursor: next })}>Next page</a>`}
   </p>`;
+}
+
+const HEAD_REFS = [['Task', 'num'], ['State'], ['For', 'num', 'Time in this state'], ['Spawned at'], ['Method']];
+
+/** Of tasks named briefly, as many as the page shows; the rest is counted. */
+const SHOWN_REFS = 100;
+
+/** Tasks by their most telling facts: parents, children, those of a stream. */
+export function TaskRefs({ tasks, total = tasks.length }) {
+  return html`<${Table} label="Tasks" head=${HEAD_REFS}>
+      ${tasks.slice(0, SHOWN_REFS).map((task) => html`<tr key=${task.id}>
+        <td class="num"><${TaskLink} id=${task.id} row /></td>
+        <td><${TaskState} state=${task.state} /></td>
+        <td class="num">${duration(task.state_ns)}</td>
+        <td>${task.spawned_at ? html`<${Place} at=${task.spawned_at} />` : html`<span class="dim">not known</span>`}</td>
+        <td><${Method} name=${task.method} /></td>
+      </tr>`)}
+    <//>
+    ${total > SHOWN_REFS && html`<p class="pager">The oldest ${SHOWN_REFS} of ${count(total)}</p>`}`;
 }

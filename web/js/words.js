@@ -64,20 +64,6 @@ export const WORKER_STATE = {
   unknown: ['unknown', 'dim'],
 };
 
-/** Why something is missing from an answer. */
-export const REASON = {
-  no_tokio_unstable: 'instrumentation not attached: built without tokio_unstable',
-  registry_full: 'the registry is full',
-  no_hook: 'no hook (LocalSet, block_on, or spawned before the profiler)',
-  blocking_pool: 'spawn_blocking closures: threads, not tasks',
-  no_await_chain: 'await chain not read',
-  no_native_stack: 'native stack not captured',
-  streams_full: 'too many live streams',
-  torn: 'changed while being read',
-};
-
-export const reasonText = (reason) => REASON[reason] ?? reason.replaceAll('_', ' ');
-
 /** What a task waits for, as its Rust path. */
 export const WAIT = {
   mutex: 'Mutex::lock',

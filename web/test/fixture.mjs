@@ -6,6 +6,7 @@
 
 import { createServer } from 'node:http';
 import { readFile } from 'node:fs/promises';
+import { gzipSync } from 'node:zlib';
 import { assets } from '../budget.mjs';
 
 const WEB = new URL('../', import.meta.url);
@@ -237,7 +238,7 @@ function answer(world, path, query) {
     case '/debug/findings':
       return { body: world.report() };
     case '/debug/tasks':
-      if (filter.startsWith('bad')) return { status: 400, body: { error: 'unknown filter word "bad"', expected: 'words, or key:value' } };
+      if (filter === 'age:nonsense') return { status: 400, body: { error: '`nonsense` is no duration', expected: 'age:>10s' } };
       if (query.get('group') === 'none') {
         const tasks = world.mode === 'unattached' ? [] : [world.blocker(), ...Array.from({ length: 450 }, (_, i) => world.task(i + 41))];
         return { body: { ...head(), ...page(tasks.filter(fits), query, 'tasks') } };
@@ -250,7 +251,7 @@ function answer(world, path, query) {
     case '/debug/workers':
       return { body: { ...head(), ...world.workers(), blocked: world.episodes(), pauses: [{ paused_ns: 10 * S, ended_ago_ns: 700 * S }], blocked_threshold_ns: 100_000_000 } };
     case '/debug/snapshot':
-      return { body: { ...head(), tasks: [world.blocker(), world.task(41), world.task(42)] } };
+      return { body: { ...head(), tasks: [world.blocker(), ...Array.from({ length: 450 }, (_, i) => world.task(i + 41, i % 2 ? {} : { spawned_at: location('src/even.rs', 3), stack: null }))] } };
     default:
       return { status: 404, body: { error: 'no such path' } };
   }
@@ -288,6 +289,10 @@ export async function start(port = 0) {
       const timer = setInterval(say, 500);
       open.add(response);
       return request.on('close', () => (clearInterval(timer), open.delete(response)));
+    }
+    if (url.pathname === '/debug/pprof/goroutine') {
+      const text = url.searchParams.get('debug') === '2';
+      return send(200, text ? 'goroutine 40 [running]:\n' : gzipSync(Buffer.alloc(0)), { 'content-type': text ? 'text/plain; charset=utf-8' : 'application/octet-stream' });
     }
     const { status = 200, body } = answer(world, url.pathname, url.searchParams);
     send(status, body);

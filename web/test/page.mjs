@@ -68,6 +68,8 @@ async function looks(scheme) {
       const [scroll, client] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
       assert(scroll <= client, `${view} is ${scroll} px wide in ${client}`);
     }
+    await page.goto(`${url}/#/overview`);
+    await settled(page);
     await shoot(page, `narrow-${scheme}`);
   });
   await tally.check(`${scheme}: the theme button overrides the system`, async () => {
@@ -159,7 +161,7 @@ async function works() {
     const before = seen.requests.length;
     await until(() => seen.requests.slice(before).some((one) => one.includes('/debug/tasks?')), 'tasks are asked for again', 15_000);
     await page.goto(`${url}/#/timeline`);
-    await page.locator('figure path').first().waitFor();
+    await page.locator('figure path').first().waitFor({ state: 'attached' });
     const shape = () => page.locator('figure path').first().getAttribute('d');
     const drawn = await shape();
     await until(async () => (await shape()) !== drawn, 'the chart moves', 15_000);

@@ -31,7 +31,6 @@ const visible = (page, text) => page.getByText(text).first().waitFor();
 
 await state('all clear says what was looked for', (world) => (world.mode = 'clear'), async ({ page }) => {
   await visible(page, 'Nothing found');
-  await page.locator('.checked summary').click();
   await visible(page, 'not looked');
   await visible(page, 'tasks that wait on each other in a circle');
 });
@@ -43,7 +42,7 @@ await state('not instrumented is not "no tasks"', (world) => (world.mode = 'unat
 
 await state('partial coverage is said', () => {}, async ({ page }) => {
   await page.locator('.coverage summary').click();
-  await visible(page, 'no hook (LocalSet');
+  await visible(page, 'on a LocalSet, the root of a block_on');
 }, { path: '/#/tasks' });
 
 await state('401 asks for the token, a wrong one is told, the right one works', (world) => (world.token = 'a'.repeat(32)), async ({ page, seen, world }) => {
@@ -76,9 +75,11 @@ await state('a lost connection keeps the data, says so, and comes back', () => {
   await accessible(page);
   await shoot(page, 'state-disconnected');
   assert((await page.locator('.finding').count()) > 0, 'the findings stay');
-  world.down = false;
+  const tried = world.requests.length;
   await page.getByRole('button', { name: 'Try now' }).click();
-  await becomes(page, 'Live');
+  await until(() => world.requests.length > tried, 'it tries again');
+  world.down = false;
+  await becomes(page, 'Live', 20_000);
 }, { expected: /ERR_/ });
 
 await state('silence makes it stale, with its age', () => {}, async ({ page, world }) => {

@@ -1,11 +1,12 @@
-// Two moments: what grew, what is new, what is gone.
+// Two moments: what grew, what is new, what is gone. They are kept in this
+// page's memory, from the process or from snapshot files.
 
 import { html, useState } from '/vendor/preact.js';
+import { getJson } from '../api.js';
 import { copy, heading } from '../copy.js';
-import { count, plural } from '../format.js';
-import { groupName, statesText } from '../groups.js';
+import { clean, clock, count, plural } from '../format.js';
+import { groupName, groupTasks, signature, statesText } from '../groups.js';
 import { useCopier } from '../keys.js';
-import { compare, keepFile, keepNow, moments } from '../moments.js';
 import { Empty, Method, Section, Table, Tag } from '../ui.js';
 import { toast } from '../state.js';
 import { OwnCode, States, WaitingIn } from './tasks.js';
@@ -21,6 +22,70 @@ const HEAD = [
   ['Your code'],
   ['Method'],
 ];
+
+/** More groups than this are not compared; the moment says so. */
+const MOST_GROUPS = 5_000;
+const MOST_MOMENTS = 20;
+
+const moments = [];
+let serial = 0;
+
+function keep(label, groups, partial) {
+  const byKey = new Map();
+  for (const group of groups) {
+    const key = signature(group);
+    const same = byKey.get(key);
+    if (same) same.count += group.count;
+    else byKey.set(key, { group, count: group.count });
+  }
+  serial += 1;
+  const moment = { id: String(serial), label, byKey, partial };
+  moments.push(moment);
+  if (moments.length > MOST_MOMENTS) moments.shift();
+  return moment;
+}
+
+/** Keeps what the process is in now. */
+async function keepNow() {
+  const groups = [];
+  let cursor = '';
+  let first = null;
+  do {
+    const page = await getJson('/debug/tasks', { params: { group: 'stack', limit: 1000, cursor } });
+    first ??= page;
+    groups.push(...page.groups);
+    cursor = page.next_cursor;
+  } while (cursor && groups.length < MOST_GROUPS);
+  return keep(`${clock(first.taken_at)}, pid ${first.process.pid}`, groups, Boolean(cursor));
+}
+
+/** Opens a snapshot file, as `/debug/snapshot` gives it. */
+async function keepFile(file) {
+  let snapshot;
+  try {
+    snapshot = JSON.parse(await file.text());
+  } catch {
+    throw new Error(`${clean(file.name)} is not JSON.`);
+  }
+  if (snapshot?.schema !== 1 || !Array.isArray(snapshot.tasks) || !snapshot.process) {
+    throw new Error(`${clean(file.name)} is not a snapshot of version 1, as Download gives it.`);
+  }
+  const label = `${clean(file.name)}, ${clock(snapshot.taken_at)}, pid ${snapshot.process.pid}`;
+  return keep(label, groupTasks(snapshot.tasks), false);
+}
+
+/** Groups that differ, largest change first. */
+function compare(before, after) {
+  const rows = [];
+  for (const key of new Set([...before.byKey.keys(), ...after.byKey.keys()])) {
+    const was = before.byKey.get(key)?.count ?? 0;
+    const is = after.byKey.get(key)?.count ?? 0;
+    if (was === is) continue;
+    const { group } = after.byKey.get(key) ?? before.byKey.get(key);
+    rows.push({ key, group, was, is, change: is - was });
+  }
+  return rows.sort((a, b) => Math.abs(b.change) - Math.abs(a.change) || b.change - a.change);
+}
 
 /** `[word, tone]`; more tasks are what one looks for, so they warn. */
 function verdict({ was, is }) {

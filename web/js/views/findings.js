@@ -65,10 +65,10 @@ export function FindingList({ findings }) {
 }
 
 /** What was looked for, so that "nothing" has a meaning. */
-function Checked({ report }) {
+function Checked({ report, open }) {
   const done = report.checked.filter((check) => !check.unavailable);
   const undone = report.checked.filter((check) => check.unavailable);
-  return html`<details class="checked">
+  return html`<details class="checked" open=${open}>
     <summary>Looked for ${plural(done.length, 'kind')} of trouble at ${clock(report.taken_at)}${undone.length > 0 ? `; ${count(undone.length)} could not be looked for` : ''}</summary>
     <ul>
       ${done.map((check) => html`<li key=${check.kind}><${Tag} tone="ok">looked<//> ${kindText(check.kind)} <span class="dim">among ${count(check.examined)}</span></li>`)}
@@ -83,7 +83,7 @@ export function Findings({ report }) {
   if (report.findings.length === 0) {
     return html`<div class="clear">
       <p><${Shape} of="ok" /> <b>Nothing found</b> at ${clock(report.taken_at)}.</p>
-      <${Checked} report=${report} />
+      <${Checked} report=${report} open />
     </div>`;
   }
   return html`<${FindingList} findings=${report.findings} /><${Checked} report=${report} />`;

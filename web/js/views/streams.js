@@ -6,10 +6,9 @@ import { useData } from '../data.js';
 import { ago, bytes, clean, count, duration, plural } from '../format.js';
 import { useCopier } from '../keys.js';
 import { go, link } from '../route.js';
-import { Empty, Facts, Filter, Kept, Method, PAGE, Pager, Pending, Section, Shape, Sorts, StreamLink, Table, Tag, TaskLink } from '../ui.js';
+import { Empty, Facts, Filter, Kept, Method, PAGE, Pager, Pending, Section, Shape, Sorts, StreamLink, Table, Tag, TaskLink, TaskRefs } from '../ui.js';
 import { HTTP2, KIND_OF_STREAM, PHASE } from '../words.js';
 import { FindingList } from './findings.js';
-import { TaskRefs } from './taskrefs.js';
 
 const FILTER_HINT = 'Watch phase:await_send wait:>10s';
 const SORTS = [['wait', 'longest in phase'], ['id', 'oldest'], ['messages', 'most messages']];
@@ -142,7 +141,7 @@ export function Stream({ id }) {
   if (!stream) return html`<${Pending} ...${answer} what=${`stream ${clean(id)}`} />`;
   const [word, , meaning] = PHASE[stream.phase] ?? [stream.phase];
   const direction = (traffic) =>
-    `${count(traffic.messages)} messages, ${bytes(traffic.bytes)}, last ${ago(traffic.last_ago_ns)}${traffic.ended ? ', ended' : ''}`;
+    `${plural(traffic.messages, 'message')}, ${bytes(traffic.bytes)}, last ${ago(traffic.last_ago_ns)}${traffic.ended ? ', ended' : ''}`;
   return html`
     <${Kept} ...${answer} />
     <${Section} title=${`Stream ${stream.id}`} note=${html`<${PhaseTag} stream=${stream} /> for ${duration(stream.phase_ns)}`}

@@ -70,7 +70,7 @@ function Plot({ chart, table, width, cursor, onCursor }) {
   const x = (time) => BOX.left + ((time - first) / (last - first)) * inner;
   const y = (value) => HEIGHT - BOX.bottom - ((value - from) / (to - from)) * (HEIGHT - BOX.top - BOX.bottom);
   const point = (event) => {
-    const share = (event.offsetX - BOX.left) / inner;
+    const share = (event.clientX - event.currentTarget.getBoundingClientRect().left - BOX.left) / inner;
     const time = first + share * (last - first);
     onCursor(share < 0 || share > 1 ? null : at.findIndex((one) => one >= time));
   };

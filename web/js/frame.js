@@ -1,15 +1,16 @@
-// The line above everything: which process, how fresh, what can be done.
+// What surrounds the views: above, which process, how fresh, what can be done;
+// over them, the keys and the question for the token.
 
-import { html, useState } from '/vendor/preact.js';
-import { download } from './api.js';
+import { html, useEffect, useRef, useState } from '/vendor/preact.js';
+import { download, setToken } from './api.js';
 import { clean, count, duration, fileName } from './format.js';
+import { HELP } from './keys.js';
 import { isPaused, pause, reconnect } from './live.js';
 import { VIEWS, link, useRoute } from './route.js';
 import { set, state, toast, useApp, useClock } from './state.js';
 import { Shape } from './ui.js';
-import { currentTheme, nextTheme } from './theme.js';
 
-/** An answer older than this is called stale. */
+/** Data older than this, and than three of the usual gaps, are called stale. */
 const STALE_MS = 5_000;
 
 const seconds = (ms) => (ms < 1e4 ? `${(Math.max(0, ms) / 1e3).toFixed(1)}s` : duration(Math.round(ms) * 1e6));
@@ -20,7 +21,7 @@ function freshness(now) {
   const kept = age === null ? '' : `data ${age} old`;
   switch (state.connection) {
     case 'live':
-      return now - state.heardAt > STALE_MS
+      return now - state.heardAt > Math.max(STALE_MS, 3 * state.gap)
         ? ['warn', 'warning', 'Stale', `nothing heard for ${age}`]
         : ['ok', 'ok', 'Live', `${age} ago`];
     case 'paused':
@@ -102,6 +103,29 @@ function Tabs() {
   </nav>`;
 }
 
+/** Light, dark, or as the system says; remembered in this browser. */
+const THEME = 'taskprof.theme';
+const THEMES = ['auto', 'light', 'dark'];
+
+function currentTheme() {
+  const kept = localStorage.getItem(THEME);
+  return THEMES.includes(kept) ? kept : 'auto';
+}
+
+function apply(theme) {
+  document.documentElement.dataset.theme = theme;
+}
+
+/** Goes to the next theme and names it. */
+function nextTheme() {
+  const theme = THEMES[(THEMES.indexOf(currentTheme()) + 1) % THEMES.length];
+  localStorage.setItem(THEME, theme);
+  apply(theme);
+  return theme;
+}
+
+export const startTheme = () => apply(currentTheme());
+
 export function Header() {
   const { process, replaced, connection, trouble } = useApp();
   const [theme, setTheme] = useState(currentTheme());
@@ -123,4 +147,49 @@ export function Header() {
     html`<p class="banner warn" role="alert"><${Shape} of="warning" /> <span>This is a new process: pid ${replaced.before.pid} is gone, pid ${process.pid} answers since ${replaced.at.toLocaleTimeString('en-GB')}. Ids and counters begin anew.</span>
       <button type="button" onClick=${() => set({ replaced: null })}>Understood</button></p>`}
   </header>`;
+}
+
+function Dialog({ title, onClose, children }) {
+  const dialog = useRef(null);
+  useEffect(() => {
+    dialog.current.showModal();
+    return () => dialog.current?.close();
+  }, []);
+  return html`<dialog ref=${dialog} aria-label=${title} onCancel=${(event) => (event.preventDefault(), onClose?.())}>
+    <h2>${title}</h2>
+    ${children}
+  </dialog>`;
+}
+
+export function Help() {
+  const { help } = useApp();
+  if (!help) return null;
+  const close = () => set({ help: false });
+  return html`<${Dialog} title="Keys" onClose=${close}>
+    <dl class="keys">
+      ${HELP.map(([key, text]) => html`<div key=${key}><dt>${key.split('  ').map((one) => html`<kbd>${one}</kbd> `)}</dt><dd>${text}</dd></div>`)}
+    </dl>
+    <p class="actions"><button type="button" onClick=${close}>Close</button></p>
+  <//>`;
+}
+
+export function SignIn() {
+  const { connection, trouble } = useApp();
+  const [value, setValue] = useState('');
+  if (connection !== 'unauthorized') return null;
+  const submit = (event) => {
+    event.preventDefault();
+    setToken(value.trim());
+    setValue('');
+    set({ connection: 'connecting', trouble: null });
+    reconnect();
+  };
+  return html`<${Dialog} title="Token">
+    <form onSubmit=${submit}>
+      <p>This server answers only with its token. It is kept for this tab and sent in a header, never in an address.</p>
+      ${trouble && html`<p class="banner crit" role="alert">${trouble}</p>`}
+      <label class="token">Token <input type="password" name="token" autocomplete="off" required value=${value} onInput=${(event) => setValue(event.currentTarget.value)} /></label>
+      <p class="actions"><button type="submit" class="primary">Sign in</button></p>
+    </form>
+  <//>`;
 }
