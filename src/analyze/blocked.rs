@@ -179,7 +179,8 @@ pub fn pauses(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
 
 /// Tasks that take a worker nearly for themselves, poll after poll.
 pub fn busy_tasks(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
-    let blocked = |task: &Task| snapshot.blocked.iter().any(|b| b.ongoing && b.task == Some(task.id));
+    let blocked =
+        |task: &Task| snapshot.blocked.iter().any(|b| b.ongoing && b.task == Some(task.id));
     let mut by_place: BTreeMap<String, Vec<&Task>> = BTreeMap::new();
     for task in &snapshot.tasks {
         if task.age_ns >= HABIT_NS

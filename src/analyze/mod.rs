@@ -45,8 +45,8 @@ fn checks(snapshot: &Snapshot) -> Vec<Check> {
         .iter()
         .any(|missing| missing.reason == Reason::NoTokioUnstable)
         .then_some("built without --cfg tokio_unstable: polls are not observed");
-    let no_streams = (snapshot.counters.streams_started == 0)
-        .then_some("no gRPC layer has seen a stream yet");
+    let no_streams =
+        (snapshot.counters.streams_started == 0).then_some("no gRPC layer has seen a stream yet");
     let listed = snapshot.coverage.listed;
     let workers = snapshot.workers.len() as u64;
     let streams = snapshot.streams.len() as u64;

@@ -72,8 +72,7 @@ fn peers(streams: &[&Stream]) -> String {
 
 /// What we have to send is not taken.
 pub fn stalled(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
-    let stuck =
-        |stream: &Stream| stream.phase == Phase::AwaitSend && stream.phase_ns >= STALL_NS;
+    let stuck = |stream: &Stream| stream.phase == Phase::AwaitSend && stream.phase_ns >= STALL_NS;
     for (key, streams) in groups(snapshot, stuck, |stream| stream.phase_ns) {
         let worst = streams[0];
         let since = worst.phase_ns;
@@ -122,7 +121,9 @@ pub fn owed(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
     for (key, streams) in groups(snapshot, owes, |stream| stream.phase_ns) {
         let worst = streams[0];
         let (who, what) = match key.0 {
-            Side::Server => ("our handler owes", "Its request has ended, its handler works or waits"),
+            Side::Server => {
+                ("our handler owes", "Its request has ended, its handler works or waits")
+            }
             Side::Client => ("the server owes", "Our request has ended, its answer has not begun"),
         };
         findings.push(Finding {

@@ -47,7 +47,10 @@ fn a_worker_blocked_now_is_critical_and_names_the_line() {
     assert_eq!(found[0].severity, Severity::Critical);
     assert_eq!(found[0].confidence, Confidence::Proven);
     assert_eq!(found[0].place.as_deref(), Some("src/billing.rs:88"));
-    assert_eq!(found[0].title, "Worker 1 blocked 3.2s in one poll: billing::charge_card (src/billing.rs:88)");
+    assert_eq!(
+        found[0].title,
+        "Worker 1 blocked 3.2s in one poll: billing::charge_card (src/billing.rs:88)"
+    );
     let said = found[0].evidence.join(" ");
     for part in ["task 40", "/billing.v1.Billing/Charge", "127.0.0.1:33562", "60 tasks behind it"] {
         assert!(said.contains(part), "{part} in {said}");

@@ -16,15 +16,11 @@ use crate::instrument::grpc::MetadataKeys;
 use crate::instrument::runtime_metrics::RuntimeFigures;
 use crate::instrument::watchdog::Watchdog;
 use crate::model::Process;
-use crate::registry::connections::Connections;
-use crate::registry::streams::{Bounds, Streams};
-use crate::registry::tasks::{DEFAULT_MAX_TASKS, Tasks};
-use crate::registry::workers::Runtimes;
-use crate::registry::{Registry, blocked::BlockedLog, clock};
+use crate::registry::streams::Bounds;
+use crate::registry::tasks::DEFAULT_MAX_TASKS;
+use crate::registry::{DEFAULT_BLOCKED_THRESHOLD, Registry, clock};
 use crate::serve::{self, Listen, ServeConfig, Source, Token};
 
-/// A poll longer than this counts as blocked unless configured otherwise.
-const DEFAULT_THRESHOLD: Duration = Duration::from_millis(100);
 /// Below this the watchdog would report what is merely a busy machine.
 const LEAST_THRESHOLD: Duration = Duration::from_millis(10);
 
@@ -57,7 +53,7 @@ impl Default for Builder {
             token: None,
             hosts: Vec::new(),
             control: false,
-            threshold: DEFAULT_THRESHOLD,
+            threshold: DEFAULT_BLOCKED_THRESHOLD,
             max_tasks: DEFAULT_MAX_TASKS,
             bounds: Bounds::default(),
             #[cfg(feature = "grpc")]
@@ -246,15 +242,7 @@ impl Builder {
     }
 
     fn registry(&self) -> Result<Registry> {
-        let streams = Arc::new(Streams::new(self.bounds));
-        let registry = Registry {
-            tasks: Tasks::new(self.max_tasks, streams.clone()),
-            streams,
-            connections: Connections::default(),
-            runtimes: Runtimes::default(),
-            blocked: BlockedLog::default(),
-            blocked_threshold: self.threshold,
-        };
+        let registry = Registry::new(self.bounds, self.max_tasks, self.threshold);
         #[cfg(feature = "grpc")]
         for set in &self.descriptors {
             crate::instrument::grpc::declare(&registry, set)?;

@@ -20,10 +20,7 @@ const MAX_STACKS: usize = 256;
 
 impl Core {
     pub(super) fn process_now(&self) -> Process {
-        Process {
-            uptime_ns: clock::delta_ns(self.started, clock::now()),
-            ..self.process.clone()
-        }
+        Process { uptime_ns: clock::delta_ns(self.started, clock::now()), ..self.process.clone() }
     }
 
     /// Takes a snapshot: tables are copied one after the other, each in one
@@ -37,11 +34,8 @@ impl Core {
         let taken_at = Timestamp::now();
         let now = clock::now();
         let streams = registry.streams.snapshot(now);
-        let (mut tasks, torn) = if want.tasks {
-            registry.tasks.snapshot(now, &streams.slots)
-        } else {
-            (Vec::new(), 0)
-        };
+        let (mut tasks, torn) =
+            if want.tasks { registry.tasks.snapshot(now, &streams.slots) } else { (Vec::new(), 0) };
         let runtimes: Vec<Runtime> =
             cells.iter().filter_map(|cell| self.figures.read(cell)).collect();
         let mut workers: Vec<Worker> =
@@ -51,20 +45,15 @@ impl Core {
         let (ongoing, recent, pauses) = registry.blocked.all();
         for worker in &mut workers {
             worker.thread = worker.tid.and_then(thread::name).map(Into::into);
-            worker.method = worker
-                .task
-                .and_then(|id| registry.tasks.get(id, now))
-                .and_then(|task| task.method);
+            worker.method =
+                worker.task.and_then(|id| registry.tasks.get(id, now)).and_then(|task| task.method);
             worker.blocked = ongoing.iter().any(|episode| {
                 RuntimeId(episode.runtime.into()) == worker.runtime
                     && episode.worker == worker.index
             });
         }
-        let no_stack = if want.stacks {
-            self.add_stacks(&cells, &mut workers, &mut tasks)
-        } else {
-            0
-        };
+        let no_stack =
+            if want.stacks { self.add_stacks(&cells, &mut workers, &mut tasks) } else { 0 };
 
         let totals = registry.tasks.totals();
         let listed = if want.tasks {
@@ -82,7 +71,8 @@ impl Core {
             missing: Vec::new(),
             dropped: totals.dropped + streams.untracked,
         };
-        coverage.missing = self.missing(want, &cells, &runtimes, &coverage, torn, no_stack, streams.untracked);
+        coverage.missing =
+            self.missing(want, &cells, &runtimes, &coverage, torn, no_stack, streams.untracked);
         if !want.tasks {
             coverage.running =
                 workers.iter().filter(|worker| worker.state == WorkerState::Polling).count() as u64;
@@ -208,8 +198,7 @@ impl Core {
             .iter()
             .map(|runtime| {
                 let busy = |all: u64| all - runtime.idle_blocking_threads.unwrap_or(0).min(all);
-                runtime.blocking_threads.map_or(0, busy)
-                    + runtime.blocking_queue_depth.unwrap_or(0)
+                runtime.blocking_threads.map_or(0, busy) + runtime.blocking_queue_depth.unwrap_or(0)
             })
             .sum();
         if blocking > 0 {
@@ -223,7 +212,11 @@ impl Core {
             say(Reason::Torn, torn, "began or ended while the table was read");
         }
         if no_stack > 0 {
-            say(Reason::NoNativeStack, no_stack, "running, but the thread's stack could not be taken");
+            say(
+                Reason::NoNativeStack,
+                no_stack,
+                "running, but the thread's stack could not be taken",
+            );
         }
         if want.stacks {
             let idle = coverage.listed.saturating_sub(coverage.with_stack + no_stack);

@@ -27,3 +27,27 @@ pub struct Registry {
     /// A poll longer than this counts as blocked.
     pub blocked_threshold: Duration,
 }
+
+/// A poll longer than this counts as blocked unless configured otherwise.
+pub const DEFAULT_BLOCKED_THRESHOLD: Duration = Duration::from_millis(100);
+
+impl Registry {
+    /// An empty registry with these bounds.
+    pub fn new(bounds: streams::Bounds, max_tasks: usize, blocked_threshold: Duration) -> Self {
+        let streams = Arc::new(streams::Streams::new(bounds));
+        Self {
+            tasks: tasks::Tasks::new(max_tasks, streams.clone()),
+            streams,
+            connections: connections::Connections::default(),
+            runtimes: workers::Runtimes::default(),
+            blocked: blocked::BlockedLog::default(),
+            blocked_threshold,
+        }
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new(streams::Bounds::default(), tasks::DEFAULT_MAX_TASKS, DEFAULT_BLOCKED_THRESHOLD)
+    }
+}

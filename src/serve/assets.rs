@@ -12,6 +12,8 @@ pub struct Asset {
 }
 
 const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JS: &str = "text/javascript; charset=utf-8";
 
 macro_rules! assets {
     ($($path:literal => $file:literal, $media_type:expr;)*) => {
@@ -26,6 +28,29 @@ macro_rules! assets {
 /// Every file there is.
 pub const ASSETS: &[Asset] = assets! {
     "/" => "index.html", HTML;
+    "/app.css" => "app.css", CSS;
+    "/vendor/preact.js" => "vendor/preact.js", JS;
+    "/js/api.js" => "js/api.js", JS;
+    "/js/copy.js" => "js/copy.js", JS;
+    "/js/data.js" => "js/data.js", JS;
+    "/js/format.js" => "js/format.js", JS;
+    "/js/frame.js" => "js/frame.js", JS;
+    "/js/groups.js" => "js/groups.js", JS;
+    "/js/history.js" => "js/history.js", JS;
+    "/js/keys.js" => "js/keys.js", JS;
+    "/js/live.js" => "js/live.js", JS;
+    "/js/main.js" => "js/main.js", JS;
+    "/js/route.js" => "js/route.js", JS;
+    "/js/state.js" => "js/state.js", JS;
+    "/js/ui.js" => "js/ui.js", JS;
+    "/js/words.js" => "js/words.js", JS;
+    "/js/views/blocked.js" => "js/views/blocked.js", JS;
+    "/js/views/compare.js" => "js/views/compare.js", JS;
+    "/js/views/findings.js" => "js/views/findings.js", JS;
+    "/js/views/overview.js" => "js/views/overview.js", JS;
+    "/js/views/streams.js" => "js/views/streams.js", JS;
+    "/js/views/tasks.js" => "js/views/tasks.js", JS;
+    "/js/views/timeline.js" => "js/views/timeline.js", JS;
 };
 
 /// The file served at exactly this path.

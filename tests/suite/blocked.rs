@@ -10,7 +10,8 @@ use super::server::Server;
 
 /// `file:line` of the only line of a source file that holds `marker`.
 fn place(file: &str, marker: &str) -> String {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("source");
+    let text =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("source");
     let lines: Vec<usize> = text
         .lines()
         .enumerate()
@@ -71,9 +72,7 @@ fn everything_answers_while_every_worker_is_blocked() {
         let workers = json["workers"].as_array().expect("workers");
         workers.len() == 2 && workers.iter().all(|worker| worker["blocked"] == true)
     });
-    for path in
-        ["/healthz", "/debug/tasks", "/debug/workers", "/debug/pprof/goroutine?debug=2"]
-    {
+    for path in ["/healthz", "/debug/tasks", "/debug/workers", "/debug/pprof/goroutine?debug=2"] {
         // Each is asked a few times: the machine may be busy with something else.
         let answers: Vec<_> = (0..5).map(|_| server.get(path)).collect();
         assert!(answers.iter().all(|answer| answer.status == 200), "{path}");

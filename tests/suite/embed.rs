@@ -30,7 +30,8 @@ fn build(folder: &Path, flags: &str) -> PathBuf {
     fs::copy(source.join("src/main.rs"), folder.join("src/main.rs")).expect("copy");
     let manifest = fs::read_to_string(source.join("Cargo.toml")).expect("manifest");
     let here = format!("path = {:?}", root.display().to_string());
-    fs::write(folder.join("Cargo.toml"), manifest.replace("path = \"../..\"", &here)).expect("copy");
+    fs::write(folder.join("Cargo.toml"), manifest.replace("path = \"../..\"", &here))
+        .expect("copy");
     // The versions that everything else is tested with.
     fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock")).expect("lock file");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("embed");

@@ -205,7 +205,10 @@ pub fn tool(names: &[&str]) -> Option<PathBuf> {
 /// Where the test command puts what it installs.
 pub fn tools_folder() -> PathBuf {
     std::env::var_os("TASKPROF_TOOLS").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/taskprof-tools"),
+        || {
+            PathBuf::from(std::env::var_os("HOME").unwrap_or_default())
+                .join(".cache/taskprof-tools")
+        },
         PathBuf::from,
     )
 }

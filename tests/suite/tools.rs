@@ -1,8 +1,8 @@
 //! What other people's programs read of what we serve.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::io::Write;
 
 use super::server::{Server, tool};
 
@@ -117,11 +117,8 @@ fn a_grpc_client_in_python_is_served() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let script = root.join("tests/python/client.py");
     let proto = root.join("proto");
-    let args = [
-        script.to_str().expect("path"),
-        &server.grpc.to_string(),
-        proto.to_str().expect("path"),
-    ];
+    let args =
+        [script.to_str().expect("path"), &server.grpc.to_string(), proto.to_str().expect("path")];
     let said = run(&python, &args);
     assert!(said.trim_end().ends_with("17 passed, 0 failed"), "{said}");
 }

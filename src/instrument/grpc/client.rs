@@ -36,7 +36,12 @@ impl<S> GrpcClient<S> {
     }
 
     /// Wraps a channel, with these limits, keeping this metadata.
-    pub(crate) fn with(registry: Arc<Registry>, inner: S, limits: Limits, metadata: MetadataKeys) -> Self {
+    pub(crate) fn with(
+        registry: Arc<Registry>,
+        inner: S,
+        limits: Limits,
+        metadata: MetadataKeys,
+    ) -> Self {
         Self { inner, tracker: Arc::new(Tracker::new(registry, limits, metadata)), peer: None }
     }
 

@@ -4,9 +4,9 @@ mod answers;
 mod chunks;
 
 pub use answers::{
-    ConnectionsAnswer, CountersEvent, FindingsAnswer, Head, HealthAnswer, HealthRuntime, LogAnswer, ProblemAnswer,
-    StateCounts, StreamAnswer, StreamsAnswer, TaskAnswer, TaskGroup, TaskGroupsAnswer, TaskRef, TasksAnswer,
-    WorkersAnswer,
+    ConnectionsAnswer, CountersEvent, FindingsAnswer, Head, HealthAnswer, HealthRuntime, LogAnswer,
+    ProblemAnswer, StateCounts, StreamAnswer, StreamsAnswer, TaskAnswer, TaskGroup,
+    TaskGroupsAnswer, TaskRef, TasksAnswer, WorkersAnswer,
 };
 pub use chunks::{Json, snapshot};
 

@@ -25,5 +25,7 @@ fn the_goroutine_profile_in_three_forms() {
     let text = target.get("/debug/pprof/goroutine?debug=1");
     assert_eq!(text.header("content-type"), Some("text/plain; charset=utf-8"));
     assert!(text.text().starts_with("goroutine profile: total 6\n"));
-    assert!(target.get("/debug/pprof/goroutine?debug=2").text().starts_with("goroutine 10 [idle, 41s]"));
+    assert!(
+        target.get("/debug/pprof/goroutine?debug=2").text().starts_with("goroutine 10 [idle, 41s]")
+    );
 }

@@ -83,7 +83,7 @@ async fn a_deadline_acts_while_the_peer_does_not_read() {
 #[tokio::test]
 async fn limits_hold_for_streams_that_are_not_listed() {
     let bounds = Bounds { live: 0, ..Bounds::default() };
-    let registry = Registry { streams: Streams::new(bounds), ..Registry::default() };
+    let registry = Registry::new(bounds, 1_000, std::time::Duration::from_millis(100));
     let server = start_with(registry, ServeConfig::default()).await;
     let mut raw = server.raw().await;
     let mut head = head("Mute");
