@@ -137,7 +137,13 @@ impl Server {
     /// within a grace period are cut off.
     pub fn stop(self) -> Result<(), Failure> {
         let Self { runtime, serving, shutdown, stop, profiler, .. } = self;
-        let drained = runtime.block_on(async {
+        // On a runtime of its own: when all workers are blocked nobody drives
+        // the timers of theirs, and the grace period would never be over.
+        let control = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(|error| Failure::failed(format!("cannot start a runtime: {error}")))?;
+        let drained = control.block_on(async {
             stop.cancel();
             tokio::time::timeout(GRACE + Duration::from_secs(1), async {
                 shutdown.begin().await;

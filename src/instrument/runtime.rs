@@ -295,8 +295,9 @@ mod polls {
                 return;
             }
             let threshold = registry.blocked_threshold.as_nanos() as u64;
+            // Before `end`, which holds the log's lock while it asks.
+            let ran = registry.blocked.running_ns(poll.began, now);
             registry.blocked.end(runtime, worker, poll.began, now, || {
-                let ran = registry.blocked.running_ns(poll.began, now);
                 (ran >= threshold).then(|| Episode {
                     id: 0,
                     runtime,
