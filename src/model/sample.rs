@@ -87,7 +87,14 @@ pub fn task(id: u64, spawned_at: &Arc<Location>) -> Task {
 /// A task whose stack has this many frames, `deep::f0` innermost.
 pub fn deep_task(frames: usize) -> Task {
     let frames = (0..frames)
-        .map(|n| frame(&format!("deep::f{n}"), place("src/deep.rs", n as u32 + 1), FrameKind::User, 0x1000 + n as u64))
+        .map(|n| {
+            frame(
+                &format!("deep::f{n}"),
+                place("src/deep.rs", n as u32 + 1),
+                FrameKind::User,
+                0x1000 + n as u64,
+            )
+        })
         .collect();
     let mut task = task(1, &Arc::new(place("src/deep.rs", 1)));
     task.stack = Some(Arc::new(Stack { source: StackSource::Await, frames, truncated: None }));
@@ -188,8 +195,18 @@ pub fn worker(index: u32) -> Worker {
 /// A native stack inside `charge_card`, in `thread::sleep`.
 pub fn native_stack() -> Arc<Stack> {
     let frames = vec![
-        frame("clock_nanosleep", place("sysdeps/unix/sysv/linux/clock_nanosleep.c", 48), FrameKind::Runtime, 0x7f00),
-        frame("std::thread::sleep", place("/rustc/abc/library/std/src/thread/mod.rs", 900), FrameKind::Runtime, 0x4a31f0),
+        frame(
+            "clock_nanosleep",
+            place("sysdeps/unix/sysv/linux/clock_nanosleep.c", 48),
+            FrameKind::Runtime,
+            0x7f00,
+        ),
+        frame(
+            "std::thread::sleep",
+            place("/rustc/abc/library/std/src/thread/mod.rs", 900),
+            FrameKind::Runtime,
+            0x4a31f0,
+        ),
         frame("billing::charge_card", place("src/billing.rs", 88), FrameKind::User, 0x4a3200),
         frame(
             "<billing::Card as billing::Charge>::charge::{{closure}}",
@@ -297,15 +314,23 @@ pub fn busy_server() -> Snapshot {
         }],
         dropped: 0,
     };
-    snapshot.counters = Counters { tasks_spawned: 100, tasks_ended: 94, streams_started: 3, streams_ended: 1, ..Counters::default() };
+    snapshot.counters = Counters {
+        tasks_spawned: 100,
+        tasks_ended: 94,
+        streams_started: 3,
+        streams_ended: 1,
+        ..Counters::default()
+    };
     snapshot
 }
 
 /// This many tasks over a few places, half of them with one shared stack.
 pub fn crowd(tasks: u64) -> Snapshot {
     let mut snapshot = empty();
-    let places: Vec<_> = (0..20).map(|line| Arc::new(place("src/crowd.rs", line * 7 + 1))).collect();
-    let methods: Vec<Arc<str>> = (0..5).map(|n| format!("/crowd.v1.Crowd/Method{n}").into()).collect();
+    let places: Vec<_> =
+        (0..20).map(|line| Arc::new(place("src/crowd.rs", line * 7 + 1))).collect();
+    let methods: Vec<Arc<str>> =
+        (0..5).map(|n| format!("/crowd.v1.Crowd/Method{n}").into()).collect();
     let stack = native_stack();
     for id in 1..=tasks {
         let mut one = task(id, &places[(id % 20) as usize]);

@@ -87,5 +87,8 @@ pub fn sorted<'a>(sums: HashMap<Key<'a>, Sum>) -> Vec<(Key<'a>, Sum)> {
 }
 
 fn frames<'a>(key: &Key<'a>) -> impl Iterator<Item = (u64, &'a str)> + use<'a> {
-    key.stack.into_iter().flat_map(|stack| &stack.frames).map(|frame| (frame.address, &*frame.function_full))
+    key.stack
+        .into_iter()
+        .flat_map(|stack| &stack.frames)
+        .map(|frame| (frame.address, &*frame.function_full))
 }

@@ -9,7 +9,9 @@ use std::io::Write as _;
 use super::alike::{self, Key, Sum};
 use super::pprof;
 use super::{Chunks, Shot};
-use crate::model::{Frame, Location, Snapshot, Stack, Task, TaskId, TaskState, WaitKind, human_duration};
+use crate::model::{
+    Frame, Location, Snapshot, Stack, Task, TaskId, TaskState, WaitKind, human_duration,
+};
 
 /// Frames shown at each end of a deep stack, as in Go.
 const ENDS: usize = 50;
@@ -43,7 +45,8 @@ fn group(out: &mut String, key: &Key<'_>, sum: Sum) {
         place(out, "\t", frame.location.as_ref());
         out.push('\n');
     }
-    let origin = key.spawned_at.map_or_else(|| "task of unknown origin".to_owned(), pprof::spawned_at);
+    let origin =
+        key.spawned_at.map_or_else(|| "task of unknown origin".to_owned(), pprof::spawned_at);
     let _ = write!(out, "#\t0x0\t{}", one_line(&origin));
     place(out, "\t", key.spawned_at);
     out.push_str("\n\n");
@@ -84,7 +87,12 @@ pub struct Debug2 {
 impl Debug2 {
     /// The dump of this snapshot.
     pub fn new(shot: Shot) -> Self {
-        let blocked = shot.blocked.iter().filter(|blocked| blocked.ongoing).filter_map(|blocked| blocked.task).collect();
+        let blocked = shot
+            .blocked
+            .iter()
+            .filter(|blocked| blocked.ongoing)
+            .filter_map(|blocked| blocked.task)
+            .collect();
         Self { shot, next: 0, blocked, scratch: String::new() }
     }
 
@@ -203,7 +211,9 @@ fn frames(out: &mut String, stack: &Stack) {
 /// As Go: `goroutine running on other thread; stack unavailable`.
 fn no_stack(out: &mut String, task: &Task) {
     let _ = match (task.state, task.worker) {
-        (TaskState::Running, Some(worker)) => write!(out, "\ttask running on worker {worker}; stack unavailable\n"),
+        (TaskState::Running, Some(worker)) => {
+            write!(out, "\ttask running on worker {worker}; stack unavailable\n")
+        }
         (TaskState::Running, None) => write!(out, "\ttask running; stack unavailable\n"),
         (TaskState::Scheduled, _) => write!(out, "\ttask not polled yet; it has no stack\n"),
         _ => write!(out, "\ttask suspended; await chain unavailable\n"),
@@ -231,12 +241,20 @@ mod tests {
             std::fs::write(&path, actual).unwrap();
         }
         let expected = std::fs::read_to_string(&path).unwrap_or_default();
-        assert_eq!(actual, expected, "{} differs; TASKPROF_REGENERATE=1 writes it anew", path.display());
+        assert_eq!(
+            actual,
+            expected,
+            "{} differs; TASKPROF_REGENERATE=1 writes it anew",
+            path.display()
+        );
     }
 
     #[test]
     fn debug_1_is_as_checked_in() {
-        golden("goroutine.debug=1.txt", &String::from_utf8(debug1(&sample::busy_server())).unwrap());
+        golden(
+            "goroutine.debug=1.txt",
+            &String::from_utf8(debug1(&sample::busy_server())).unwrap(),
+        );
     }
 
     #[test]
@@ -258,7 +276,9 @@ mod tests {
         let mut snapshot = sample::empty();
         snapshot.tasks.push(sample::deep_task(201));
         let text = debug2(snapshot);
-        assert!(text.contains("deep::f49(...)\n\tsrc/deep.rs:50 0x1031\n...101 frames elided...\ndeep::f151(...)"));
+        assert!(text.contains(
+            "deep::f49(...)\n\tsrc/deep.rs:50 0x1031\n...101 frames elided...\ndeep::f151(...)"
+        ));
         assert_eq!(text.matches("(...)").count(), 100);
         let mut snapshot = sample::empty();
         snapshot.tasks.push(sample::deep_task(100));

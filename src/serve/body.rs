@@ -22,7 +22,11 @@ const CHUNK: usize = 64 * 1024;
 /// A panic while rendering breaks the connection off: the client sees that the
 /// answer is incomplete.
 pub fn streamed(chunks: impl Chunks, stats: &Arc<Stats>) -> Body {
-    Body::from_stream(Rendered { chunks: Some(Box::new(chunks)), pause: false, stats: Arc::clone(stats) })
+    Body::from_stream(Rendered {
+        chunks: Some(Box::new(chunks)),
+        pause: false,
+        stats: Arc::clone(stats),
+    })
 }
 
 struct Rendered {

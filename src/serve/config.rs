@@ -55,7 +55,10 @@ impl Token {
         if text.len() < TOKEN_MIN_BYTES {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
-                format!("the token needs at least {TOKEN_MIN_BYTES} bytes, this one has {}", text.len()),
+                format!(
+                    "the token needs at least {TOKEN_MIN_BYTES} bytes, this one has {}",
+                    text.len()
+                ),
             ));
         }
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {

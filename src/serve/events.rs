@@ -79,7 +79,8 @@ impl Events {
             return feed;
         }
         let (sender, seen) = watch::channel(Seen::default());
-        let looking = tokio::spawn(look_again_and_again(Arc::downgrade(shared), sender)).abort_handle();
+        let looking =
+            tokio::spawn(look_again_and_again(Arc::downgrade(shared), sender)).abort_handle();
         let feed = Arc::new(Feed { seen, looking });
         *current = Arc::downgrade(&feed);
         feed
@@ -115,7 +116,10 @@ pub async fn events(State(shared): State<Shared>) -> Response {
     let Ok(room) = Arc::clone(&shared.events.room).try_acquire_owned() else {
         return problem::text(
             StatusCode::TOO_MANY_REQUESTS,
-            format!("{} event streams are open already; close one", shared.config.limits.event_streams),
+            format!(
+                "{} event streams are open already; close one",
+                shared.config.limits.event_streams
+            ),
         );
     };
     let feed = shared.events.join(&shared);
@@ -208,7 +212,11 @@ fn look(snapshot: &Snapshot) -> (Bytes, Bytes, u64) {
         (&finding.id, finding.severity, finding.confidence, finding.count).hash(&mut hasher);
     }
     let counters = json::to_vec(&counters(snapshot, &report));
-    let findings = FindingsAnswer { head: Head::of(snapshot), findings: report.findings, checked: report.checked };
+    let findings = FindingsAnswer {
+        head: Head::of(snapshot),
+        findings: report.findings,
+        checked: report.checked,
+    };
     (json::to_vec(&findings).into(), counters.into(), hasher.finish())
 }
 

@@ -90,7 +90,9 @@ impl Flight {
         let taking = tokio::spawn(Arc::clone(self).take(number, want));
         let outcome = async move {
             taking.await.unwrap_or_else(|error| {
-                Err(Arc::new(Error::new(ErrorKind::Internal, "the snapshot was lost").with_source(error)))
+                Err(Arc::new(
+                    Error::new(ErrorKind::Internal, "the snapshot was lost").with_source(error),
+                ))
             })
         };
         let outcome = outcome.boxed().shared();
@@ -151,7 +153,12 @@ pub async fn call<T: Send + 'static>(
     stats: &Arc<Stats>,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let panicked = || Error::new(ErrorKind::Internal, "a panic inside the profiler was caught; the server goes on");
+    let panicked = || {
+        Error::new(
+            ErrorKind::Internal,
+            "a panic inside the profiler was caught; the server goes on",
+        )
+    };
     let counted = Arc::clone(stats);
     let done = tokio::task::spawn_blocking(move || {
         catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
@@ -162,6 +169,7 @@ pub async fn call<T: Send + 'static>(
         })
     });
     done.await.unwrap_or_else(|error| {
-        Err(Error::new(ErrorKind::Internal, "the profiler's thread pool stopped").with_source(error))
+        Err(Error::new(ErrorKind::Internal, "the profiler's thread pool stopped")
+            .with_source(error))
     })
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY,
-    RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderMap, HeaderName, HeaderValue,
+    REFERRER_POLICY, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
@@ -71,20 +71,22 @@ fn admit(shared: &Shared, request: &Request) -> Result<(), Response> {
         .map_err(|refusal| problem::text(refusal.status, refusal.text))?;
     let Some(token) = &shared.config.token else { return Ok(()) };
     // The page itself holds no data, and it is where a person enters the token.
-    let page = matches!(*request.method(), Method::GET | Method::HEAD) && assets::find(request.uri().path()).is_some();
+    let page = matches!(*request.method(), Method::GET | Method::HEAD)
+        && assets::find(request.uri().path()).is_some();
     if page || presented(request.headers()).is_some_and(|presented| token.matches(presented)) {
         return Ok(());
     }
     if shared.failures.admit(Instant::now()) {
-        let mut response = problem::text(StatusCode::UNAUTHORIZED, "send the token as Authorization: Bearer ...");
+        let mut response =
+            problem::text(StatusCode::UNAUTHORIZED, "send the token as Authorization: Bearer ...");
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return Err(response);
     }
-    let mut response = problem::text(StatusCode::TOO_MANY_REQUESTS, "too many requests without the right token");
+    let mut response =
+        problem::text(StatusCode::TOO_MANY_REQUESTS, "too many requests without the right token");
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     Err(response)
 }
-
 
 /// The bearer token; none if the header is there twice.
 fn presented(headers: &HeaderMap) -> Option<&[u8]> {

@@ -67,7 +67,9 @@ impl Guard {
         if headers.contains_key(ORIGIN) {
             let origin = single(headers, &ORIGIN).and_then(|origin| origin.to_str().ok());
             let same = origin
-                .and_then(|origin| origin.strip_prefix("http://").or(origin.strip_prefix("https://")))
+                .and_then(|origin| {
+                    origin.strip_prefix("http://").or(origin.strip_prefix("https://"))
+                })
                 .is_some_and(|origin| origin.eq_ignore_ascii_case(host.as_str()));
             if !same {
                 return Err(WRONG_SITE);
@@ -161,7 +163,10 @@ mod tests {
     fn missing_and_double_hosts_are_misdirected() {
         assert_eq!(check(&loopback(), "/", &[]), 421);
         assert_eq!(check(&loopback(), "/", &[("host", "localhost"), ("host", "localhost")]), 421);
-        assert_eq!(check(&loopback(), "/", &[("host", "localhost"), ("host", "evil.example")]), 421);
+        assert_eq!(
+            check(&loopback(), "/", &[("host", "localhost"), ("host", "evil.example")]),
+            421
+        );
     }
 
     #[test]

@@ -18,7 +18,11 @@ pub struct Problem {
 impl Problem {
     /// A parameter that makes no sense, and what would.
     pub fn bad(error: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, error: error.into(), expected: Some(expected.into()) }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            error: error.into(),
+            expected: Some(expected.into()),
+        }
     }
 
     /// Nothing by that id.
@@ -32,7 +36,9 @@ pub fn status(error: &Error) -> StatusCode {
     match error.kind() {
         ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
-        ErrorKind::Busy | ErrorKind::OutOfMemory | ErrorKind::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Busy | ErrorKind::OutOfMemory | ErrorKind::Timeout => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::api;
 use super::config::{Listen, ServeConfig};
 use super::events::Events;
 use super::flight::Flight;
@@ -25,7 +26,6 @@ use super::listen::{self, Bound, Connection, Listener};
 use super::source::Source;
 use super::stats::Stats;
 use super::timed::TimedWrites;
-use super::api;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Threads for calls that block and for large computations.
@@ -125,7 +125,8 @@ impl Server {
     /// # Errors
     /// `Timeout` if the thread did not stop in time: it is left behind.
     pub fn shutdown(&self) -> Result<()> {
-        let Some(running) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+        let Some(running) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
+        else {
             return Ok(());
         };
         let _ = self.stop.send(true);

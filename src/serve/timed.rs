@@ -26,7 +26,11 @@ impl<C> TimedWrites<C> {
         Self { inner, patience, stuck: None, stats }
     }
 
-    fn watch<T>(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn watch<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        progress: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if progress.is_ready() {
             self.stuck = None;
             return progress;
@@ -43,13 +47,21 @@ impl<C> TimedWrites<C> {
 }
 
 impl<C: AsyncRead + Unpin> AsyncRead for TimedWrites<C> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 
 impl<C: AsyncWrite + Unpin> AsyncWrite for TimedWrites<C> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let progress = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.watch(cx, progress)
     }
@@ -89,7 +101,10 @@ mod tests {
 
         let (ours, _theirs) = tokio::io::duplex(64);
         let begun = Instant::now();
-        let error = TimedWrites::new(ours, patience, Arc::clone(&stats)).write_all(&[0; 65]).await.unwrap_err();
+        let error = TimedWrites::new(ours, patience, Arc::clone(&stats))
+            .write_all(&[0; 65])
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(begun.elapsed(), patience);
         assert_eq!(stats.write_timeouts.get(), 1);

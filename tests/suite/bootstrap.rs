@@ -8,11 +8,8 @@ use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 
-const SERVICES: &[&str] = &[
-    "grpc/examples/echo/echo.proto",
-    "grpc/testing/test.proto",
-    "taskprof/lab/v1/lab.proto",
-];
+const SERVICES: &[&str] =
+    &["grpc/examples/echo/echo.proto", "grpc/testing/test.proto", "taskprof/lab/v1/lab.proto"];
 const MESSAGES: &[&str] = &["perftools/profiles/profile.proto"];
 const DESCRIPTORS: &str = "services.bin";
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::model::{
-    Blocked, Check, Connection, Counters, Coverage, Finding, Location, Pause, Process, Runtime, RuntimeId, Snapshot,
-    Stack, Stream, StreamId, Task, TaskId, TaskState, Timestamp, Worker,
+    Blocked, Check, Connection, Counters, Coverage, Finding, Location, Pause, Process, Runtime,
+    RuntimeId, Snapshot, Stack, Stream, StreamId, Task, TaskId, TaskState, Timestamp, Worker,
 };
 
 /// What every answer begins with.

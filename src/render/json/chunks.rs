@@ -58,7 +58,12 @@ impl Json {
         self.parts.push_back(Part::Text(text));
     }
 
-    fn items(&mut self, name: &str, len: usize, write: impl Fn(usize, &mut Vec<u8>) + Send + 'static) {
+    fn items(
+        &mut self,
+        name: &str,
+        len: usize,
+        write: impl Fn(usize, &mut Vec<u8>) + Send + 'static,
+    ) {
         self.text(&format!("\"{name}\":["));
         self.parts.push_back(Part::Items { next: 0, len, write: Box::new(write) });
         self.parts.push_back(Part::Text(b"],".to_vec()));

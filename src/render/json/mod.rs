@@ -2,13 +2,17 @@
 
 mod answers;
 mod chunks;
+#[cfg(all(test, feature = "cli"))]
+mod schema;
 
 pub use answers::{
-    ConnectionsAnswer, CountersEvent, FindingsAnswer, Head, HealthAnswer, HealthRuntime, LogAnswer, ProblemAnswer,
-    StateCounts, StreamAnswer, StreamsAnswer, TaskAnswer, TaskGroup, TaskGroupsAnswer, TaskRef, TasksAnswer,
-    WorkersAnswer,
+    ConnectionsAnswer, CountersEvent, FindingsAnswer, Head, HealthAnswer, HealthRuntime, LogAnswer,
+    ProblemAnswer, StateCounts, StreamAnswer, StreamsAnswer, TaskAnswer, TaskGroup,
+    TaskGroupsAnswer, TaskRef, TasksAnswer, WorkersAnswer,
 };
 pub use chunks::{Json, snapshot};
+#[cfg(all(test, feature = "cli"))]
+pub use schema::schema;
 
 use serde::Serialize;
 

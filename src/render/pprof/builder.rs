@@ -46,7 +46,8 @@ impl Builder {
         };
         builder.string("");
         builder.profile.sample_type = types.iter().map(|&one| builder.value_type(one)).collect();
-        builder.profile.default_sample_type = builder.profile.sample_type.last().map_or(0, |last| last.r#type);
+        builder.profile.default_sample_type =
+            builder.profile.sample_type.last().map_or(0, |last| last.r#type);
         builder.profile.period_type = Some(builder.value_type(period_type));
         builder.profile.period = signed(period);
         builder.profile.mapping = vec![pb::Mapping {
@@ -74,9 +75,18 @@ impl Builder {
     }
 
     /// Adds a sample; frames innermost first.
-    pub fn sample(&mut self, locations: Vec<u64>, values: Vec<i64>, labels: impl Iterator<Item = (&'static str, String)>) {
+    pub fn sample(
+        &mut self,
+        locations: Vec<u64>,
+        values: Vec<i64>,
+        labels: impl Iterator<Item = (&'static str, String)>,
+    ) {
         let label = labels
-            .map(|(key, text)| pb::Label { key: self.string(key), str: self.string(&text), ..pb::Label::default() })
+            .map(|(key, text)| pb::Label {
+                key: self.string(key),
+                str: self.string(&text),
+                ..pb::Label::default()
+            })
             .collect();
         self.profile.sample.push(pb::Sample { location_id: locations, value: values, label });
     }
@@ -86,7 +96,8 @@ impl Builder {
         if let Some(&id) = self.frames.get(&std::ptr::from_ref(frame)) {
             return id;
         }
-        let name = if frame.function_full.is_empty() { &frame.function } else { &frame.function_full };
+        let name =
+            if frame.function_full.is_empty() { &frame.function } else { &frame.function_full };
         let id = self.place(name, frame.location.as_ref(), frame.address);
         self.frames.insert(frame, id);
         id
@@ -121,7 +132,9 @@ impl Builder {
         let end = self.profile.location.iter().map(|location| location.address).max().unwrap_or(0);
         self.profile.mapping[0].memory_limit = end.saturating_add(1);
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-        gzip.write_all(&self.profile.encode_to_vec()).and_then(|()| gzip.finish()).expect("a Vec takes every byte")
+        gzip.write_all(&self.profile.encode_to_vec())
+            .and_then(|()| gzip.finish())
+            .expect("a Vec takes every byte")
     }
 
     fn function(&mut self, name: i64, filename: i64) -> u64 {
@@ -130,7 +143,12 @@ impl Builder {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(new) => {
                 new.insert(id);
-                self.profile.function.push(pb::Function { id, name, filename, ..pb::Function::default() });
+                self.profile.function.push(pb::Function {
+                    id,
+                    name,
+                    filename,
+                    ..pb::Function::default()
+                });
                 id
             }
         }

@@ -22,7 +22,11 @@ pub fn cpu(process: &Process, profile: &CpuProfile) -> Vec<u8> {
             sample.spawned_at.as_deref().map(|place| ("task.spawned_at", place.to_string())),
             Some(("thread", sample.thread.to_string())),
         ];
-        builder.sample(locations, vec![count, count.saturating_mul(period)], labels.into_iter().flatten());
+        builder.sample(
+            locations,
+            vec![count, count.saturating_mul(period)],
+            labels.into_iter().flatten(),
+        );
     }
     builder.finish()
 }

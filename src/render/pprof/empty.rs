@@ -14,11 +14,19 @@ pub enum Empty {
     Threadcreate,
 }
 
-const HEAP: [Type; 4] =
-    [("alloc_objects", "count"), ("alloc_space", "bytes"), ("inuse_objects", "count"), ("inuse_space", "bytes")];
+const HEAP: [Type; 4] = [
+    ("alloc_objects", "count"),
+    ("alloc_space", "bytes"),
+    ("inuse_objects", "count"),
+    ("inuse_space", "bytes"),
+];
 // The preferred type is the last one.
-const ALLOCS: [Type; 4] =
-    [("inuse_objects", "count"), ("inuse_space", "bytes"), ("alloc_objects", "count"), ("alloc_space", "bytes")];
+const ALLOCS: [Type; 4] = [
+    ("inuse_objects", "count"),
+    ("inuse_space", "bytes"),
+    ("alloc_objects", "count"),
+    ("alloc_space", "bytes"),
+];
 const CONTENTION: [Type; 2] = [("contentions", "count"), ("delay", "nanoseconds")];
 
 /// Its protobuf form.

@@ -49,7 +49,9 @@ fn locations(builder: &mut Builder, key: &Key<'_>) -> Vec<u64> {
         frames.iter().take(MAX_FRAMES - 1).map(|frame| builder.frame(frame)).collect();
     match key.spawned_at {
         Some(place) => locations.push(builder.place(&spawned_at(place), Some(place), 0)),
-        None if locations.is_empty() => locations.push(builder.place("task of unknown origin", None, 0)),
+        None if locations.is_empty() => {
+            locations.push(builder.place("task of unknown origin", None, 0))
+        }
         None => {}
     }
     locations
@@ -77,7 +79,8 @@ mod tests {
 
     fn names<'a>(profile: &'a Profile, sample: &Sample) -> Vec<&'a str> {
         let line = |id: u64| &profile.location[id as usize - 1].line[0];
-        let name = |id: u64| text(profile, profile.function[line(id).function_id as usize - 1].name);
+        let name =
+            |id: u64| text(profile, profile.function[line(id).function_id as usize - 1].name);
         sample.location_id.iter().map(|&id| name(id)).collect()
     }
 
@@ -105,7 +108,12 @@ mod tests {
         assert!(mapping.has_line_numbers && mapping.has_inline_frames);
         assert!(profile.location.iter().all(|location| location.address < mapping.memory_limit));
         assert!(!text(&profile, mapping.build_id).is_empty());
-        assert!(profile.string_table.iter().any(|name| name == "<billing::Card as billing::Charge>::charge::{{closure}}"));
+        assert!(
+            profile
+                .string_table
+                .iter()
+                .any(|name| name == "<billing::Card as billing::Charge>::charge::{{closure}}")
+        );
     }
 
     #[test]
@@ -138,7 +146,8 @@ mod tests {
         let profile = decode(&goroutine_delta(&before, &after));
         assert_eq!(profile.sample.len(), 1);
         assert_eq!(profile.sample[0].value[1], -1);
-        let labels: Vec<_> = profile.sample[0].label.iter().map(|label| text(&profile, label.str)).collect();
+        let labels: Vec<_> =
+            profile.sample[0].label.iter().map(|label| text(&profile, label.str)).collect();
         assert!(labels.contains(&gone.state.as_str()));
     }
 

@@ -122,7 +122,11 @@ pub fn group_tasks(
 
 fn key(task: &Task) -> Key<'_> {
     Key {
-        function: task.stack.as_deref().and_then(Stack::user_frame).map(|frame| &*frame.function_full),
+        function: task
+            .stack
+            .as_deref()
+            .and_then(Stack::user_frame)
+            .map(|frame| &*frame.function_full),
         place: task.place(),
         spawned_at: task.spawned_at.as_deref(),
         method: task.method.as_deref(),
@@ -142,7 +146,9 @@ fn begin(hash: u64, task: &Task) -> TaskGroup {
         key: format!("{hash:016x}"),
         function: stack.and_then(Stack::user_frame).map(|frame| Arc::clone(&frame.function)),
         place: task.place().cloned(),
-        waiting_in: stack.and_then(|stack| stack.frames.first()).map(|frame| Arc::clone(&frame.function)),
+        waiting_in: stack
+            .and_then(|stack| stack.frames.first())
+            .map(|frame| Arc::clone(&frame.function)),
         spawned_at: task.spawned_at.as_deref().cloned(),
         method: task.method.clone(),
         count: 0,
@@ -207,7 +213,13 @@ mod tests {
         let mut after = None;
         loop {
             // A new snapshot with new allocations each time.
-            let page = group_tasks(&sample::crowd(1_000), &task_filter("").unwrap(), GroupSort::Count, after, 3);
+            let page = group_tasks(
+                &sample::crowd(1_000),
+                &task_filter("").unwrap(),
+                GroupSort::Count,
+                after,
+                3,
+            );
             keys.extend(page.groups.into_iter().map(|group| group.key));
             after = page.next;
             if after.is_none() {

@@ -8,5 +8,5 @@ mod term;
 
 pub use groups::{GroupSort, group_tasks};
 pub use page::Cursor;
-pub use streams::{STREAM_FILTER, StreamSort, stream_filter, select_streams};
+pub use streams::{STREAM_FILTER, StreamSort, select_streams, stream_filter};
 pub use tasks::{TASK_FILTER, TaskSort, select_tasks, task_filter};

@@ -29,7 +29,8 @@ impl FromStr for Cursor {
         if text.len() != 34 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(());
         }
-        let number = |range: std::ops::Range<usize>| u64::from_str_radix(&text[range], 16).map_err(|_| ());
+        let number =
+            |range: std::ops::Range<usize>| u64::from_str_radix(&text[range], 16).map_err(|_| ());
         Ok(Self { sort: number(0..2)? as u8, key: number(2..18)?, id: number(18..34)? })
     }
 }
@@ -76,7 +77,8 @@ mod tests {
 
     #[test]
     fn pages_cover_all_rows_once_though_rows_come_and_go() {
-        let mut rows: Vec<(u64, u64, usize)> = (0..1000).map(|n| (n * 7919 % 50, n, n as usize)).collect();
+        let mut rows: Vec<(u64, u64, usize)> =
+            (0..1000).map(|n| (n * 7919 % 50, n, n as usize)).collect();
         let mut seen = Vec::new();
         let mut after = None;
         for turn in 0.. {
@@ -101,7 +103,13 @@ mod tests {
 
     #[test]
     fn only_our_cursors_are_taken() {
-        for text in ["", "zz", "00", "é0000000000000000000000000000000", "+1000000000000000000000000000000001"] {
+        for text in [
+            "",
+            "zz",
+            "00",
+            "é0000000000000000000000000000000",
+            "+1000000000000000000000000000000001",
+        ] {
             assert!(text.parse::<Cursor>().is_err(), "{text}");
         }
     }

@@ -39,7 +39,9 @@ pub fn stream_filter(text: &str) -> Result<Filter<Stream>, String> {
             }
             Some("is") => is(value)?,
             Some("method") => Box::new(move |stream| contains(&stream.method, &part)),
-            Some("peer") => Box::new(move |stream| stream.peer.as_deref().is_some_and(|peer| contains(peer, &part))),
+            Some("peer") => Box::new(move |stream| {
+                stream.peer.as_deref().is_some_and(|peer| contains(peer, &part))
+            }),
             Some("id") => {
                 let id: StreamId = id(value)?;
                 Box::new(move |stream| stream.id == id)
@@ -62,7 +64,9 @@ pub fn stream_filter(text: &str) -> Result<Filter<Stream>, String> {
             }
             Some("messages") => {
                 let compare = Compare::number(value)?;
-                Box::new(move |stream| compare.holds(stream.received.messages + stream.sent.messages))
+                Box::new(move |stream| {
+                    compare.holds(stream.received.messages + stream.sent.messages)
+                })
             }
             Some(key) => return Err(format!("`{key}:` is not known")),
         })
@@ -100,7 +104,9 @@ fn is(text: &str) -> Result<Test, String> {
         "live" => Box::new(|stream| stream.ended_ago_ns.is_none()),
         "ended" => Box::new(|stream| stream.ended_ago_ns.is_some()),
         "cancelled" => Box::new(|stream| stream.cancelled_ago_ns.is_some()),
-        "late" => Box::new(|stream| stream.deadline.is_some_and(|deadline| deadline.remaining_ns < 0)),
+        "late" => {
+            Box::new(|stream| stream.deadline.is_some_and(|deadline| deadline.remaining_ns < 0))
+        }
         _ => return Err(format!("`is:{text}` is not known")),
     })
 }
@@ -109,7 +115,10 @@ fn anywhere(stream: &Stream, part: &str) -> bool {
     contains(&stream.method, part)
         || contains(stream.phase.as_str(), part)
         || stream.peer.as_deref().is_some_and(|peer| contains(peer, part))
-        || stream.status.as_ref().is_some_and(|status| contains(&status.name, part) || contains(&status.message, part))
+        || stream
+            .status
+            .as_ref()
+            .is_some_and(|status| contains(&status.name, part) || contains(&status.message, part))
 }
 
 /// Orders of streams.

@@ -22,8 +22,12 @@ pub fn task_filter(text: &str) -> Result<Filter<Task>, String> {
                 let state = state(value)?;
                 Box::new(move |task: &Task| state.map_or(waits(task), |state| task.state == state))
             }
-            Some("method") => Box::new(move |task| task.method.as_deref().is_some_and(|text| contains(text, &part))),
-            Some("peer") => Box::new(move |task| task.peer.as_deref().is_some_and(|text| contains(text, &part))),
+            Some("method") => Box::new(move |task| {
+                task.method.as_deref().is_some_and(|text| contains(text, &part))
+            }),
+            Some("peer") => {
+                Box::new(move |task| task.peer.as_deref().is_some_and(|text| contains(text, &part)))
+            }
             Some("place") => Box::new(move |task| {
                 task.place().is_some_and(|place| contains(&place.to_string(), &part))
             }),
@@ -94,7 +98,10 @@ fn anywhere(task: &Task, part: &str) -> bool {
     texts.into_iter().flatten().any(|text| contains(text, part))
         || task.spawned_at.as_deref().is_some_and(|place| contains(&place.to_string(), part))
         || task.stack.as_deref().is_some_and(|stack| in_stack(stack, part))
-        || task.wait.as_ref().is_some_and(|wait| wait.detail.as_deref().is_some_and(|text| contains(text, part)))
+        || task
+            .wait
+            .as_ref()
+            .is_some_and(|wait| wait.detail.as_deref().is_some_and(|text| contains(text, part)))
 }
 
 fn in_stack(stack: &Stack, part: &str) -> bool {

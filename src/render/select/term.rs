@@ -84,7 +84,11 @@ fn split(text: &str) -> Result<Vec<String>, String> {
 
 /// Case does not matter, within ASCII.
 pub fn contains(text: &str, part: &str) -> bool {
-    part.is_empty() || text.as_bytes().windows(part.len()).any(|window| window.eq_ignore_ascii_case(part.as_bytes()))
+    part.is_empty()
+        || text
+            .as_bytes()
+            .windows(part.len())
+            .any(|window| window.eq_ignore_ascii_case(part.as_bytes()))
 }
 
 /// A comparison with a number.
@@ -107,15 +111,17 @@ impl Compare {
     /// `>5`, `<=7`, `9`.
     pub fn number(text: &str) -> Result<Self, String> {
         let (order, rest) = order(text);
-        let with = rest.parse().map_err(|_| format!("`{text}` is no number; write for example >5"))?;
+        let with =
+            rest.parse().map_err(|_| format!("`{text}` is no number; write for example >5"))?;
         Ok(Self { order, with })
     }
 
     /// `>10s`, `<=1.5ms`; in nanoseconds.
     pub fn duration(text: &str) -> Result<Self, String> {
         let (order, rest) = order(text);
-        let with = duration_ns(rest)
-            .ok_or_else(|| format!("`{text}` is no duration; write for example >10s, >500ms or <2h"))?;
+        let with = duration_ns(rest).ok_or_else(|| {
+            format!("`{text}` is no duration; write for example >10s, >500ms or <2h")
+        })?;
         Ok(Self { order, with })
     }
 
@@ -131,9 +137,13 @@ impl Compare {
 }
 
 fn order(text: &str) -> (Order, &str) {
-    for (sign, order) in
-        [(">=", Order::AtLeast), ("<=", Order::AtMost), (">", Order::More), ("<", Order::Less), ("=", Order::Equal)]
-    {
+    for (sign, order) in [
+        (">=", Order::AtLeast),
+        ("<=", Order::AtMost),
+        (">", Order::More),
+        ("<", Order::Less),
+        ("=", Order::Equal),
+    ] {
         if let Some(rest) = text.strip_prefix(sign) {
             return (order, rest);
         }
@@ -195,17 +205,24 @@ mod tests {
             ("<5", true, false, false),
         ] {
             let compare = Compare::number(text).unwrap();
-            assert_eq!((compare.holds(4), compare.holds(5), compare.holds(6)), (below, at, above), "{text}");
+            assert_eq!(
+                (compare.holds(4), compare.holds(5), compare.holds(6)),
+                (below, at, above),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn words_and_keys() {
         let seen = std::cell::RefCell::new(Vec::new());
-        let filter = Filter::<()>::parse(r#"Recv state:idle -src/a.rs:7 place:"my file" mpsc::recv"#, |key, value| {
-            seen.borrow_mut().push((key.map(str::to_owned), value.to_owned()));
-            Ok(Box::new(|()| true))
-        });
+        let filter = Filter::<()>::parse(
+            r#"Recv state:idle -src/a.rs:7 place:"my file" mpsc::recv"#,
+            |key, value| {
+                seen.borrow_mut().push((key.map(str::to_owned), value.to_owned()));
+                Ok(Box::new(|()| true))
+            },
+        );
         let expected = [
             (None, "Recv"),
             (Some("state"), "idle"),
@@ -213,8 +230,10 @@ mod tests {
             (Some("place"), "my file"),
             (Some("mpsc"), ":recv"),
         ];
-        let expected: Vec<_> =
-            expected.into_iter().map(|(key, value)| (key.map(str::to_owned), value.to_owned())).collect();
+        let expected: Vec<_> = expected
+            .into_iter()
+            .map(|(key, value)| (key.map(str::to_owned), value.to_owned()))
+            .collect();
         assert_eq!(*seen.borrow(), expected);
         assert!(!filter.unwrap().matches(&()), "the third term must not match");
     }

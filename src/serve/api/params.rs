@@ -25,10 +25,16 @@ impl Params {
         };
         for (index, (name, _)) in given.iter().enumerate() {
             if !known.contains(&name.as_str()) {
-                return Err(Problem::bad(format!("the parameter `{}` is not known", shown(name)), expected()));
+                return Err(Problem::bad(
+                    format!("the parameter `{}` is not known", shown(name)),
+                    expected(),
+                ));
             }
             if given[..index].iter().any(|(earlier, _)| earlier == name) {
-                return Err(Problem::bad(format!("the parameter `{name}` is given twice"), "it once"));
+                return Err(Problem::bad(
+                    format!("the parameter `{name}` is given twice"),
+                    "it once",
+                ));
             }
         }
         Ok(Self(given))
@@ -46,7 +52,8 @@ impl Params {
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Result<T, Problem> {
         let Some(value) = self.get(name) else { return Ok(T::default()) };
-        parse(value).ok_or_else(|| Problem::bad(format!("{name}={} makes no sense", shown(value)), words))
+        parse(value)
+            .ok_or_else(|| Problem::bad(format!("{name}={} makes no sense", shown(value)), words))
     }
 
     /// `limit=`: at least one row; without it all rows.
@@ -54,7 +61,10 @@ impl Params {
         let Some(value) = self.get("limit") else { return Ok(usize::MAX) };
         match value.parse() {
             Ok(limit) if limit > 0 => Ok(limit),
-            _ => Err(Problem::bad(format!("limit={} makes no sense", shown(value)), "a number of rows from 1 on")),
+            _ => Err(Problem::bad(
+                format!("limit={} makes no sense", shown(value)),
+                "a number of rows from 1 on",
+            )),
         }
     }
 
@@ -73,7 +83,9 @@ impl Params {
 
 /// An id of a path.
 pub fn id<T: FromStr>(text: &str, what: &str) -> Result<T, Problem> {
-    text.parse().map_err(|_| Problem::bad(format!("`{}` is no id", shown(text)), format!("the number of a {what}")))
+    text.parse().map_err(|_| {
+        Problem::bad(format!("`{}` is no id", shown(text)), format!("the number of a {what}"))
+    })
 }
 
 /// What a client sent, short enough to repeat.

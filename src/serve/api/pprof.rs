@@ -29,13 +29,25 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// Names and descriptions on the index page, by name as in Go.
 const PROFILES: &[(&str, &str)] = &[
     ("allocs", "Memory allocations. Not collected: the profile is valid and empty."),
-    ("block", "Blocking on synchronization primitives. Not collected: the profile is valid and empty."),
+    (
+        "block",
+        "Blocking on synchronization primitives. Not collected: the profile is valid and empty.",
+    ),
     ("cmdline", "The command line of this program, arguments separated by NUL."),
-    ("goroutine", "Stacks of all live tasks. debug=1 groups them as text, debug=2 lists every task, seconds=N gives what changed."),
+    (
+        "goroutine",
+        "Stacks of all live tasks. debug=1 groups them as text, debug=2 lists every task, seconds=N gives what changed.",
+    ),
     ("heap", "Live memory. Not collected: the profile is valid and empty."),
     ("mutex", "Holders of contended mutexes. Not collected: the profile is valid and empty."),
-    ("profile", "CPU profile, labelled with task and method. seconds=N sets its duration, 30 without it."),
-    ("symbol", "Names of code addresses: hexadecimal numbers joined by + in a GET query or a POST body."),
+    (
+        "profile",
+        "CPU profile, labelled with task and method. seconds=N sets its duration, 30 without it.",
+    ),
+    (
+        "symbol",
+        "Names of code addresses: hexadecimal numbers joined by + in a GET query or a POST body.",
+    ),
     ("threadcreate", "Stacks that made threads. Not collected: the profile is valid and empty."),
 ];
 
@@ -52,7 +64,11 @@ fn failed_with(error: &Error) -> Response {
 
 fn attachment(name: &str, bytes: Vec<u8>) -> Response {
     let disposition = format!("attachment; filename=\"{name}\"");
-    ([(CONTENT_TYPE, "application/octet-stream".to_owned()), (CONTENT_DISPOSITION, disposition)], bytes).into_response()
+    (
+        [(CONTENT_TYPE, "application/octet-stream".to_owned()), (CONTENT_DISPOSITION, disposition)],
+        bytes,
+    )
+        .into_response()
 }
 
 fn plain(body: Body) -> Response {
@@ -75,7 +91,8 @@ pub async fn index(State(shared): State<Shared>) -> Response {
     );
     for (name, _) in PROFILES {
         let count = if *name == "goroutine" { held.coverage.listed } else { 0 };
-        let _ = writeln!(page, "<tr><td>{count}</td><td><a href='{name}?debug=1'>{name}</a></td></tr>");
+        let _ =
+            writeln!(page, "<tr><td>{count}</td><td><a href='{name}?debug=1'>{name}</a></td></tr>");
     }
     page.push_str("</table>\n<a href=\"goroutine?debug=2\">full goroutine stack dump</a>\n<br>\n<p>\nProfile Descriptions:\n</p>\n<ul>\n");
     for (name, description) in PROFILES {
@@ -94,8 +111,11 @@ struct Asked {
 }
 
 fn asked(uri: &Uri) -> Asked {
-    let Ok(Query(given)) = Query::<Vec<(String, String)>>::try_from_uri(uri) else { return Asked::default() };
-    let first = |name: &str| given.iter().find(|(given, _)| given == name).map(|(_, value)| value.clone());
+    let Ok(Query(given)) = Query::<Vec<(String, String)>>::try_from_uri(uri) else {
+        return Asked::default();
+    };
+    let first =
+        |name: &str| given.iter().find(|(given, _)| given == name).map(|(_, value)| value.clone());
     Asked {
         debug: first("debug").and_then(|text| text.parse().ok()).unwrap_or(0),
         seconds: first("seconds").filter(|text| !text.is_empty()),
@@ -110,7 +130,9 @@ fn duration(text: &str, most: Duration) -> Result<Duration, String> {
     match u64::try_from(seconds) {
         Ok(0) | Err(_) => Err(BAD_SECONDS.to_owned()),
         Ok(seconds) if seconds <= most.as_secs() => Ok(Duration::from_secs(seconds)),
-        Ok(_) => Err(format!("invalid value for \"seconds\" - at most {} are allowed", most.as_secs())),
+        Ok(_) => {
+            Err(format!("invalid value for \"seconds\" - at most {} are allowed", most.as_secs()))
+        }
     }
 }
 
@@ -140,14 +162,19 @@ pub async fn goroutine(State(shared): State<Shared>, uri: Uri) -> Response {
 /// The difference over some seconds. Of an empty profile it is empty.
 async fn delta(shared: &Shared, seconds: &str, debug: i64, name: &str) -> Response {
     let duration = match duration(seconds, shared.config.limits.profile) {
-        Ok(_) if debug != 0 => return failed(StatusCode::BAD_REQUEST, "seconds and debug params are incompatible"),
+        Ok(_) if debug != 0 => {
+            return failed(StatusCode::BAD_REQUEST, "seconds and debug params are incompatible");
+        }
         Ok(duration) => duration,
         Err(error) => return failed(StatusCode::BAD_REQUEST, error),
     };
     let delta = async {
         if let Some(kind) = empty(name) {
             wait(shared, duration).await?;
-            let process = call(&shared.stats, { let source = Arc::clone(&shared.source); move || Ok(source.process()) });
+            let process = call(&shared.stats, {
+                let source = Arc::clone(&shared.source);
+                move || Ok(source.process())
+            });
             return Ok(pprof::empty(kind, &process.await?, Timestamp::now()));
         }
         // A copy: a held snapshot would keep others from being taken meanwhile.
@@ -155,7 +182,10 @@ async fn delta(shared: &Shared, seconds: &str, debug: i64, name: &str) -> Respon
         let before = call(&shared.stats, move || source.snapshot(Want::ALL)).await?;
         wait(shared, duration).await?;
         let source = Arc::clone(&shared.source);
-        call(&shared.stats, move || Ok(pprof::goroutine_delta(&before, &source.snapshot(Want::ALL)?))).await
+        call(&shared.stats, move || {
+            Ok(pprof::goroutine_delta(&before, &source.snapshot(Want::ALL)?))
+        })
+        .await
     };
     match delta.await {
         Ok(bytes) => attachment(&format!("{name}-delta"), bytes),
@@ -213,7 +243,8 @@ impl Drop for SetOnDrop {
 }
 
 pub async fn cmdline() -> Response {
-    let arguments: Vec<_> = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let arguments: Vec<_> =
+        std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
     plain(arguments.join("\0").into())
 }
 
@@ -224,9 +255,14 @@ pub async fn symbol(State(shared): State<Shared>, request: Request) -> Response 
         match timeout(limits.body_timeout, to_bytes(request.into_body(), limits.body_bytes)).await {
             Ok(Ok(body)) => String::from_utf8_lossy(&body).into_owned(),
             Ok(Err(_)) => {
-                return failed(StatusCode::PAYLOAD_TOO_LARGE, format!("the body may have {} bytes", limits.body_bytes));
+                return failed(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    format!("the body may have {} bytes", limits.body_bytes),
+                );
             }
-            Err(_) => return failed(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
+            Err(_) => {
+                return failed(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time");
+            }
         }
     } else {
         request.uri().query().unwrap_or_default().to_owned()
@@ -271,7 +307,9 @@ pub async fn other(State(shared): State<Shared>, Path(name): Path<String>, uri: 
         return plain(pprof::empty_text(kind).into());
     }
     let source = Arc::clone(&shared.source);
-    match call(&shared.stats, move || Ok(pprof::empty(kind, &source.process(), Timestamp::now()))).await {
+    match call(&shared.stats, move || Ok(pprof::empty(kind, &source.process(), Timestamp::now())))
+        .await
+    {
         Ok(bytes) => attachment(&name, bytes),
         Err(error) => failed_with(&error),
     }

@@ -25,7 +25,11 @@ pub async fn findings(State(shared): State<Shared>, uri: Uri) -> Answer {
     let held = shared.flight.snapshot(LISTED).await?;
     let found = call(&shared.stats, move || {
         let report = analyze(&held);
-        Ok(FindingsAnswer { head: Head::of(&held), findings: report.findings, checked: report.checked })
+        Ok(FindingsAnswer {
+            head: Head::of(&held),
+            findings: report.findings,
+            checked: report.checked,
+        })
     });
     Ok(answer(&found.await?))
 }
@@ -43,7 +47,9 @@ pub async fn workers(State(shared): State<Shared>, uri: Uri) -> Answer {
     }))
 }
 
-pub async fn metrics(State(shared): State<Shared>) -> Result<Response, crate::serve::problem::Problem> {
+pub async fn metrics(
+    State(shared): State<Shared>,
+) -> Result<Response, crate::serve::problem::Problem> {
     let held = shared.flight.snapshot(LISTED).await?;
     let stats = Arc::clone(&shared.stats);
     let text = call(&shared.stats, move || {
@@ -69,7 +75,11 @@ pub async fn health(State(shared): State<Shared>) -> Answer {
 /// A runtime lives while one worker at least is not stuck in a poll.
 fn liveness(snapshot: &Snapshot) -> Vec<HealthRuntime> {
     let live = snapshot.runtimes.iter().map(|runtime| {
-        let blocked = snapshot.workers.iter().filter(|worker| worker.runtime == runtime.id && worker.blocked).count();
+        let blocked = snapshot
+            .workers
+            .iter()
+            .filter(|worker| worker.runtime == runtime.id && worker.blocked)
+            .count();
         let blocked = u32::try_from(blocked).unwrap_or(u32::MAX);
         HealthRuntime {
             id: runtime.id,

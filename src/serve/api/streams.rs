@@ -10,7 +10,9 @@ use super::tasks::RELATIVES;
 use super::{Answer, answer, long_answer};
 use crate::analyze::analyze;
 use crate::model::{Snapshot, Stream, StreamId};
-use crate::render::json::{self, ConnectionsAnswer, Head, Json, LogAnswer, StreamAnswer, StreamsAnswer, TaskRef};
+use crate::render::json::{
+    self, ConnectionsAnswer, Head, Json, LogAnswer, StreamAnswer, StreamsAnswer, TaskRef,
+};
 use crate::render::select::{STREAM_FILTER, StreamSort, select_streams, stream_filter};
 use crate::serve::flight::call;
 use crate::serve::problem::Problem;
@@ -19,8 +21,8 @@ use crate::serve::source::{LogTarget, Want};
 
 pub async fn list(State(shared): State<Shared>, uri: Uri) -> Answer {
     let params = Params::parse(&uri, &["filter", "sort", "limit", "cursor"])?;
-    let filter =
-        stream_filter(params.get("filter").unwrap_or_default()).map_err(|error| Problem::bad(error, STREAM_FILTER))?;
+    let filter = stream_filter(params.get("filter").unwrap_or_default())
+        .map_err(|error| Problem::bad(error, STREAM_FILTER))?;
     let sort = params.choice("sort", StreamSort::WORDS, StreamSort::parse)?;
     let after = params.cursor(sort.number())?;
     let limit = params.limit()?;
@@ -38,7 +40,10 @@ pub async fn list(State(shared): State<Shared>, uri: Uri) -> Answer {
         Ok(Json::list(&head, rows.len(), move |row, out| {
             let live = held.streams.len();
             let index = rows[row];
-            json::append(held.streams.get(index).unwrap_or_else(|| &held.ended_streams[index - live]), out);
+            json::append(
+                held.streams.get(index).unwrap_or_else(|| &held.ended_streams[index - live]),
+                out,
+            );
         }))
     });
     Ok(long_answer(&shared, chunks.await?))
@@ -54,10 +59,13 @@ pub async fn one(State(shared): State<Shared>, Path(wanted): Path<String>, uri: 
     let wanted: StreamId = id(&wanted, "stream")?;
     let held = shared.flight.snapshot(Want::ALL).await?;
     let Some(stream) = all(&held).find(|stream| stream.id == wanted) else {
-        return Err(Problem::not_found(format!("stream {wanted} is not known, or ended too long ago")));
+        return Err(Problem::not_found(format!(
+            "stream {wanted} is not known, or ended too long ago"
+        )));
     };
     let tasks = || held.tasks.iter().filter(|task| task.stream == Some(wanted));
-    let connection = held.connections.iter().find(|connection| Some(connection.id) == stream.connection);
+    let connection =
+        held.connections.iter().find(|connection| Some(connection.id) == stream.connection);
     let answered = StreamAnswer {
         head: Head::of(&held),
         stream: stream.clone(),
@@ -68,7 +76,11 @@ pub async fn one(State(shared): State<Shared>, Path(wanted): Path<String>, uri: 
     };
     let held = Arc::clone(&held);
     let findings = call(&shared.stats, move || {
-        Ok(analyze(&held).findings.into_iter().filter(|finding| finding.streams.contains(&wanted)).collect())
+        Ok(analyze(&held)
+            .findings
+            .into_iter()
+            .filter(|finding| finding.streams.contains(&wanted))
+            .collect())
     });
     Ok(answer(&StreamAnswer { findings: findings.await?, ..answered }))
 }
@@ -77,7 +89,9 @@ pub async fn connections(State(shared): State<Shared>, uri: Uri) -> Answer {
     Params::parse(&uri, &[])?;
     let held = shared.flight.snapshot(Want::COUNTS).await?;
     let head = ConnectionsAnswer { head: Head::of(&held), connections: Vec::new() };
-    let chunks = Json::list(&head, held.connections.len(), move |row, out| json::append(&held.connections[row], out));
+    let chunks = Json::list(&head, held.connections.len(), move |row, out| {
+        json::append(&held.connections[row], out)
+    });
     Ok(long_answer(&shared, chunks))
 }
 

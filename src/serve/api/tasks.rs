@@ -9,7 +9,9 @@ use super::params::{Params, id};
 use super::{Answer, answer, long_answer};
 use crate::model::{Snapshot, Task, TaskId};
 use crate::render::json::{self, Head, Json, TaskAnswer, TaskGroupsAnswer, TaskRef, TasksAnswer};
-use crate::render::select::{GroupSort, TASK_FILTER, TaskSort, group_tasks, select_tasks, task_filter};
+use crate::render::select::{
+    GroupSort, TASK_FILTER, TaskSort, group_tasks, select_tasks, task_filter,
+};
 use crate::serve::flight::{Held, call};
 use crate::serve::problem::Problem;
 use crate::serve::server::Shared;
@@ -32,7 +34,8 @@ pub async fn list(State(shared): State<Shared>, uri: Uri) -> Answer {
         "stack" => Some(Group::Stack),
         _ => None,
     })?;
-    let filter = task_filter(params.get("filter").unwrap_or_default()).map_err(|error| Problem::bad(error, TASK_FILTER))?;
+    let filter = task_filter(params.get("filter").unwrap_or_default())
+        .map_err(|error| Problem::bad(error, TASK_FILTER))?;
     let limit = params.limit()?;
     match group {
         Group::None => {
@@ -49,7 +52,9 @@ pub async fn list(State(shared): State<Shared>, uri: Uri) -> Answer {
                     tasks: Vec::new(),
                 };
                 let rows = page.rows;
-                Ok(Json::list(&head, rows.len(), move |row, out| json::append(&held.tasks[rows[row]], out)))
+                Ok(Json::list(&head, rows.len(), move |row, out| {
+                    json::append(&held.tasks[rows[row]], out)
+                }))
             });
             Ok(long_answer(&shared, chunks.await?))
         }
@@ -84,7 +89,11 @@ pub async fn one(State(shared): State<Shared>, Path(wanted): Path<String>, uri: 
     };
     let children = || held.tasks.iter().filter(|child| child.parent == Some(wanted));
     let stream = task.stream.and_then(|stream| {
-        held.streams.iter().chain(&held.ended_streams).find(|candidate| candidate.id == stream).cloned()
+        held.streams
+            .iter()
+            .chain(&held.ended_streams)
+            .find(|candidate| candidate.id == stream)
+            .cloned()
     });
     Ok(answer(&TaskAnswer {
         head: Head::of(&held),
@@ -98,7 +107,11 @@ pub async fn one(State(shared): State<Shared>, Path(wanted): Path<String>, uri: 
 
 /// Tasks are listed by id.
 fn find(snapshot: &Snapshot, id: TaskId) -> Option<&Task> {
-    snapshot.tasks.binary_search_by_key(&id, |task| task.id).ok().map(|index| &snapshot.tasks[index])
+    snapshot
+        .tasks
+        .binary_search_by_key(&id, |task| task.id)
+        .ok()
+        .map(|index| &snapshot.tasks[index])
 }
 
 /// Keeps the signature of what renderers hold in one place.

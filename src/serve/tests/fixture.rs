@@ -43,7 +43,11 @@ impl Source for Saved {
         Ok(self.snapshot.lock().unwrap().clone())
     }
 
-    fn cpu_profile(&self, duration: Duration, stop: &(dyn Fn() -> bool + Sync)) -> Result<CpuProfile> {
+    fn cpu_profile(
+        &self,
+        duration: Duration,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<CpuProfile> {
         if self.sampling.swap(true, Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Busy, "another profile is being taken"));
         }
@@ -61,7 +65,9 @@ impl Source for Saved {
 
     fn log_streams(&self, target: &LogTarget, _: bool) -> Result<usize> {
         match target {
-            LogTarget::Stream(id) if self.snapshot.lock().unwrap().streams.iter().all(|stream| stream.id != *id) => {
+            LogTarget::Stream(id)
+                if self.snapshot.lock().unwrap().streams.iter().all(|stream| stream.id != *id) =>
+            {
                 Err(Error::new(ErrorKind::NotFound, format!("there is no live stream {id}")))
             }
             _ => Ok(1),
@@ -111,7 +117,8 @@ impl Answer {
     }
 
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 }
 
@@ -130,7 +137,9 @@ impl Target {
     }
 
     pub fn request(&self, method: &str, target: &str, headers: &str) -> Answer {
-        self.raw(&format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"))
+        self.raw(&format!(
+            "{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"
+        ))
     }
 
     pub fn get(&self, target: &str) -> Answer {
@@ -142,9 +151,10 @@ impl Target {
 pub fn answer(mut stream: TcpStream) -> Answer {
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes);
-    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or_else(|| {
-        panic!("no whole head in {:?}", String::from_utf8_lossy(&bytes))
-    });
+    let end = bytes
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .unwrap_or_else(|| panic!("no whole head in {:?}", String::from_utf8_lossy(&bytes)));
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
     let status = head[9..12].parse().unwrap();
     let mut body = bytes.split_off(end + 4);
