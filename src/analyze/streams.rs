@@ -25,10 +25,10 @@ struct Group<'a> {
 }
 
 /// Streams of one method and side in one trouble, longest first.
-fn by_method<'a>(
-    snapshot: &'a Snapshot,
+fn by_method(
+    snapshot: &Snapshot,
     trouble: impl Fn(&Stream) -> Option<u64>,
-) -> BTreeMap<(Side, &'a str), Vec<(u64, &'a Stream)>> {
+) -> BTreeMap<(Side, &str), Vec<(u64, &Stream)>> {
     let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for stream in &snapshot.streams {
         if let Some(ns) = trouble(stream) {

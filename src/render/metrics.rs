@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 use super::json::StateCounts;
-use crate::model::{FindingKind, Report, Snapshot};
+use crate::model::{FindingKind, Report, Runtime, Snapshot};
 
 /// Methods with a series of their own; the others are `other` together.
 const METHODS: usize = 50;
@@ -152,6 +152,9 @@ fn by_method(out: &mut Out, name: &str, help: &str, methods: BTreeMap<&str, u64>
     }
 }
 
+/// Name, kind, help, and the figure if tokio tells it.
+type Optional = (&'static str, &'static str, &'static str, fn(&Runtime) -> Option<u64>);
+
 fn runtimes(out: &mut Out, snapshot: &Snapshot) {
     let name = "taskprof_runtime_workers";
     out.family(name, "gauge", "Workers of a runtime.");
@@ -164,7 +167,7 @@ fn runtimes(out: &mut Out, snapshot: &Snapshot) {
         out.line(name, &[("runtime", &runtime.name)], runtime.global_queue_depth);
     }
     // Absent, not zero, where tokio does not tell.
-    let optional: [(&str, &str, &str, fn(&crate::model::Runtime) -> Option<u64>); 3] = [
+    let optional: [Optional; 3] = [
         ("taskprof_runtime_blocking_threads", "gauge", "Threads of the blocking pool.", |it| {
             it.blocking_threads
         }),
