@@ -1,0 +1,210 @@
+// Tasks: grouped by stack, then the members of a group, then one of them.
+
+import { html } from '/vendor/preact.js';
+import { copy, heading, stackText, taskText } from '../copy.js';
+import { useData } from '../data.js';
+import { clean, count, duration, percent, plural } from '../format.js';
+import { groupName, ownCode, statesOf, statesText } from '../groups.js';
+import { useCopier } from '../keys.js';
+import { go, link } from '../route.js';
+import {
+  Choice, CoverageNote, Empty, Facts, Filter, Kept, Method, PAGE, Pager, Pending, Place, Section, Sorts, Stack,
+  StreamLink, Table, TaskLink, TaskRefs, TaskState, unattached,
+} from '../ui.js';
+import { waitText } from '../words.js';
+import { StreamTable } from './streams.js';
+
+const FILTER_HINT = 'recv state:idle age:>10s';
+const SORTS = [['wait', 'longest in state'], ['age', 'oldest'], ['busy', 'most busy'], ['longest', 'longest poll']];
+const SORTS_GROUPS = [['', 'most tasks'], ...SORTS];
+const SORTS_TASKS = [['', 'id'], ...SORTS, ['polls', 'most polls']];
+
+const HEAD_GROUPS = [
+  ['Tasks', 'num'],
+  ['State'],
+  ['Longest', 'num', 'The longest time that a member has been in its state'],
+  ['Waiting in'],
+  ['Your code', '', "The innermost frame of the program's own code, or else where it was spawned"],
+  ['Method'],
+];
+
+const HEAD_TASKS = [
+  ['Task', 'num'],
+  ['State'],
+  ['For', 'num', 'Time in this state'],
+  ['Age', 'num'],
+  ['Polls', 'num'],
+  ['Busy', 'num', 'Time spent inside polls'],
+  ['Longest poll', 'num'],
+  ['Your code'],
+  ['Method'],
+];
+
+/** The program's own code: function and line, as far as known. */
+export function OwnCode({ name, at }) {
+  if (!name && !at) return html`<span class="dim">not known</span>`;
+  return html`<span class="own">${name ? html`<code class="fn"><bdi>${clean(name)}</bdi></code>` : html`<span class="dim">spawned at</span>`} ${at && html`<${Place} at=${at} />`}</span>`;
+}
+
+/** The states of a group's members; the most common one speaks. */
+export function States({ group }) {
+  const states = statesOf(group);
+  if (states.length === 1) return html`<${TaskState} state=${states[0][0]} />`;
+  return states.map(([state, n]) => html`<span key=${state} class="part">${count(n)} <${TaskState} state=${state} /></span>`);
+}
+
+export function WaitingIn({ what }) {
+  return what ? html`<code class="wait" title=${clean(what)}><bdi>${clean(what)}</bdi></code>` : html`<span class="dim">–</span>`;
+}
+
+/** No rows: and why, since an absent instrument shows none either. */
+function NoTasks({ answer, filter }) {
+  if (unattached(answer.coverage)) {
+    return html`<${Empty} tone="warn" title="Instrumentation is not attached: tasks are alive, but none can be listed.">
+      ${count(answer.coverage.alive)} tasks are alive by the runtime's own count. Build with RUSTFLAGS="--cfg tokio_unstable" to list them.
+    <//>`;
+  }
+  if (filter) return html`<${Empty} title="No task fits this filter." />`;
+  return html`<${Empty} title="No task is alive." />`;
+}
+
+/** A filter term; blanks need quotation marks, which cannot be quoted themselves. */
+const term = (key, text) => `${key}:"${text.slice(0, 300).split('"')[0]}"`;
+
+/** The members as a filter that can be read and changed; one task alone, straight. */
+function membersOf(group, filter) {
+  if (group.count === 1 && group.example_ids.length === 1) return link('tasks', group.example_ids[0]);
+  const at = (location) => `${location.file}:${location.line}`;
+  const terms = [
+    filter,
+    group.place && term('place', at(group.place)),
+    group.spawned_at && at(group.spawned_at) !== (group.place && at(group.place)) && term('spawned', at(group.spawned_at)),
+    group.method ? term('method', group.method) : '-method:/',
+  ];
+  return link('tasks', null, { group: 'none', filter: terms.filter(Boolean).join(' ') });
+}
+
+export function GroupTable({ answer, filter = '' }) {
+  if (answer.groups.length === 0) return html`<${NoTasks} answer=${answer} filter=${filter} />`;
+  return html`<${Table} label="Groups of tasks" head=${HEAD_GROUPS}>
+    ${answer.groups.map(
+      (group) => html`<tr key=${group.key}>
+        <td class="num"><a data-row=${group.key} href=${membersOf(group, filter)}>${count(group.count)}</a></td>
+        <td><${States} group=${group} /></td>
+        <td class="num">${duration(group.longest_state_ns)}</td>
+        <td><${WaitingIn} what=${group.waiting_in} /></td>
+        <td><${OwnCode} name=${group.function} at=${group.place} /></td>
+        <td><${Method} name=${group.method} /></td>
+      </tr>`,
+    )}
+  <//>`;
+}
+
+export function TaskTable({ answer, filter = '' }) {
+  if (answer.tasks.length === 0) return html`<${NoTasks} answer=${answer} filter=${filter} />`;
+  return html`<${Table} label="Tasks" head=${HEAD_TASKS}>
+    ${answer.tasks.map(
+      (task) => html`<tr key=${task.id}>
+        <td class="num"><${TaskLink} id=${task.id} row /></td>
+        <td><${TaskState} state=${task.state} worker=${task.worker} /></td>
+        <td class="num">${duration(task.state_ns)}</td>
+        <td class="num">${duration(task.age_ns)}</td>
+        <td class="num">${count(task.polls)}</td>
+        <td class="num">${duration(task.busy_ns)}</td>
+        <td class="num">${duration(task.longest_poll_ns)}</td>
+        <td><${OwnCode} name=${ownCode(task).name} at=${ownCode(task).location} /></td>
+        <td><${Method} name=${task.method} /></td>
+      </tr>`,
+    )}
+  <//>`;
+}
+
+export function groupText(group) {
+  const wait = group.waiting_in ? ` in ${clean(group.waiting_in)}` : '';
+  return `${plural(group.count, 'task')} [${statesText(group)}, longest ${duration(group.longest_state_ns)}]${wait} ${groupName(group)}\n${stackText(group.stack)}`;
+}
+
+/** The list: groups, or tasks one by one. */
+export function Tasks({ params }) {
+  const grouped = params.group !== 'none';
+  const { filter = '', sort = '', cursor = '' } = params;
+  const answer = useData('/debug/tasks', {
+    group: grouped ? 'stack' : 'none',
+    filter,
+    sort,
+    limit: PAGE,
+    cursor,
+  });
+  const { data } = answer;
+  const change = (patch) => go(link('tasks', null, { ...params, cursor: null, ...patch }), { replace: true });
+  const rows = data ? (grouped ? data.groups : data.tasks) : [];
+  const write = grouped ? groupText : taskText;
+  const text = (row) => heading(data?.taken_at) + rows.filter((one) => row === null || (one.key ?? one.id) === row).map(write).join('\n');
+  useCopier((row) => data && text(row));
+  return html`<${Section}
+    title=${grouped ? 'Tasks by stack' : 'Tasks one by one'}
+    note=${data && `${count(data.coverage.alive)} alive, ${count(data.coverage.running)} running`}
+    actions=${html`<${Filter} value=${filter} placeholder=${FILTER_HINT} onInput=${(text) => change({ filter: text })} />
+      <${Choice} label="Grouping" options=${[['stack', 'Grouped'], ['none', 'One by one']]} value=${grouped ? 'stack' : 'none'} onPick=${(group) => change({ group: group === 'none' ? 'none' : null, sort: null })} />
+      <${Sorts} options=${grouped ? SORTS_GROUPS : SORTS_TASKS} value=${sort} onPick=${(key) => change({ sort: key })} />
+      <button type="button" disabled=${!data} onClick=${() => copy(text(null))}>Copy as text</button>`}
+  >
+    <${Pending} ...${answer} what="the tasks" />
+    <${Kept} ...${answer} />
+    ${data && (grouped ? html`<${GroupTable} answer=${data} filter=${filter} />` : html`<${TaskTable} answer=${data} filter=${filter} />`)}
+    ${data && html`<${Pager} view="tasks" params=${params} shown=${rows.length} total=${grouped ? data.groups_total : data.matched} next=${data.next_cursor} noun=${grouped ? 'groups' : 'tasks'} />
+      <${CoverageNote} coverage=${data.coverage} />`}
+  <//>`;
+}
+
+function Wait({ wait }) {
+  if (!wait) return null;
+  return html`<p class="where">
+    Waits in <code>${waitText(wait.kind)}</code>
+    ${wait.resource && html`<span>on <code><bdi>${clean(wait.resource)}</bdi></code></span>`}
+    <span>for ${wait.lower_bound ? 'at least ' : ''}${duration(wait.wait_ns)}</span>
+    ${wait.queue !== null && wait.queue !== undefined && html`<span>${count(wait.queue)} in its queue</span>`}
+    ${wait.detail && html`<span class="dim">${clean(wait.detail)}</span>`}
+    ${wait.holders.map((holder) => html`<span key=${holder.task}>held by task <${TaskLink} id=${holder.task} /> ${holder.local && html`<code>${clean(holder.local)}</code>`} <${Place} at=${holder.location} /></span>`)}
+  </p>`;
+}
+
+/** What it does, who made it, whom it made, for which stream. */
+export function Task({ id }) {
+  const answer = useData(`/debug/tasks/${encodeURIComponent(id)}`);
+  const { data, error } = answer;
+  const task = data?.task;
+  useCopier(() => task && heading(data.taken_at) + taskText(task));
+  if (error?.status === 404 && !data) {
+    return html`<${Empty} title=${`Task ${clean(id)} is not alive.`}>It has ended, or it was never seen. <a href=${link('tasks')}>All tasks</a><//>`;
+  }
+  if (!task) return html`<${Pending} ...${answer} what=${`task ${clean(id)}`} />`;
+  const { children } = data;
+  return html`
+    <${Kept} ...${answer} />
+    ${error?.status === 404 && html`<p class="banner warn">This task has ended. Its last state is shown.</p>`}
+    <${Section} title=${`Task ${task.id}`} note=${html`<${TaskState} state=${task.state} worker=${task.worker} /> for ${duration(task.state_ns)}`}
+      actions=${html`<a class="button" href=${link('tasks')}>All tasks</a> <button type="button" onClick=${() => copy(heading(data.taken_at) + taskText(task))}>Copy as text</button>`}>
+      <${Wait} wait=${task.wait} />
+      <${Facts} of=${[
+        ['Method', html`<${Method} name=${task.method} />`],
+        ['Peer', task.peer && html`<bdi>${clean(task.peer)}</bdi>`],
+        ['Stream', html`<${StreamLink} id=${task.stream} />`],
+        ['Spawned at', task.spawned_at && html`<${Place} at=${task.spawned_at} />`],
+        ['Spawned by', task.parent ? html`task <${TaskLink} id=${task.parent} />` : null],
+        ['Age', duration(task.age_ns)],
+        ['Polls', count(task.polls)],
+        ['Busy', `${duration(task.busy_ns)} (${percent(task.busy_ns, task.age_ns)})`],
+        ['Longest poll', duration(task.longest_poll_ns)],
+      ]} />
+    <//>
+    <${Section} title="Stack">
+      <${Stack} stack=${task.stack} missing=${task.state === 'running' ? 'it was between being seen running and having its thread read' : 'a suspended task’s await chain is not read'} />
+    <//>
+    ${data.stream && html`<${Section} title="Its stream"><${StreamTable} answer=${{ streams: [data.stream] }} /><//>`}
+    ${data.parent && html`<${Section} title="Spawned by"><${TaskRefs} tasks=${[data.parent]} /><//>`}
+    <${Section} title="Spawned by it" note=${plural(data.children_total, 'live task')}>
+      ${children.length > 0 ? html`<${TaskRefs} tasks=${children} total=${data.children_total} />` : html`<${Empty} title="None alive." />`}
+    <//>
+    <${CoverageNote} coverage=${data.coverage} />`;
+}

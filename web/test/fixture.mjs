@@ -1,0 +1,316 @@
+// A small server with answers in the debug server's shape, for states that a
+// healthy process cannot be brought into at will: a lost connection, a new
+// boot id, 401, 429, no instrumentation, names that try to be code.
+//
+//   node test/fixture.mjs [port]     to work on the page without a process
+
+import { createServer } from 'node:http';
+import { readFile } from 'node:fs/promises';
+import { gzipSync } from 'node:zlib';
+import { assets } from '../budget.mjs';
+
+const WEB = new URL('../', import.meta.url);
+const POLICY =
+  "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; " +
+  "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
+const TYPES = { html: 'text/html; charset=utf-8', css: 'text/css; charset=utf-8', js: 'text/javascript; charset=utf-8' };
+const S = 1_000_000_000;
+
+/** Names that would run, or break the layout, were they not text. */
+export const HOSTILE = [
+  '<img src=x onerror=alert(1)>',
+  '"><script>alert(1)</script>',
+  "'-alert(1)-'",
+  '{{constructor.constructor("alert(1)")()}}',
+  'javascript:alert(1)',
+  '\u202egnp.exe\u0000\u0007',
+  '/pkg.Service/<svg onload=alert(1)>',
+  'a'.repeat(3000),
+];
+
+const location = (file, line, column = 9) => ({ file, line, column });
+const frame = (fn, file, line, kind = 'user', inlined = false) => ({
+  function: fn.split('::').slice(-2).join('::'),
+  function_full: fn,
+  location: location(file, line),
+  kind,
+  inlined,
+  address: '0x4a31f0',
+});
+
+const TOKIO = '/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/tokio-1.54.1/src';
+const STD = '/rustc/59807616e1fa2540724bfbac14d7976d7e4a3860/library/std/src';
+const blockedStack = {
+  source: 'native',
+  frames: [
+    frame('__GI___clock_nanosleep', './time/clock_nanosleep.c', 78, 'runtime'),
+    frame('std::thread::sleep', `${STD}/thread/functions.rs`, 313, 'runtime', true),
+    frame('billing::charge_card', '/srv/build/billing/src/billing.rs', 88),
+    frame('billing::service::charge::{{closure}}', '/srv/build/billing/src/service.rs', 141),
+    frame('tonic::server::grpc::Grpc<T>::unary', '/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/tonic-0.14.9/src/server/grpc.rs', 251, 'library'),
+    frame('tokio::runtime::task::core::Core<T,S>::poll', `${TOKIO}/runtime/task/core.rs`, 365, 'runtime', true),
+    frame('tokio::runtime::scheduler::multi_thread::worker::Context::run_task', `${TOKIO}/runtime/scheduler/multi_thread/worker.rs`, 601, 'runtime'),
+  ],
+  truncated: null,
+};
+const waitStack = (fn, file, line, inner = 'tokio::sync::mpsc::chan::Rx<T,S>::recv') => ({
+  source: 'await',
+  frames: [frame(inner, `${TOKIO}/sync/mpsc/chan.rs`, 301, 'runtime'), frame(fn, file, line), frame('hyper::server::conn::http2::serve', '/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/hyper-1.12.0/src/server/conn/http2.rs', 91, 'library')],
+  truncated: null,
+});
+
+/** The world that the fixture tells of; tests change it. */
+export class World {
+  constructor() {
+    this.begun = Date.now();
+    this.boot = 'f00dfeed12345678';
+    this.pid = 4121;
+    this.token = null;
+    this.mode = 'sick'; // 'sick' | 'clear' | 'unattached'
+    this.hostile = false;
+    this.limited = false;
+    this.down = false;
+    this.silent = false;
+    this.requests = [];
+  }
+
+  get age() {
+    return (Date.now() - this.begun) * 1e6;
+  }
+
+  name(plain, index = 0) {
+    return this.hostile ? HOSTILE[index % HOSTILE.length] : plain;
+  }
+
+  head() {
+    return {
+      schema: 1,
+      taken_at: new Date().toISOString(),
+      process: { name: this.name('billing-grpc'), pid: this.pid, boot_id: this.boot, build_id: null, executable: '/srv/billing-grpc', uptime_ns: 3 * 86_400 * S + this.age },
+    };
+  }
+
+  coverage() {
+    const alive = 100_019;
+    if (this.mode === 'unattached') {
+      return { alive, listed: 0, with_stack: 0, running: 0, dropped: 0, missing: [{ reason: 'no_tokio_unstable', count: alive, detail: 'built without --cfg tokio_unstable: tokio offers no task hooks' }] };
+    }
+    return {
+      alive, listed: 99_990, with_stack: 61_211, running: 2, dropped: 0,
+      missing: [
+        { reason: 'no_hook', count: 29, detail: 'on a LocalSet, the root of a block_on, or spawned before the hooks' },
+        { reason: 'no_await_chain', count: 38_779, detail: 'suspended tasks show where they were spawned' },
+      ],
+    };
+  }
+
+  task(id, over = {}) {
+    return {
+      id: String(id), parent: id > 20 ? '17' : null, runtime: '1', spawned_at: location('/srv/build/billing/src/feed.rs', 71),
+      method: this.name('/billing.Feed/Watch', id), peer: this.name(`10.0.3.${id % 250}:51344`, id + 1), stream: String(id + 900), state: 'idle', worker: null,
+      state_ns: 30 * S + this.age, age_ns: 60 * S + this.age, polls: 1200 + id, busy_ns: 41_000_000, longest_poll_ns: 1_900_000,
+      stack: waitStack(this.name('feed::watch', id), this.name('/srv/build/billing/src/feed.rs', id), 112),
+      wait: { kind: 'mpsc_recv', resource: null, detail: null, holders: [], queue: null, wait_ns: 30 * S, lower_bound: false },
+      ...over,
+    };
+  }
+
+  blocker() {
+    return this.task(40, { state: 'running', worker: 1, state_ns: 3.2 * S + this.age, stack: blockedStack, wait: null, method: '/billing.Charge/Card', busy_ns: 4 * S, longest_poll_ns: 3.2 * S, stream: '812' });
+  }
+
+  groups() {
+    if (this.mode === 'unattached') return [];
+    const group = (key, count, longest, task) => {
+      const user = task.stack?.frames.find((one) => one.kind === 'user');
+      return {
+        key, count, function: user?.function ?? null, place: user?.location ?? task.spawned_at, waiting_in: task.stack?.frames[0].function ?? null,
+        spawned_at: task.spawned_at, method: task.method, states: { scheduled: 0, running: 0, idle: 0, unknown: 0, [task.state]: count },
+        oldest_ns: longest + S, longest_state_ns: longest, busy_ns: task.busy_ns * count, polls: task.polls * count, longest_poll_ns: task.longest_poll_ns,
+        example_ids: Array.from({ length: Math.min(10, count) }, (_, i) => String(Number(task.id) + i)), stack: task.stack,
+      };
+    };
+    return [
+      group('g-watch', 61_210, 483 * S, this.task(1)),
+      group('g-conn', 212, 200 * S, this.task(3, { stack: null, wait: null, method: null, spawned_at: location(`${TOKIO}/../../tonic-0.14.9/src/transport/server/mod.rs`.replace('/tokio-1.54.1/src/../..', ''), 812) })),
+      group('g-block', 1, 3.2 * S + this.age, this.blocker()),
+      group('g-cycle', 2, 41 * S, this.task(17, { stack: waitStack('ledger::post', '/srv/build/billing/src/ledger.rs', 204, 'tokio::sync::mutex::Mutex<T>::lock'), method: '/billing.Ledger/Post' })),
+      group('g-fresh', 7, 0.02 * S, this.task(4, { state: 'scheduled', stack: null, method: '/billing.Charge/Card', spawned_at: location('src/service.rs', 97) })),
+      ...Array.from({ length: 250 }, (_, i) => group(`g-${i}`, 640 - i, (300 - i) * S, this.task(100 + i, { stack: waitStack(this.name(`worker::step_${i}`, i), '/srv/build/billing/src/worker.rs', 40 + i) }))),
+    ];
+  }
+
+  stream(id, over = {}) {
+    return {
+      id: String(id), side: 'server', method: this.name('/billing.Feed/Watch', id), kind: 'server_streaming', peer: this.name(`10.0.3.${id % 250}:51344`, id), connection: String(id % 9), task: String(id + 10),
+      state: 'half_closed_remote', phase: 'await_send', phase_ns: 200 * S + this.age, age_ns: 900 * S,
+      received: { messages: 1, bytes: 26, last_ago_ns: 900 * S, ended: true }, sent: { messages: 20_410 + id, bytes: 9_213_004, last_ago_ns: 200 * S, ended: false },
+      deadline: null, cancelled_ago_ns: null, cancel_reason: null, status: null, ended_ago_ns: null, live_tasks: 1, logged: false, metadata: {},
+      ...over,
+    };
+  }
+
+  streams() {
+    return [
+      this.stream(812, { method: '/billing.Charge/Card', kind: 'unary', phase: 'handler', phase_ns: 3.2 * S, deadline: { timeout_ns: 2 * S, remaining_ns: -1.2 * S } }),
+      ...Array.from({ length: 420 }, (_, i) => this.stream(900 + i)),
+      this.stream(2000, { kind: 'bidi', phase: 'await_recv', method: '/grpc.examples.echo.Echo/BidirectionalStreamingEcho', deadline: { timeout_ns: 60 * S, remaining_ns: 41 * S } }),
+    ];
+  }
+
+  episodes() {
+    if (this.mode !== 'sick') return [];
+    const common = { runtime: '1', tid: 4130, task: '40', spawned_at: location('src/service.rs', 97), method: this.name('/billing.Charge/Card'), peer: this.name('10.0.3.4:51344', 1), stream: '812', stack_missing: null };
+    return [
+      { ...common, id: 9, worker: 1, ongoing: true, blocked_ns: 3.2 * S + this.age, ended_ago_ns: 0, queued_local: 60, queued_global: 1, stack: blockedStack },
+      { ...common, id: 8, worker: 0, ongoing: false, blocked_ns: 0.4 * S, ended_ago_ns: 70 * S, queued_local: 2, queued_global: 0, stack: null, stack_missing: 'the thread had left the poll before it could be read' },
+    ];
+  }
+
+  workers() {
+    const sick = this.mode === 'sick';
+    const worker = (index, over) => ({ runtime: '1', index, tid: 4129 + index, thread: this.name('tokio-rt-worker', index), state: 'parked', state_ns: 0.004 * S, task: null, method: null, polls: 1_209_334, busy_ns: 4000 * S, parks: 90_112, local_queue_depth: 0, blocked: false, stack: null, ...over });
+    return {
+      runtimes: [{ id: '1', name: this.name('main'), flavor: 'multi_thread', workers: 4, alive_tasks: 100_019, global_queue_depth: sick ? 1 : 0, spawned_tasks: 1_200_000, blocking_threads: 3, idle_blocking_threads: 2, blocking_queue_depth: 0, polls: 5_000_000, busy_ns: 9000 * S, parks: 400_000, steals: 2231, budget_forced_yields: 12, mean_poll_ns: 1_800 }],
+      workers: [worker(0), worker(1, sick ? { state: 'polling', blocked: true, state_ns: 3.2 * S + this.age, task: '40', method: this.name('/billing.Charge/Card'), local_queue_depth: 60 } : {}), worker(2, { state: 'polling', task: '55', method: '/billing.Feed/Watch', state_ns: 40_000 }), worker(3, { state: 'searching' })],
+    };
+  }
+
+  report() {
+    const kinds = ['blocked_worker', 'process_paused', 'stalled_stream', 'deadline_passed', 'cancelled_but_running', 'leaked_task', 'busy_task', 'registry_full'];
+    const checked = kinds.map((kind, i) => ({ kind, examined: [4, 1, 422, 422, 422, 99_990, 99_990, 1][i], unavailable: null }));
+    checked.push({ kind: 'deadlock', examined: 0, unavailable: 'the await chains of suspended tasks are not read' });
+    const none = { place: null, method: null, tasks: [], streams: [], connections: [], worker: null, count: 1 };
+    const findings = this.mode !== 'sick' ? [] : [
+      { ...none, id: 'blocked:9', kind: 'blocked_worker', severity: 'critical', confidence: 'proven', title: this.name(`Worker 1 blocked ${((3.2 * S + this.age) / S).toFixed(1)} s in one poll`), evidence: [this.name('thread::sleep, called from charge_card, keeps the worker in one poll of task 40.', 1), '61 tasks are queued behind it; 1 of 4 workers is affected.'], place: this.name('src/billing.rs:88'), method: this.name('/billing.Charge/Card', 6), since_ns: 3.2 * S + this.age, tasks: ['40'], streams: ['812'], worker: 1 },
+      { ...none, id: 'deadlock:17', kind: 'deadlock', severity: 'critical', confidence: 'proven', title: 'Two tasks wait on each other: 17 → 23 → 17', evidence: ['Task 17 holds mutex 4 and wants mutex 9; task 23 holds mutex 9 and wants mutex 4.'], place: 'src/ledger.rs:204', method: '/billing.Ledger/Post', since_ns: 41 * S, count: 2, tasks: ['17', '23'] },
+      { ...none, id: 'stalled:watch', kind: 'stalled_stream', severity: 'warning', confidence: 'likely', title: '212 streams wait for their clients to read', evidence: ['The transport has not asked for more for 3m20s, though messages are ready.', 'Whether the client or the network is slow, this side cannot tell; the client’s own dump can.'], method: '/billing.Feed/Watch', since_ns: 200 * S, count: 212, tasks: Array.from({ length: 100 }, (_, i) => String(910 + i)), streams: Array.from({ length: 100 }, (_, i) => String(900 + i)), connections: ['3'] },
+      { ...none, id: 'leaked', kind: 'leaked_task', severity: 'info', confidence: 'suspected', title: '3 tasks outlive their stream', evidence: ['Their streams ended more than a minute ago.'], since_ns: 64 * S, count: 3, place: 'src/feed.rs:71', tasks: ['301', '302', '303'] },
+    ];
+    return { ...this.head(), coverage: this.coverage(), findings, checked };
+  }
+
+  counters() {
+    const n = Math.floor(this.age / 1e8);
+    const sick = this.mode === 'sick';
+    return {
+      ...this.head(),
+      coverage: { ...this.coverage(), alive: 100_019 + (n % 17) },
+      counters: { tasks_spawned: 1_200_000 + n * 13, tasks_ended: 1_099_981 + n * 13, tasks_dropped: 0, blocking_ended: 12, streams_started: 90_422 + n, streams_ended: 90_000 + n, streams_dropped: 0, blocked_polls: 9, pauses: 0, profiler_panics: 0 },
+      states: { scheduled: 7, running: 2, idle: 99_981, unknown: 0 },
+      streams: 422,
+      phases: { await_send: 420, await_recv: 1, handler: 1 },
+      connections: 9,
+      workers: 4,
+      workers_blocked: sick ? 1 : 0,
+      busy_ns: 9000 * S,
+      findings: sick ? { critical: 2, warning: 1, info: 1 } : {},
+    };
+  }
+}
+
+function page(list, query, noun) {
+  const from = Number(query.get('cursor') || 0);
+  const limit = Number(query.get('limit') || 200);
+  const next = from + limit < list.length ? String(from + limit) : null;
+  const totals = noun === 'groups' ? { groups_total: list.length } : {};
+  return { total: list.length, matched: list.length, ...totals, next_cursor: next, [noun]: list.slice(from, from + limit) };
+}
+
+function answer(world, path, query) {
+  const head = () => ({ ...world.head(), coverage: world.coverage() });
+  const filter = query.get('filter') ?? '';
+  const terms = filter.match(/(?:[^\s"]|"[^"]*")+/g) ?? [];
+  const fits = (item) => terms.every((word) => word.startsWith('-') || (word === 'state:running' ? item.state === 'running' || item.states?.running > 0 : JSON.stringify(item).includes(word.replace(/^[a-z]+:/, '').replaceAll('"', '').replace(/:\d+$/, ''))));
+  const ref = ({ id, spawned_at, method, state, state_ns }) => ({ id, spawned_at, method, state, state_ns });
+  const member = /^\/debug\/(tasks|streams)\/(\d+)$/.exec(path);
+  if (member) {
+    const [, kind, id] = member;
+    if (id === '404') return { status: 404, body: { error: `no live task ${id}` } };
+    if (kind === 'streams') {
+      const stream = world.streams().find((one) => one.id === id) ?? world.stream(Number(id));
+      return { body: { ...head(), stream, connection: null, tasks_total: 1, tasks: [ref(world.task(Number(id) + 10))], findings: world.report().findings.filter((one) => one.streams.includes(id)) } };
+    }
+    const task = id === '40' ? world.blocker() : world.task(Number(id));
+    return { body: { ...head(), task, parent: task.parent ? ref(world.task(17)) : null, children_total: 2, children: [ref(world.task(41)), ref(world.task(42))], stream: world.stream(812, { task: id }) } };
+  }
+  switch (path) {
+    case '/debug/findings':
+      return { body: world.report() };
+    case '/debug/tasks':
+      if (filter === 'age:nonsense') return { status: 400, body: { error: '`nonsense` is no duration', expected: 'age:>10s' } };
+      if (query.get('group') === 'none') {
+        const tasks = world.mode === 'unattached' ? [] : [world.blocker(), ...Array.from({ length: 450 }, (_, i) => world.task(i + 41))];
+        return { body: { ...head(), ...page(tasks.filter(fits), query, 'tasks') } };
+      }
+      return { body: { ...head(), ...page(world.groups().filter(fits), query, 'groups') } };
+    case '/debug/streams':
+      return { body: { ...head(), ...page(world.mode === 'unattached' ? [] : world.streams().filter(fits), query, 'streams') } };
+    case '/debug/connections':
+      return { body: { ...head(), connections: [{ id: '3', side: 'server', transport: 'tcp', local: '0.0.0.0:50051', peer: '10.0.3.4:51344', age_ns: 4000 * S, streams: 212, streams_total: 9000, counters: { read_bytes: 12_002, written_bytes: 9_000_000_000, last_read_ago_ns: S, last_write_ago_ns: 200 * S, write_blocked_ns: 200 * S } }] } };
+    case '/debug/workers':
+      return { body: { ...head(), ...world.workers(), blocked: world.episodes(), pauses: [{ paused_ns: 10 * S, ended_ago_ns: 700 * S }], blocked_threshold_ns: 100_000_000 } };
+    case '/debug/snapshot':
+      return { body: { ...head(), tasks: [world.blocker(), ...Array.from({ length: 450 }, (_, i) => world.task(i + 41, i % 2 ? {} : { spawned_at: location('src/even.rs', 3), stack: null }))] } };
+    default:
+      return { status: 404, body: { error: 'no such path' } };
+  }
+}
+
+/** Starts the fixture; `world` is what it tells of. */
+export async function start(port = 0) {
+  const world = new World();
+  const table = new Set(await assets());
+  const open = new Set();
+  const server = createServer(async (request, response) => {
+    const url = new URL(request.url, 'http://fixture');
+    world.requests.push(request.url);
+    if (world.down) return request.socket.destroy();
+    const headers = { 'content-security-policy': POLICY, 'x-content-type-options': 'nosniff', 'cross-origin-resource-policy': 'same-origin', 'cache-control': 'no-store', 'referrer-policy': 'no-referrer' };
+    const send = (status, body, more = {}) => {
+      const text = typeof body === 'string' || body instanceof Buffer ? body : JSON.stringify(body);
+      response.writeHead(status, { 'content-type': 'application/json', ...headers, ...more });
+      response.end(text);
+    };
+    const host = (request.headers.host ?? '').replace(/:\d+$/, '');
+    if (host !== '127.0.0.1' && host !== 'localhost') return send(421, { error: 'wrong host' });
+    const file = url.pathname === '/' ? 'index.html' : url.pathname.slice(1);
+    if (table.has(file)) return send(200, await readFile(new URL(file, WEB)), { 'content-type': TYPES[file.split('.').pop()] });
+    if (world.limited) return send(429, 'too many requests\n', { 'retry-after': '1', 'content-type': 'text/plain' });
+    if (world.token && request.headers.authorization !== `Bearer ${world.token}`) return send(401, 'send the token\n', { 'www-authenticate': 'Bearer', 'content-type': 'text/plain' });
+    if (url.pathname === '/debug/events') {
+      response.writeHead(200, { ...headers, 'content-type': 'text/event-stream' });
+      const say = () => {
+        if (world.silent) return;
+        response.write(`event: findings\ndata: ${JSON.stringify(world.report())}\n\n`);
+        response.write(`event: counters\ndata: ${JSON.stringify(world.counters())}\n\n`);
+      };
+      say();
+      const timer = setInterval(say, 500);
+      open.add(response);
+      return request.on('close', () => (clearInterval(timer), open.delete(response)));
+    }
+    if (url.pathname === '/debug/pprof/goroutine') {
+      const text = url.searchParams.get('debug') === '2';
+      return send(200, text ? 'goroutine 40 [running]:\n' : gzipSync(Buffer.alloc(0)), { 'content-type': text ? 'text/plain; charset=utf-8' : 'application/octet-stream' });
+    }
+    const { status = 200, body } = answer(world, url.pathname, url.searchParams);
+    send(status, body);
+  });
+  await new Promise((resolve) => server.listen(port, '127.0.0.1', resolve));
+  return {
+    world,
+    url: `http://127.0.0.1:${server.address().port}`,
+    streams: () => open.size,
+    drop: () => open.forEach((response) => response.destroy()),
+    stop: () => {
+      server.closeAllConnections();
+      server.close();
+    },
+  };
+}
+
+if (process.argv[1] === new URL(import.meta.url).pathname) {
+  const { url } = await start(Number(process.argv[2] ?? 6060));
+  console.log(`fixture on ${url}`);
+}
