@@ -260,3 +260,83 @@ fn shutdown_waits_for_nobody_long() {
     drop((stream, idle));
     assert!(std::net::TcpStream::connect(target.server.local_addr().unwrap()).is_err());
 }
+
+#[test]
+fn deltas_are_bounded() {
+    let target = busy();
+    let request = b"GET /debug/pprof/goroutine?seconds=30 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let _open: Vec<_> = (0..2)
+        .map(|_| {
+            let mut stream = target.connect();
+            stream.write_all(request).unwrap();
+            stream
+        })
+        .collect();
+    let begun = Instant::now();
+    while target.source.taken.load(Ordering::SeqCst) < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        std::thread::yield_now();
+    }
+    assert_eq!(target.get("/debug/pprof/goroutine?seconds=30").status, 503);
+    assert_eq!(target.get("/debug/tasks").status, 200);
+}
+
+/// Names come from peers and from paths: they must stay text everywhere.
+#[test]
+fn hostile_names_stay_text() {
+    let hostile = [
+        "<script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
+        "\"><svg onload=alert(1)>",
+        "javascript:alert(1)",
+        "{{constructor}}",
+        "${7*7}",
+        "</title><script>",
+        "\r\nX-Injected: 1",
+        "\n\ndata: x",
+        "\nevent: findings",
+        "\u{0}nul",
+        "\u{202e}rtl",
+        "\u{2028}line",
+        "'; DROP TABLE",
+        "%0d%0aX: 1",
+        "\\\"",
+        "]]>",
+        "<!--",
+        "&lt;b&gt;",
+        "\u{1b}[31mred",
+    ];
+    let mut snapshot = sample::busy_server();
+    let task = snapshot.tasks[0].clone();
+    for (index, text) in hostile.iter().enumerate() {
+        let mut task = task.clone();
+        task.id = crate::model::TaskId(1_000 + index as u64);
+        task.method = Some((*text).into());
+        task.peer = Some((*text).into());
+        task.spawned_at = Some(std::sync::Arc::new(sample::place(text, 1)));
+        snapshot.tasks.push(task);
+    }
+    let target = serve(Saved::new(snapshot), config());
+    let json = target.get("/debug/tasks").json();
+    for text in hostile {
+        let found = json["tasks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|task| task["method"] == text && task["peer"] == text);
+        assert!(found, "{text:?}");
+    }
+    for path in [
+        "/debug/tasks",
+        "/debug/snapshot",
+        "/debug/pprof/goroutine?debug=1",
+        "/debug/pprof/goroutine?debug=2",
+        "/metrics",
+    ] {
+        let answer = target.get(path);
+        assert!(!answer.header("content-type").unwrap().contains("html"), "{path}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
+        assert!(answer.header("x-injected").is_none());
+    }
+    assert!(!target.get("/debug/pprof/").text().contains("<script"));
+}
