@@ -1,6 +1,16 @@
-//! Prometheus text format.
+//! Prometheus text format, version 0.0.4. Base units, `_total` on what only
+//! grows, and labels whose values are bounded: gRPC methods come from peers,
+//! so only the busiest have a series of their own.
 
-use crate::model::{Report, Snapshot};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
+
+use super::json::StateCounts;
+use crate::model::{FindingKind, Report, Runtime, Snapshot};
+
+/// Methods with a series of their own; the others are `other` together.
+const METHODS: usize = 50;
 
 /// What the debug server counts of itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,6 +26,343 @@ pub struct ServerFigures {
 }
 
 /// `/metrics`
-pub fn metrics(_: &Snapshot, _: &Report, _: &ServerFigures) -> Vec<u8> {
-    Vec::new()
+pub fn metrics(snapshot: &Snapshot, report: &Report, server: &ServerFigures) -> Vec<u8> {
+    let mut out = Out(String::with_capacity(16 * 1024));
+    process(&mut out, snapshot);
+    tasks(&mut out, snapshot);
+    runtimes(&mut out, snapshot);
+    streams(&mut out, snapshot);
+    findings(&mut out, report);
+    own(&mut out, server);
+    out.0.into_bytes()
+}
+
+struct Out(String);
+
+type Labels<'a> = &'a [(&'a str, &'a dyn Display)];
+
+impl Out {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn line(&mut self, name: &str, labels: Labels<'_>, value: impl Display) {
+        self.0.push_str(name);
+        for (index, (label, text)) in labels.iter().enumerate() {
+            let before = if index == 0 { '{' } else { ',' };
+            let _ = write!(self.0, "{before}{label}=\"{}\"", escaped(&text.to_string()));
+        }
+        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.family(name, kind, help);
+        self.line(name, &[], value);
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+fn process(out: &mut Out, snapshot: &Snapshot) {
+    out.family("taskprof_process_info", "gauge", "The process that is watched; always 1.");
+    let process = &snapshot.process;
+    out.line("taskprof_process_info", &[("name", &process.name), ("boot_id", &process.boot_id)], 1);
+    out.one(
+        "taskprof_uptime_seconds",
+        "gauge",
+        "Time since the profiler started.",
+        seconds(process.uptime_ns),
+    );
+}
+
+fn tasks(out: &mut Out, snapshot: &Snapshot) {
+    let (coverage, counters) = (&snapshot.coverage, &snapshot.counters);
+    let mut states = StateCounts::default();
+    snapshot.tasks.iter().for_each(|task| states.add(task.state));
+    let name = "taskprof_tasks";
+    out.family(name, "gauge", "Live tasks that are listed, by state.");
+    for (state, count) in [
+        ("idle", states.idle),
+        ("running", states.running),
+        ("scheduled", states.scheduled),
+        ("unknown", states.unknown),
+    ] {
+        out.line(name, &[("state", &state)], count);
+    }
+    out.one(
+        "taskprof_tasks_alive",
+        "gauge",
+        "Live tasks by the runtimes' own count.",
+        coverage.alive,
+    );
+    out.one(
+        "taskprof_tasks_spawned_total",
+        "counter",
+        "Tasks seen spawning.",
+        counters.tasks_spawned,
+    );
+    out.one("taskprof_tasks_ended_total", "counter", "Tasks seen ending.", counters.tasks_ended);
+    out.one(
+        "taskprof_tasks_dropped_total",
+        "counter",
+        "Tasks not held for want of room.",
+        counters.tasks_dropped,
+    );
+    out.one(
+        "taskprof_blocking_ended_total",
+        "counter",
+        "Closures of spawn_blocking seen ending.",
+        counters.blocking_ended,
+    );
+    out.one(
+        "taskprof_blocked_polls_total",
+        "counter",
+        "Polls longer than the threshold.",
+        counters.blocked_polls,
+    );
+    out.one("taskprof_pauses_total", "counter", "Times the process stood still.", counters.pauses);
+    let mut methods: BTreeMap<&str, u64> = BTreeMap::new();
+    for task in &snapshot.tasks {
+        *methods.entry(task.method.as_deref().unwrap_or("")).or_default() += 1;
+    }
+    by_method(
+        out,
+        "taskprof_method_tasks",
+        "Live tasks by the gRPC method that caused them; none is empty.",
+        methods,
+    );
+}
+
+fn by_method(out: &mut Out, name: &str, help: &str, methods: BTreeMap<&str, u64>) {
+    let mut methods: Vec<_> = methods.into_iter().collect();
+    methods.sort_by_key(|&(method, count)| (Reverse(count), method));
+    let rest: u64 = methods.iter().skip(METHODS).map(|(_, count)| count).sum();
+    out.family(name, "gauge", help);
+    for (method, count) in methods.iter().take(METHODS) {
+        out.line(name, &[("method", method)], count);
+    }
+    if rest > 0 {
+        out.line(name, &[("method", &"other")], rest);
+    }
+}
+
+/// Name, kind, help, and the figure if tokio tells it.
+type Optional = (&'static str, &'static str, &'static str, fn(&Runtime) -> Option<u64>);
+
+fn runtimes(out: &mut Out, snapshot: &Snapshot) {
+    let name = "taskprof_runtime_workers";
+    out.family(name, "gauge", "Workers of a runtime.");
+    for runtime in &snapshot.runtimes {
+        out.line(name, &[("runtime", &runtime.name)], runtime.workers);
+    }
+    let name = "taskprof_runtime_global_queue_depth";
+    out.family(name, "gauge", "Tasks in the global queue of a runtime.");
+    for runtime in &snapshot.runtimes {
+        out.line(name, &[("runtime", &runtime.name)], runtime.global_queue_depth);
+    }
+    // Absent, not zero, where tokio does not tell.
+    let optional: [Optional; 3] = [
+        ("taskprof_runtime_blocking_threads", "gauge", "Threads of the blocking pool.", |it| {
+            it.blocking_threads
+        }),
+        (
+            "taskprof_runtime_blocking_queue_depth",
+            "gauge",
+            "Closures waiting for the pool.",
+            |it| it.blocking_queue_depth,
+        ),
+        ("taskprof_runtime_polls_total", "counter", "Polls by all workers.", |it| it.polls),
+    ];
+    for (name, kind, help, of) in optional {
+        if snapshot.runtimes.iter().any(|runtime| of(runtime).is_some()) {
+            out.family(name, kind, help);
+        }
+        for runtime in &snapshot.runtimes {
+            if let Some(value) = of(runtime) {
+                out.line(name, &[("runtime", &runtime.name)], value);
+            }
+        }
+    }
+    let runtime = |id| {
+        snapshot
+            .runtimes
+            .iter()
+            .find(|runtime| runtime.id == id)
+            .map_or("", |runtime| &*runtime.name)
+    };
+    let name = "taskprof_worker_busy_seconds_total";
+    out.family(name, "counter", "Time a worker was busy.");
+    for worker in &snapshot.workers {
+        out.line(
+            name,
+            &[("runtime", &runtime(worker.runtime)), ("worker", &worker.index)],
+            seconds(worker.busy_ns),
+        );
+    }
+    let name = "taskprof_worker_blocked_seconds";
+    out.family(
+        name,
+        "gauge",
+        "How long a worker has been inside a poll over the threshold; 0 if it is not.",
+    );
+    for worker in &snapshot.workers {
+        let ns = if worker.blocked { worker.state_ns } else { 0 };
+        out.line(
+            name,
+            &[("runtime", &runtime(worker.runtime)), ("worker", &worker.index)],
+            seconds(ns),
+        );
+    }
+}
+
+fn streams(out: &mut Out, snapshot: &Snapshot) {
+    let counters = &snapshot.counters;
+    let mut phases: BTreeMap<(&str, &str), (u64, u64)> = BTreeMap::new();
+    let mut methods: BTreeMap<&str, u64> = BTreeMap::new();
+    for stream in &snapshot.streams {
+        let entry = phases.entry((stream.side.as_str(), stream.phase.as_str())).or_default();
+        entry.0 += 1;
+        entry.1 = entry.1.max(stream.phase_ns);
+        *methods.entry(&stream.method).or_default() += 1;
+    }
+    let name = "taskprof_streams";
+    out.family(name, "gauge", "Live gRPC streams by side and phase.");
+    for ((side, phase), (count, _)) in &phases {
+        out.line(name, &[("side", side), ("phase", phase)], count);
+    }
+    let name = "taskprof_stream_longest_phase_seconds";
+    out.family(name, "gauge", "Longest time that a live gRPC stream has been in its phase.");
+    for ((side, phase), (_, longest)) in &phases {
+        out.line(name, &[("side", side), ("phase", phase)], seconds(*longest));
+    }
+    by_method(out, "taskprof_method_streams", "Live gRPC streams by method.", methods);
+    out.one(
+        "taskprof_streams_started_total",
+        "counter",
+        "gRPC streams started.",
+        counters.streams_started,
+    );
+    out.one(
+        "taskprof_streams_ended_total",
+        "counter",
+        "gRPC streams ended.",
+        counters.streams_ended,
+    );
+    out.one(
+        "taskprof_streams_dropped_total",
+        "counter",
+        "gRPC streams not held for want of room.",
+        counters.streams_dropped,
+    );
+    out.one("taskprof_connections", "gauge", "Connections alive.", snapshot.connections.len());
+    out.one(
+        "taskprof_profiler_panics_total",
+        "counter",
+        "Panics caught inside the profiler.",
+        counters.profiler_panics,
+    );
+}
+
+fn findings(out: &mut Out, report: &Report) {
+    let name = "taskprof_findings";
+    out.family(name, "gauge", "Cases of what is wrong now, by kind; see /debug/findings.");
+    let mut kinds: BTreeMap<FindingKind, u64> =
+        report.checked.iter().map(|check| (check.kind, 0)).collect();
+    for finding in &report.findings {
+        *kinds.entry(finding.kind).or_default() += finding.count;
+    }
+    for (kind, count) in kinds {
+        out.line(name, &[("kind", &kind.as_str())], count);
+    }
+}
+
+fn own(out: &mut Out, server: &ServerFigures) {
+    out.one(
+        "taskprof_http_requests_total",
+        "counter",
+        "Requests to the debug server.",
+        server.requests,
+    );
+    out.one(
+        "taskprof_http_refused_total",
+        "counter",
+        "Requests refused for their host, origin, token or size.",
+        server.refused,
+    );
+    out.one(
+        "taskprof_http_connections",
+        "gauge",
+        "Connections to the debug server.",
+        server.connections,
+    );
+    out.one(
+        "taskprof_http_connections_refused_total",
+        "counter",
+        "Connections beyond the bound.",
+        server.connections_refused,
+    );
+    out.one(
+        "taskprof_http_write_timeouts_total",
+        "counter",
+        "Connections cut because the client did not read.",
+        server.write_timeouts,
+    );
+    out.one("taskprof_http_event_streams", "gauge", "Event streams open.", server.event_streams);
+    out.one(
+        "taskprof_http_panics_total",
+        "counter",
+        "Panics caught in the debug server.",
+        server.panics,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analyze::analyze;
+    use crate::model::sample;
+
+    fn text(snapshot: &Snapshot) -> String {
+        String::from_utf8(metrics(snapshot, &analyze(snapshot), &ServerFigures::default())).unwrap()
+    }
+
+    #[test]
+    fn every_sample_belongs_to_a_family_that_is_described_once() {
+        let text = text(&sample::busy_server());
+        let mut family = "";
+        let mut families = std::collections::HashSet::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').unwrap();
+                assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
+                assert!(families.insert(name), "{name} twice");
+                family = name;
+            } else if !line.starts_with('#') {
+                assert_eq!(line.split(['{', ' ']).next().unwrap(), family);
+            }
+        }
+        assert!(text.contains("taskprof_findings{kind=\"blocked_worker\"} 1\n"));
+        assert!(
+            text.contains("taskprof_worker_blocked_seconds{runtime=\"main\",worker=\"1\"} 3.2\n")
+        );
+    }
+
+    #[test]
+    fn methods_are_bounded_and_escaped() {
+        let mut snapshot = sample::crowd(1_000);
+        for (index, task) in snapshot.tasks.iter_mut().enumerate() {
+            task.method = Some(format!("/x\"\n\\{index}").into());
+        }
+        let text = text(&snapshot);
+        let series = text.lines().filter(|line| line.starts_with("taskprof_method_tasks{")).count();
+        assert_eq!(series, METHODS + 1);
+        assert!(text.contains("{method=\"other\"} 950\n"));
+        assert!(text.contains("{method=\"/x\\\"\\n\\\\0\"} 1\n"));
+    }
 }

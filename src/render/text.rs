@@ -20,7 +20,7 @@ const ENDS: usize = 50;
 pub fn debug1(snapshot: &Snapshot) -> Vec<u8> {
     let groups = alike::sorted(alike::sums(snapshot));
     let mut out = String::with_capacity(512 * (groups.len() + 1));
-    let _ = write!(out, "goroutine profile: total {}\n", snapshot.tasks.len());
+    let _ = writeln!(out, "goroutine profile: total {}", snapshot.tasks.len());
     for (key, sum) in &groups {
         group(&mut out, key, *sum);
     }
@@ -189,11 +189,11 @@ fn frames(out: &mut String, stack: &Stack) {
     for (index, frame) in stack.frames.iter().enumerate() {
         if len > 2 * ENDS && (ENDS..len - ENDS).contains(&index) {
             if index == ENDS {
-                let _ = write!(out, "...{} frames elided...\n", len - 2 * ENDS);
+                let _ = writeln!(out, "...{} frames elided...", len - 2 * ENDS);
             }
             continue;
         }
-        let _ = write!(out, "{}(...)\n", one_line(name(frame)));
+        let _ = writeln!(out, "{}(...)", one_line(name(frame)));
         match &frame.location {
             Some(_) => place(out, "\t", frame.location.as_ref()),
             None => out.push_str("\t?:0"),
@@ -204,7 +204,7 @@ fn frames(out: &mut String, stack: &Stack) {
         out.push('\n');
     }
     if let Some(why) = &stack.truncated {
-        let _ = write!(out, "...outer frames missing: {}...\n", one_line(why));
+        let _ = writeln!(out, "...outer frames missing: {}...", one_line(why));
     }
 }
 
@@ -212,11 +212,11 @@ fn frames(out: &mut String, stack: &Stack) {
 fn no_stack(out: &mut String, task: &Task) {
     let _ = match (task.state, task.worker) {
         (TaskState::Running, Some(worker)) => {
-            write!(out, "\ttask running on worker {worker}; stack unavailable\n")
+            writeln!(out, "\ttask running on worker {worker}; stack unavailable")
         }
-        (TaskState::Running, None) => write!(out, "\ttask running; stack unavailable\n"),
-        (TaskState::Scheduled, _) => write!(out, "\ttask not polled yet; it has no stack\n"),
-        _ => write!(out, "\ttask suspended; await chain unavailable\n"),
+        (TaskState::Running, None) => writeln!(out, "\ttask running; stack unavailable"),
+        (TaskState::Scheduled, _) => writeln!(out, "\ttask not polled yet; it has no stack"),
+        _ => writeln!(out, "\ttask suspended; await chain unavailable"),
     };
 }
 

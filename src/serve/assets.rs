@@ -13,7 +13,7 @@ pub struct Asset {
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
-const JS: &str = "text/javascript; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 macro_rules! assets {
     ($($path:literal => $file:literal, $media_type:expr;)*) => {
@@ -29,28 +29,28 @@ macro_rules! assets {
 pub const ASSETS: &[Asset] = assets! {
     "/" => "index.html", HTML;
     "/app.css" => "app.css", CSS;
-    "/vendor/preact.js" => "vendor/preact.js", JS;
-    "/js/api.js" => "js/api.js", JS;
-    "/js/copy.js" => "js/copy.js", JS;
-    "/js/data.js" => "js/data.js", JS;
-    "/js/format.js" => "js/format.js", JS;
-    "/js/frame.js" => "js/frame.js", JS;
-    "/js/groups.js" => "js/groups.js", JS;
-    "/js/history.js" => "js/history.js", JS;
-    "/js/keys.js" => "js/keys.js", JS;
-    "/js/live.js" => "js/live.js", JS;
-    "/js/main.js" => "js/main.js", JS;
-    "/js/route.js" => "js/route.js", JS;
-    "/js/state.js" => "js/state.js", JS;
-    "/js/ui.js" => "js/ui.js", JS;
-    "/js/words.js" => "js/words.js", JS;
-    "/js/views/blocked.js" => "js/views/blocked.js", JS;
-    "/js/views/compare.js" => "js/views/compare.js", JS;
-    "/js/views/findings.js" => "js/views/findings.js", JS;
-    "/js/views/overview.js" => "js/views/overview.js", JS;
-    "/js/views/streams.js" => "js/views/streams.js", JS;
-    "/js/views/tasks.js" => "js/views/tasks.js", JS;
-    "/js/views/timeline.js" => "js/views/timeline.js", JS;
+    "/js/api.js" => "js/api.js", SCRIPT;
+    "/js/copy.js" => "js/copy.js", SCRIPT;
+    "/js/data.js" => "js/data.js", SCRIPT;
+    "/js/format.js" => "js/format.js", SCRIPT;
+    "/js/frame.js" => "js/frame.js", SCRIPT;
+    "/js/groups.js" => "js/groups.js", SCRIPT;
+    "/js/history.js" => "js/history.js", SCRIPT;
+    "/js/keys.js" => "js/keys.js", SCRIPT;
+    "/js/live.js" => "js/live.js", SCRIPT;
+    "/js/main.js" => "js/main.js", SCRIPT;
+    "/js/route.js" => "js/route.js", SCRIPT;
+    "/js/state.js" => "js/state.js", SCRIPT;
+    "/js/ui.js" => "js/ui.js", SCRIPT;
+    "/js/words.js" => "js/words.js", SCRIPT;
+    "/js/views/blocked.js" => "js/views/blocked.js", SCRIPT;
+    "/js/views/compare.js" => "js/views/compare.js", SCRIPT;
+    "/js/views/findings.js" => "js/views/findings.js", SCRIPT;
+    "/js/views/overview.js" => "js/views/overview.js", SCRIPT;
+    "/js/views/streams.js" => "js/views/streams.js", SCRIPT;
+    "/js/views/tasks.js" => "js/views/tasks.js", SCRIPT;
+    "/js/views/timeline.js" => "js/views/timeline.js", SCRIPT;
+    "/vendor/preact.js" => "vendor/preact.js", SCRIPT;
 };
 
 /// The file served at exactly this path.
@@ -61,5 +61,37 @@ pub fn find(path: &str) -> Option<&'static Asset> {
 impl IntoResponse for &'static Asset {
     fn into_response(self) -> Response {
         ([(CONTENT_TYPE, self.media_type)], self.bytes).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Every module of the page is in the table: one that is missing breaks it.
+    #[test]
+    fn the_table_has_every_module() {
+        fn scripts(dir: &Path, prefix: &str, found: &mut BTreeSet<String>) {
+            for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+                let path = format!("{prefix}/{}", entry.file_name().to_str().unwrap());
+                if entry.file_type().unwrap().is_dir() {
+                    scripts(&entry.path(), &path, found);
+                } else if path.ends_with(".js") {
+                    found.insert(path);
+                }
+            }
+        }
+        let web = Path::new(env!("CARGO_MANIFEST_DIR")).join("web");
+        let mut expected = BTreeSet::from(["/".to_owned(), "/app.css".to_owned()]);
+        for dir in ["js", "vendor"] {
+            scripts(&web.join(dir), &format!("/{dir}"), &mut expected);
+        }
+        assert_eq!(
+            ASSETS.iter().map(|asset| asset.path.to_owned()).collect::<BTreeSet<_>>(),
+            expected
+        );
     }
 }

@@ -30,6 +30,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Threads for calls that block and for large computations.
 const POOL: usize = 8;
+/// `goroutine?seconds=N` under way at once.
+const DELTAS: usize = 2;
 /// Bytes of a request's head. hyper answers 431 beyond.
 const HEAD_BYTES: usize = 16 * 1024;
 
@@ -41,6 +43,8 @@ pub struct Context {
     pub guard: Guard,
     pub failures: Failures,
     pub events: Events,
+    /// Deltas keep a snapshot of their own for seconds: few at once.
+    pub deltas: Semaphore,
     pub stats: Arc<Stats>,
     /// Turns true when the server stops.
     pub stop: watch::Receiver<bool>,
@@ -162,6 +166,7 @@ fn run(
         guard: Guard::new(listen, &config.hosts),
         failures: Failures::new(config.limits.token_failures),
         events: Events::new(config.limits.event_streams),
+        deltas: Semaphore::new(DELTAS),
         flight,
         source,
         stats,

@@ -2,6 +2,8 @@
 
 mod answers;
 mod chunks;
+#[cfg(all(test, feature = "cli"))]
+mod schema;
 
 pub use answers::{
     ConnectionsAnswer, CountersEvent, FindingsAnswer, Head, HealthAnswer, HealthRuntime, LogAnswer,
@@ -9,6 +11,8 @@ pub use answers::{
     TaskGroupsAnswer, TaskRef, TasksAnswer, WorkersAnswer,
 };
 pub use chunks::{Json, snapshot};
+#[cfg(all(test, feature = "cli"))]
+pub use schema::schema;
 
 use serde::Serialize;
 

@@ -31,7 +31,7 @@ fn render(snapshot: &Snapshot, sums: HashMap<Key<'_>, Sum>, duration_ns: u64) ->
     let mut builder = Builder::new(&snapshot.process, &TYPES, ("goroutine", "count"), 1);
     builder.time(snapshot.taken_at.unix_nanos(), duration_ns);
     for missing in &snapshot.coverage.missing {
-        builder.comment(&format!("not in this profile: {} ({})", missing.count, missing.detail));
+        builder.comment(&format!("not in this profile: {}", missing.detail));
     }
     for (key, sum) in alike::sorted(sums) {
         let locations = locations(&mut builder, &key);

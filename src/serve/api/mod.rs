@@ -9,9 +9,8 @@ mod tasks;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{StatusCode, Uri};
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, get, on, post};
 use serde::Serialize;
@@ -65,12 +64,13 @@ pub fn router(shared: &Shared) -> Router {
     if shared.config.control {
         router = router.route("/debug/log", post(streams::log));
     }
-    router.fallback(get(asset)).with_state(Shared::clone(shared))
+    router.fallback(asset).with_state(Shared::clone(shared))
 }
 
-async fn asset(State(_): State<Shared>, uri: Uri) -> Response {
+async fn asset(method: Method, uri: Uri) -> Response {
     match assets::find(uri.path()) {
-        Some(asset) => asset.into_response(),
+        Some(asset) if matches!(method, Method::GET | Method::HEAD) => asset.into_response(),
+        Some(_) => problem::text(StatusCode::METHOD_NOT_ALLOWED, "the page's files take GET only"),
         None => problem::text(StatusCode::NOT_FOUND, MAP),
     }
 }

@@ -40,8 +40,10 @@ impl Params {
         Ok(Self(given))
     }
 
+    /// A value; an empty one, as forms send it, is none.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+        let (_, value) = self.0.iter().find(|(given, _)| given == name)?;
+        (!value.is_empty()).then_some(value)
     }
 
     /// A value that `parse` understands, or `default` if it is not given.

@@ -177,7 +177,13 @@ async fn delta(shared: &Shared, seconds: &str, debug: i64, name: &str) -> Respon
             });
             return Ok(pprof::empty(kind, &process.await?, Timestamp::now()));
         }
-        // A copy: a held snapshot would keep others from being taken meanwhile.
+        let Ok(_room) = shared.deltas.try_acquire() else {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                "two deltas are being taken already; try again later",
+            ));
+        };
+        // Not shared: a held snapshot would keep others from being taken meanwhile.
         let source = Arc::clone(&shared.source);
         let before = call(&shared.stats, move || source.snapshot(Want::ALL)).await?;
         wait(shared, duration).await?;

@@ -1,17 +1,90 @@
 //! What each endpoint answers.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::time::Duration;
+
 use super::fixture::*;
+use crate::model::sample;
+use crate::render::pprof::decode;
+use crate::serve::ServeConfig;
+
+fn schema_holds(definition: &str, answer: &serde_json::Value) {
+    let mut schema = crate::render::json::schema();
+    schema["$ref"] = format!("#/$defs/{definition}").into();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<_> = validator.iter_errors(answer).map(|error| format!("{error}")).collect();
+    assert!(errors.is_empty(), "{definition}: {errors:#?}");
+}
 
 #[test]
-fn tasks_as_json() {
-    let target = busy();
-    let all = target.get("/debug/tasks");
-    assert_eq!((all.status, all.header("content-type")), (200, Some("application/json")));
-    let all = all.json();
-    assert_eq!(all["schema"], 1);
-    assert_eq!(all["tasks"].as_array().unwrap().len(), 6);
-    assert_eq!(all["coverage"]["missing"][0]["reason"], "no_await_chain");
-    assert_eq!(all["tasks"][0]["id"], "10");
+fn every_json_answer_keeps_to_the_schema() {
+    let target =
+        serve(Saved::new(sample::busy_server()), ServeConfig { control: true, ..config() });
+    for (path, definition, list) in [
+        ("/debug/tasks", "TasksAnswer", "tasks"),
+        ("/debug/tasks?group=stack", "TaskGroupsAnswer", "groups"),
+        ("/debug/tasks/10", "TaskAnswer", "children"),
+        ("/debug/streams", "StreamsAnswer", "streams"),
+        ("/debug/streams/1", "StreamAnswer", "tasks"),
+        ("/debug/connections", "ConnectionsAnswer", "connections"),
+        ("/debug/workers", "WorkersAnswer", "workers"),
+        ("/debug/findings", "FindingsAnswer", "findings"),
+        ("/debug/snapshot", "Snapshot", "tasks"),
+        ("/healthz", "HealthAnswer", "runtimes"),
+    ] {
+        let answer = target.get(path);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        let json = answer.json();
+        schema_holds(definition, &json);
+        assert!(!json[list].as_array().unwrap().is_empty(), "{path}");
+        for field in ["schema", "taken_at", "process", "coverage"] {
+            assert!(!json[field].is_null(), "{path} has no {field}");
+        }
+    }
+    let log = target.request("POST", "/debug/log?stream=1&on=true", "Content-Length: 0\r\n");
+    schema_holds("LogAnswer", &log.json());
+    for (path, status) in [
+        ("/debug/tasks?limit=0", 400),
+        ("/debug/tasks?limt=5", 400),
+        ("/debug/tasks?group=none&group=stack", 400),
+        ("/debug/tasks?sort=count", 400),
+        ("/debug/tasks?filter=age:%3E10", 400),
+        ("/debug/tasks?cursor=zz", 400),
+        ("/debug/tasks/x", 400),
+        ("/debug/tasks/999", 404),
+        ("/debug/streams/999", 404),
+        ("/debug/streams?filter=colour:red", 400),
+        ("/debug/findings?x=1", 400),
+    ] {
+        let answer = target.get(path);
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+        schema_holds("ProblemAnswer", &answer.json());
+        assert_eq!(answer.json()["expected"].is_string(), status == 400, "{path}");
+    }
+}
+
+#[test]
+fn pages_of_tasks_cover_all_of_them() {
+    let target = serve(Saved::new(sample::crowd(1_000)), config());
+    let mut seen = Vec::new();
+    let mut path = "/debug/tasks?limit=300&sort=wait".to_owned();
+    loop {
+        let page = target.get(&path).json();
+        seen.extend(
+            page["tasks"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|task| task["id"].as_str().unwrap().to_owned()),
+        );
+        match page["next_cursor"].as_str() {
+            Some(cursor) => path = format!("/debug/tasks?limit=300&sort=wait&cursor={cursor}"),
+            None => break,
+        }
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 1_000);
 }
 
 #[test]
@@ -20,12 +93,111 @@ fn the_goroutine_profile_in_three_forms() {
     let profile = target.get("/debug/pprof/goroutine");
     assert_eq!(profile.header("content-type"), Some("application/octet-stream"));
     assert_eq!(profile.header("content-disposition"), Some("attachment; filename=\"goroutine\""));
-    let profile = crate::render::pprof::decode(&profile.body);
-    assert_eq!(profile.sample.iter().map(|sample| sample.value[1]).sum::<i64>(), 6);
+    assert_eq!(decode(&profile.body).sample.iter().map(|sample| sample.value[1]).sum::<i64>(), 6);
     let text = target.get("/debug/pprof/goroutine?debug=1");
     assert_eq!(text.header("content-type"), Some("text/plain; charset=utf-8"));
     assert!(text.text().starts_with("goroutine profile: total 6\n"));
     assert!(
         target.get("/debug/pprof/goroutine?debug=2").text().starts_with("goroutine 10 [idle, 41s]")
     );
+    let delta = target.get("/debug/pprof/goroutine?seconds=1");
+    assert_eq!(
+        delta.header("content-disposition"),
+        Some("attachment; filename=\"goroutine-delta\"")
+    );
+    assert!(decode(&delta.body).sample.is_empty(), "nothing changed");
+}
+
+#[test]
+fn statuses_and_texts_are_those_of_go() {
+    let target = busy();
+    for (path, status, text) in [
+        (
+            "goroutine?seconds=0",
+            400,
+            "invalid value for \"seconds\" - must be a positive integer\n",
+        ),
+        (
+            "goroutine?seconds=-1",
+            400,
+            "invalid value for \"seconds\" - must be a positive integer\n",
+        ),
+        (
+            "goroutine?seconds=nan",
+            400,
+            "invalid value for \"seconds\" - must be a positive integer\n",
+        ),
+        (
+            "goroutine?seconds=1e300",
+            400,
+            "invalid value for \"seconds\" - must be a positive integer\n",
+        ),
+        ("goroutine?seconds=61", 400, "invalid value for \"seconds\" - at most 60 are allowed\n"),
+        ("goroutine?seconds=1&debug=1", 400, "seconds and debug params are incompatible\n"),
+        ("profile?seconds=61", 400, "invalid value for \"seconds\" - at most 60 are allowed\n"),
+        ("nonsense", 404, "Unknown profile\n"),
+        ("my/custom", 404, "Unknown profile\n"),
+    ] {
+        let answer = target.get(&format!("/debug/pprof/{path}"));
+        assert_eq!((answer.status, answer.text()), (status, text), "{path}");
+        assert_eq!(answer.header("x-go-pprof"), Some("1"), "{path}");
+    }
+    let moved = target.get("/debug/pprof");
+    assert_eq!((moved.status, moved.header("location")), (307, Some("/debug/pprof/")));
+    for name in ["allocs", "block", "heap", "mutex", "threadcreate"] {
+        let answer = target.get(&format!("/debug/pprof/{name}"));
+        assert_eq!(answer.status, 200);
+        assert!(!decode(&answer.body).sample_type.is_empty(), "{name}");
+    }
+    assert_eq!(target.request("HEAD", "/debug/pprof/goroutine", "").status, 200);
+    assert_eq!(
+        target.request("POST", "/debug/pprof/goroutine", "Content-Length: 0\r\n").status,
+        200
+    );
+    let named = "num_symbols: 1\n0x4a3200 billing::charge_card src/billing.rs:88\n";
+    assert_eq!(target.get("/debug/pprof/symbol?0x4a3200").text(), named);
+    let posted = target.raw(
+        "POST /debug/pprof/symbol HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 12\r\n\r\n0x1+0x4a3200",
+    );
+    assert_eq!(posted.text(), named);
+    assert!(
+        target.get("/debug/pprof/").text().contains("<td>6</td><td><a href='goroutine?debug=1'>")
+    );
+}
+
+#[test]
+fn one_cpu_profile_at_a_time() {
+    let target = busy();
+    let mut first = target.connect();
+    first.write_all(b"GET /debug/pprof/profile?seconds=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    // The first is in the source once the second is refused.
+    let refused = std::iter::repeat_with(|| target.get("/debug/pprof/profile?seconds=1"))
+        .find(|answer| answer.status != 200);
+    assert_eq!(
+        refused.map(|answer| (answer.status, answer.text().to_owned())),
+        Some((500, "Could not enable CPU profiling: cpu profiling already in use\n".to_owned(),))
+    );
+    let first = answer(first);
+    assert_eq!(first.status, 200);
+    assert_eq!(decode(&first.body).period, 10_000_000);
+}
+
+#[test]
+fn events_come_at_once_and_end_with_the_server() {
+    let target = busy();
+    let mut stream = target.connect();
+    stream.write_all(b"GET /debug/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    for (event, definition) in [("findings", "FindingsAnswer"), ("counters", "CountersEvent")] {
+        assert!(lines.by_ref().any(|line| line == format!("event: {event}")));
+        let data = lines.next().unwrap();
+        schema_holds(
+            definition,
+            &serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap(),
+        );
+    }
+    let begun = std::time::Instant::now();
+    target.server.shutdown().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(lines.last().is_some(), "the stream ends instead of hanging");
 }

@@ -1,4 +1,6 @@
 //! The server over real sockets.
 
+#[cfg(feature = "cli")]
 mod endpoints;
 mod fixture;
+mod safety;
