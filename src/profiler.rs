@@ -144,7 +144,8 @@ impl Profiler {
     pub fn shutdown(&self) {
         let mut http = self.shared.http.lock().unwrap_or_else(PoisonError::into_inner);
         for server in std::mem::take(&mut *http) {
-            server.shutdown();
+            // Only a panic of its thread, which has said so itself.
+            let _ = server.shutdown();
         }
         #[cfg(feature = "console")]
         {

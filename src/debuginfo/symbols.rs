@@ -21,6 +21,8 @@ type Place = (String, u32, u32);
 pub struct Symbols {
     loader: Loader,
     own: bool,
+    /// Folders whose files are named relative to them.
+    homes: Vec<String>,
     /// The file's name, to place functions that have none.
     file: String,
     cache: HashMap<u64, Arc<[Frame]>>,
@@ -46,8 +48,10 @@ impl Symbols {
             let text = format!("reading debug information of {}: {error}", path.display());
             Error::new(ErrorKind::Malformed, text)
         })?;
+        // Damaged units show again, and better, when a frame is looked up.
+        let homes = guarded(path, || super::homes::of(path))?.unwrap_or_default();
         let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Ok(Self { loader, own, file, cache: HashMap::new(), strings: HashMap::new() })
+        Ok(Self { loader, own, homes, file, cache: HashMap::new(), strings: HashMap::new() })
     }
 
     /// The frames at an address as linked, innermost first: the function the
@@ -97,7 +101,7 @@ impl Symbols {
             };
             let full = name.unwrap_or_else(|| unnamed(address, &self.file));
             let location = place.map(|(file, line, column)| Location {
-                file: self.intern(file),
+                file: self.intern(self.at_home(file)),
                 line,
                 column,
             });
@@ -111,6 +115,14 @@ impl Symbols {
             });
         }
         result
+    }
+
+    /// A path as people know it: `src/main.rs` in the program's own workspace.
+    fn at_home(&self, file: String) -> String {
+        match self.homes.iter().find_map(|home| file.strip_prefix(home.as_str())) {
+            Some(relative) => relative.to_owned(),
+            None => file,
+        }
     }
 
     fn intern(&mut self, text: String) -> Arc<str> {

@@ -42,7 +42,7 @@ impl Server {
                 }
             }
         });
-        let mut address = |wanted: &str| -> SocketAddr {
+        let address = |wanted: &str| -> SocketAddr {
             let (name, address) = told.recv_timeout(DEADLINE).expect("it says where it listens");
             assert_eq!(name, wanted);
             address
