@@ -184,9 +184,7 @@ mod polls {
 
     use super::own_tid;
     use crate::instrument::task_id;
-    use crate::model::TaskId;
     use crate::registry::Registry;
-    use crate::registry::blocked::Episode;
     use crate::registry::clock;
     use crate::registry::tasks::{Birth, CellNumber, NO_WORKER};
     use crate::registry::workers::RuntimeCell;
@@ -294,25 +292,8 @@ mod polls {
                 // (`block_in_place`): nobody waited behind this poll.
                 return;
             }
-            let threshold = registry.blocked_threshold.as_nanos() as u64;
-            // Before `end`, which holds the log's lock while it asks.
-            let ran = registry.blocked.running_ns(poll.began, now);
-            registry.blocked.end(runtime, worker, poll.began, now, || {
-                (ran >= threshold).then(|| Episode {
-                    id: 0,
-                    runtime,
-                    worker,
-                    tid: own_tid(),
-                    task: poll.task,
-                    subject: registry.tasks.get(TaskId(poll.task), now),
-                    began: poll.began,
-                    ended: now,
-                    queued_local: None,
-                    queued_global: 0,
-                    stack: None,
-                    stack_missing: Some("the poll ended before the watchdog saw it".into()),
-                })
-            });
+            // Only what the watchdog has judged is an episode.
+            registry.blocked.end(runtime, worker, poll.began, now);
         }
     }
 

@@ -5,7 +5,11 @@
 //! time to time while the poll lasts, because a busy one moves on. It tells a
 //! blocked worker from a process that stood still: when its own clock jumped
 //! and the process used no processor meanwhile, that time counts for nobody.
+//! Nor does time in which the worker's thread was ready to run and got no
+//! processor: on an overloaded machine every poll is long, and no line of code
+//! is to blame.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +19,7 @@ use crate::model::{Stack, TaskId};
 use crate::registry::Registry;
 use crate::registry::blocked::{Episode, PauseSpan};
 use crate::registry::clock;
-use crate::registry::workers::RuntimeCell;
+use crate::registry::workers::{RuntimeCell, WorkerNow};
 use crate::sys::{cpu_clock, thread};
 
 /// A jump of the clock shorter than this is a busy machine, not a stopped process.
@@ -98,9 +102,24 @@ struct Eye {
     threshold_ns: u64,
     /// Tick and processor time before the last sleep.
     slept: (u64, u64),
+    /// The last long poll of each worker, by runtime and index.
+    suspects: HashMap<(u8, usize), Suspect>,
     /// Tick of the last look.
     looked: u64,
     rolled: u64,
+}
+
+/// A poll when it was first seen to be long.
+#[derive(Clone, Copy)]
+struct Suspect {
+    /// Tick at which it began.
+    began: u64,
+    /// Tick of that first look.
+    seen: u64,
+    /// Its age then, in nanoseconds.
+    age: u64,
+    /// How long its thread had ever waited for a processor by then.
+    waited: u64,
 }
 
 impl Eye {
@@ -111,6 +130,7 @@ impl Eye {
             period: (threshold / 5).clamp(Duration::from_millis(2), Duration::from_millis(10)),
             threshold_ns: threshold.as_nanos() as u64,
             slept: (clock::now(), cpu_clock::process_ns()),
+            suspects: HashMap::new(),
             looked: clock::now(),
             rolled: clock::now(),
             registry,
@@ -129,9 +149,7 @@ impl Eye {
         for runtime in &runtimes {
             for (index, cell) in runtime.workers().iter().enumerate() {
                 let worker = cell.now();
-                if worker.poll_began != 0
-                    && self.registry.blocked.running_ns(worker.poll_began, now) >= self.threshold_ns
-                {
+                if worker.poll_began != 0 && self.is_blocked(runtime.number, index, worker, now) {
                     self.blocked(runtime, index, now);
                 }
             }
@@ -153,6 +171,27 @@ impl Eye {
         {
             self.registry.blocked.paused(PauseSpan { from: before, to: now });
         }
+    }
+
+    /// The poll has had the threshold's worth of time. Looks at the thread's
+    /// waits for a processor only for polls that are long already; time before
+    /// the first such look counts for two periods at most, since a watchdog
+    /// that comes late is itself a sign of too few processors.
+    fn is_blocked(&mut self, runtime: u8, index: usize, worker: WorkerNow, now: u64) -> bool {
+        let period_ns = self.period.as_nanos() as u64;
+        let age = self.registry.blocked.running_ns(worker.poll_began, now);
+        if age < period_ns {
+            return false;
+        }
+        let waited = thread::waited_for_processor_ns(worker.tid).unwrap_or(0);
+        let first = Suspect { began: worker.poll_began, seen: now, age, waited };
+        let suspect = self.suspects.entry((runtime, index)).or_insert(first);
+        if suspect.began != worker.poll_began {
+            *suspect = first;
+        }
+        let since = self.registry.blocked.running_ns(suspect.seen, now);
+        let had = since.saturating_sub(waited.saturating_sub(suspect.waited));
+        had + suspect.age.min(2 * period_ns) >= self.threshold_ns
     }
 
     fn blocked(&self, runtime: &RuntimeCell, index: usize, now: u64) {
@@ -233,14 +272,14 @@ impl Eye {
                 .and_then(|runtime| runtime.worker(worker as usize))
                 .is_some_and(|cell| cell.now().poll_began == began);
             if !still {
-                self.registry.blocked.end(number, worker, began, now, || None);
+                self.registry.blocked.end(number, worker, began, now);
             }
         }
     }
 
     /// A runtime whose worker threads have all exited was dropped. (One that
     /// runs on a thread of the application's own stays listed, with no tasks.)
-    fn forget_gone(&self, runtimes: &[Arc<RuntimeCell>]) {
+    fn forget_gone(&mut self, runtimes: &[Arc<RuntimeCell>]) {
         for runtime in runtimes {
             let mut tids = runtime.workers().iter().map(|cell| cell.now().tid).peekable();
             let seen_all = tids.peek().is_some() && tids.all(|tid| tid != 0);
@@ -248,6 +287,7 @@ impl Eye {
                 && runtime.workers().iter().all(|cell| thread::name(cell.now().tid).is_none())
             {
                 self.registry.runtimes.remove(runtime.number);
+                self.suspects.retain(|(number, _), _| *number != runtime.number);
                 self.registry.tasks.forget_runtime(runtime.number);
             }
         }

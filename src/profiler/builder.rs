@@ -1,6 +1,5 @@
 //! Configuration of a [`Profiler`].
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -199,8 +198,7 @@ impl Builder {
         #[cfg(feature = "console")]
         let console = match &self.console {
             Some(text) => {
-                let addr: SocketAddr =
-                    text.parse().map_err(|_| bad_address("tokio-console", text))?;
+                let addr = text.parse().map_err(|_| bad_address("tokio-console", text))?;
                 let core = core.clone();
                 let snapshots = Arc::new(move || core.snapshot(serve::Want::TASKS));
                 Some(console::start(ConsoleConfig::new(addr), snapshots)?)

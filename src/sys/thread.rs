@@ -37,6 +37,15 @@ pub fn name(tid: u32) -> Option<String> {
     Some(String::from_utf8_lossy(raw.strip_suffix(b"\n").unwrap_or(&raw)).into_owned())
 }
 
+/// How long a thread of this process has been ready to run and waited for a
+/// processor, in nanoseconds since its start: the second field of schedstat,
+/// see proc_pid_schedstat(5). `None` if there is no such thread or the kernel
+/// does not count it.
+pub fn waited_for_processor_ns(tid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/self/task/{tid}/schedstat")).ok()?;
+    text.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
