@@ -16,11 +16,11 @@ const OWED_NS: u64 = 10_000_000_000;
 const GRACE_NS: u64 = 1_000_000_000;
 
 /// Streams of one method and side, longest first.
-fn groups<'a>(
-    snapshot: &'a Snapshot,
+fn groups(
+    snapshot: &Snapshot,
     wanted: impl Fn(&Stream) -> bool,
     age: impl Fn(&Stream) -> u64,
-) -> impl Iterator<Item = ((Side, &'a str), Vec<&'a Stream>)> {
+) -> impl Iterator<Item = ((Side, &str), Vec<&Stream>)> {
     let mut groups: BTreeMap<(Side, &str), Vec<&Stream>> = BTreeMap::new();
     for stream in snapshot.streams.iter().filter(|stream| wanted(stream)) {
         groups.entry((stream.side, &stream.method)).or_default().push(stream);

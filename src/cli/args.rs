@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -95,6 +96,18 @@ pub struct Listen {
     /// Polls longer than this count as blocking their worker
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = duration)]
     pub blocked_threshold: Duration,
+
+    /// End a stream whose client sends no message for so long [default: never]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub recv_timeout: Option<Duration>,
+
+    /// End a stream whose client takes no message for so long
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub send_timeout: Option<Duration>,
+
+    /// Streams a second that one connection may start; more are refused
+    #[arg(long, value_name = "N", default_value = "50000")]
+    pub stream_rate: Option<NonZeroU32>,
 
     /// Worker threads of the server's runtime [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{Console, Listen};
 use super::{Failure, log, token};
 use crate::error::{Error, ErrorKind, Result};
-use crate::grpc::ServeConfig;
+use crate::grpc::{Exceeded, Limits, RateLimit, RatePer, RateUnit, ServeConfig};
 use crate::pb;
 use crate::profiler::Profiler;
 use crate::reference::{Reference, Shutdown};
@@ -65,8 +65,7 @@ pub fn start(listen: &Listen, faults: bool) -> Result<Server, Failure> {
     let Reference { routes, shutdown } = reference;
     let stop = CancellationToken::new();
     let stopped = stop.clone().cancelled_owned();
-    let mut config = ServeConfig::default();
-    config.drain = GRACE;
+    let config = ServeConfig { drain: GRACE, limits: limits(listen), ..profiler.serve_config() };
     let serving = {
         let profiler = profiler.clone();
         runtime.spawn(async move { profiler.serve_with(routes, listener, config, stopped).await })
@@ -82,6 +81,27 @@ pub fn start(listen: &Listen, faults: bool) -> Result<Server, Failure> {
         console,
         profiler,
     })
+}
+
+/// The remedies against streams that hang, as the command line says.
+fn limits(listen: &Listen) -> Limits {
+    let mut limits = Limits::new();
+    if let Some(timeout) = listen.recv_timeout {
+        limits = limits.recv_timeout(timeout);
+    }
+    if let Some(timeout) = listen.send_timeout {
+        limits = limits.send_timeout(timeout);
+    }
+    if let Some(per_second) = listen.stream_rate {
+        limits = limits.rate(RateLimit {
+            unit: RateUnit::Streams,
+            per: RatePer::Connection,
+            per_second,
+            burst: per_second,
+            exceeded: Exceeded::Reject,
+        });
+    }
+    limits
 }
 
 fn profiler(listen: &Listen) -> Result<Profiler, Failure> {

@@ -39,9 +39,7 @@ impl Profiler {
 
     /// The settings that [`serve`](Self::serve) uses.
     pub fn serve_config(&self) -> ServeConfig {
-        let mut config = ServeConfig::default();
-        config.metadata = self.shared.core.metadata.clone();
-        config
+        ServeConfig { metadata: self.shared.core.metadata.clone(), ..ServeConfig::default() }
     }
 
     /// A tower layer for servers whose accept loop is not ours, such as

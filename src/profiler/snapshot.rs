@@ -18,6 +18,16 @@ use crate::sys::thread;
 /// with more workers than this is answered with a count of what is missing.
 const MAX_STACKS: usize = 256;
 
+/// What was there and is not in the snapshot.
+struct Lost {
+    /// Tasks that changed while they were read.
+    torn: u64,
+    /// Running tasks without a stack.
+    no_stack: u64,
+    /// Streams that the table had no room for.
+    untracked: u64,
+}
+
 impl Core {
     pub(super) fn process_now(&self) -> Process {
         Process { uptime_ns: clock::delta_ns(self.started, clock::now()), ..self.process.clone() }
@@ -71,8 +81,8 @@ impl Core {
             missing: Vec::new(),
             dropped: totals.dropped + streams.untracked,
         };
-        coverage.missing =
-            self.missing(want, &cells, &runtimes, &coverage, torn, no_stack, streams.untracked);
+        let lost = Lost { torn, no_stack, untracked: streams.untracked };
+        coverage.missing = self.missing(want, &cells, &runtimes, &coverage, &lost);
         if !want.tasks {
             coverage.running =
                 workers.iter().filter(|worker| worker.state == WorkerState::Polling).count() as u64;
@@ -155,10 +165,9 @@ impl Core {
         cells: &[Arc<RuntimeCell>],
         runtimes: &[Runtime],
         coverage: &Coverage,
-        torn: u64,
-        no_stack: u64,
-        untracked: u64,
+        lost: &Lost,
     ) -> Vec<Missing> {
+        let &Lost { torn, no_stack, untracked } = lost;
         let mut missing = Vec::new();
         let mut say = |reason, count, detail: &str| {
             missing.push(Missing { reason, count, detail: detail.to_owned() });
