@@ -34,12 +34,14 @@ pub fn of(path: &Path) -> Result<Vec<String>> {
     let file = File::open(path).map_err(|error| Error::io(doing(), error))?;
     let cache = ReadCache::new(file);
     let file = object::File::parse(&cache).map_err(|error| malformed(&error))?;
-    // Only what the root of a unit refers to.
+    // Only what the root of a unit refers to; its line table is opened with it.
     let load = |id: SectionId| -> std::result::Result<Cow<'_, [u8]>, object::Error> {
         let wanted = matches!(
             id,
             SectionId::DebugInfo
                 | SectionId::DebugAbbrev
+                | SectionId::DebugAddr
+                | SectionId::DebugLine
                 | SectionId::DebugStr
                 | SectionId::DebugLineStr
                 | SectionId::DebugStrOffsets
