@@ -18,7 +18,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = profiler.runtime(runtime::Builder::new_multi_thread()).enable_all().build()?;
 
     runtime.block_on(async {
-        let channel = Endpoint::new(format!("http://{server}"))?.connect().await?;
+        let channel = Endpoint::new(format!("http://{server}"))?
+            .connect()
+            .await
+            .map_err(|_| format!("nobody answers at {server}; is the server running?"))?;
         // The wrapper goes where the channel would; the generated client is
         // the same.
         let channel = profiler.grpc_client(channel, &server);

@@ -96,7 +96,7 @@ pub struct Listen {
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = duration)]
     pub blocked_threshold: Duration,
 
-    /// Worker threads of the server's runtime [default: one for each processor]
+    /// Worker threads of the server's runtime [default: one for each processor, in the demo at least 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
 
