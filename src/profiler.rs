@@ -194,6 +194,7 @@ impl Source for Core {
             period_ns: taken.period_ns,
             samples: samples.collect(),
             lost: taken.lost,
+            threads_missed: taken.threads_missed,
         })
     }
 

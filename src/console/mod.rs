@@ -194,6 +194,7 @@ impl ConsoleServer {
     }
 
     /// What it has done so far.
+    #[cfg(test)]
     pub fn stats(&self) -> ConsoleStats {
         self.feed.0.stats()
     }

@@ -7,14 +7,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::path::Path;
 
 use addr2line::gimli::{self, Dwarf, EndianSlice, LittleEndian, SectionId};
-use object::read::ReadCache;
 use object::{Object, ObjectSection};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::map::MappedFile;
 
 /// Distinct folders believed. A program has one for each workspace in it.
 const MOST: usize = 64;
@@ -31,18 +30,17 @@ pub fn of(path: &Path) -> Result<Vec<String>> {
     let malformed = |error: &dyn std::fmt::Display| {
         Error::new(ErrorKind::Malformed, format!("{}: {error}", doing()))
     };
-    let file = File::open(path).map_err(|error| Error::io(doing(), error))?;
-    let cache = ReadCache::new(file);
-    let file = object::File::parse(&cache).map_err(|error| malformed(&error))?;
-    // Only what the root of a unit refers to; its line table is opened with it.
+    let bytes = MappedFile::open(path).map_err(|error| Error::io(doing(), error))?;
+    let file = object::File::parse(bytes.as_ref()).map_err(|error| malformed(&error))?;
+    // Only what the root of a unit refers to; and mapped, not read: the units'
+    // roots lie far apart in sections of many megabytes.
     let load = |id: SectionId| -> std::result::Result<Cow<'_, [u8]>, object::Error> {
         let wanted = matches!(
             id,
             SectionId::DebugInfo
                 | SectionId::DebugAbbrev
-                | SectionId::DebugAddr
-                | SectionId::DebugLine
                 | SectionId::DebugStr
+                | SectionId::DebugLine
                 | SectionId::DebugLineStr
                 | SectionId::DebugStrOffsets
         );

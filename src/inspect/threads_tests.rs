@@ -164,8 +164,9 @@ fn a_busy_thread_shows_the_users_function_and_its_task() {
         polled::set(12);
         spinner();
     });
-    for _ in 0..20 {
-        let captured = reader().capture(tid).unwrap();
+    for _ in 0..200 {
+        // On a machine with more to do than processors it may not get one in time.
+        let Ok(captured) = reader().capture(tid) else { continue };
         let frame = own_frame(&captured.stack);
         if frame.function.ends_with("::spinner") {
             assert_eq!(captured.polled_task, Some(TaskId(12)));

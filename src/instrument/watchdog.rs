@@ -23,7 +23,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 /// A process that used less than this share of the time was stopped.
 const STOPPED_CPU_SHARE: u64 = 50;
 /// Ages of an episode at which its stack is taken anew.
-const RECAPTURE: [Duration; 4] = [
+const RECAPTURE: [Duration; 5] = [
+    Duration::from_millis(250),
     Duration::from_millis(500),
     Duration::from_secs(1),
     Duration::from_secs(3),
@@ -97,6 +98,8 @@ struct Eye {
     threshold_ns: u64,
     /// Tick and processor time before the last sleep.
     slept: (u64, u64),
+    /// Tick of the last look.
+    looked: u64,
     rolled: u64,
 }
 
@@ -108,6 +111,7 @@ impl Eye {
             period: (threshold / 5).clamp(Duration::from_millis(2), Duration::from_millis(10)),
             threshold_ns: threshold.as_nanos() as u64,
             slept: (clock::now(), cpu_clock::process_ns()),
+            looked: clock::now(),
             rolled: clock::now(),
             registry,
         }
@@ -136,6 +140,7 @@ impl Eye {
             self.rolled = now;
             self.forget_gone(&runtimes);
         }
+        self.looked = now;
     }
 
     /// The clock jumped while we slept, and nobody else worked either.
@@ -201,7 +206,7 @@ impl Eye {
     /// An age of [`RECAPTURE`] was passed since the last look.
     fn due_again(&self, began: u64, now: u64) -> bool {
         let log = &self.registry.blocked;
-        let (then, age) = (log.running_ns(began, self.slept.0), log.running_ns(began, now));
+        let (then, age) = (log.running_ns(began, self.looked), log.running_ns(began, now));
         RECAPTURE.iter().any(|due| (then..age).contains(&(due.as_nanos() as u64)))
     }
 

@@ -36,4 +36,6 @@ pub struct CpuProfile {
     pub samples: Vec<CpuSample>,
     /// Samples that were due but could not be taken.
     pub lost: u64,
+    /// Threads that could not be sampled at all.
+    pub threads_missed: u64,
 }

@@ -363,5 +363,6 @@ pub fn cpu_profile() -> CpuProfile {
         period_ns: 10_000_000,
         samples: vec![sample(Some(40), "tokio-rt-worker", 90), sample(None, "main", 2)],
         lost: 1,
+        threads_missed: 0,
     }
 }

@@ -208,6 +208,15 @@ impl Core {
                 "spawn_blocking closures running or queued: threads, not tasks",
             );
         }
+        let refused = self.registry.runtimes.refused();
+        if refused > 0 {
+            say(
+                Reason::RegistryFull,
+                refused,
+                "runtimes beyond the 254 that are told apart; their tasks are listed, their \
+                 workers and counts are not",
+            );
+        }
         if torn > 0 {
             say(Reason::Torn, torn, "began or ended while the table was read");
         }

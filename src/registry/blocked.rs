@@ -92,7 +92,8 @@ impl BlockedLog {
     }
 
     /// The poll that began at `began` on this worker has ended at `ended`.
-    /// `otherwise` describes it if the watchdog never saw it.
+    /// `otherwise` describes it if the watchdog never saw it; it is called
+    /// without the log's lock, so it may ask the log.
     pub fn end(
         &self,
         runtime: u8,
@@ -101,25 +102,26 @@ impl BlockedLog {
         ended: u64,
         otherwise: impl FnOnce() -> Option<Episode>,
     ) {
-        let mut inner = self.lock();
-        let at = inner.ongoing.iter().position(|episode| {
+        let this = |episode: &Episode| {
             (episode.runtime, episode.worker, episode.began) == (runtime, worker, began)
-        });
-        let mut episode = match at {
-            Some(at) => inner.ongoing.swap_remove(at),
-            None => {
-                let seen = |episode: &Episode| {
-                    (episode.runtime, episode.worker, episode.began) == (runtime, worker, began)
-                };
-                if inner.recent.iter().any(seen) {
-                    return;
-                }
-                let Some(mut episode) = otherwise() else { return };
-                episode.id = self.episodes.fetch_add(1, Ordering::Relaxed) + 1;
-                episode
+        };
+        let known = {
+            let mut inner = self.lock();
+            if inner.recent.iter().any(this) {
+                return;
             }
+            let at = inner.ongoing.iter().position(this);
+            at.map(|at| inner.ongoing.swap_remove(at))
+        };
+        let Some(mut episode) = known.or_else(|| {
+            let episode = otherwise()?;
+            let id = self.episodes.fetch_add(1, Ordering::Relaxed) + 1;
+            Some(Episode { id, ..episode })
+        }) else {
+            return;
         };
         episode.ended = ended;
+        let mut inner = self.lock();
         inner.recent.push_front(episode);
         inner.recent.truncate(RECENT);
     }
@@ -213,6 +215,14 @@ mod tests {
         let log = BlockedLog::default();
         log.end(0, 3, 7, 9, || Some(episode(3, 7)));
         assert_eq!(log.all().1[0].worker, 3);
+    }
+
+    #[test]
+    fn who_describes_a_poll_may_ask_the_log() {
+        let log = BlockedLog::default();
+        // Under the log's lock this would wait for itself for ever.
+        log.end(0, 3, 7, 9, || (log.running_ns(7, 9) < u64::MAX).then(|| episode(3, 7)));
+        assert_eq!(log.all().1.len(), 1);
     }
 
     #[test]

@@ -116,6 +116,7 @@ impl Connections {
     }
 
     /// How many there are.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         lock(&self.table).live.len()
     }

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod cpu_clock;
+pub mod map;
 pub mod polled;
 #[cfg(all(test, target_os = "linux"))]
 pub mod testing;

@@ -5,15 +5,6 @@
 use std::fs;
 use std::io;
 
-/// A thread of this process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Thread {
-    /// Kernel thread id.
-    pub tid: u32,
-    /// Its name, at most 15 bytes; empty if it ended meanwhile.
-    pub name: String,
-}
-
 /// Kernel id of the calling thread; 0 on systems other than Linux.
 pub fn current_tid() -> u32 {
     #[cfg(target_os = "linux")]
@@ -40,15 +31,6 @@ pub fn tids() -> io::Result<Vec<u32>> {
     Ok(tids)
 }
 
-/// All threads of this process with their names, by ascending id.
-///
-/// # Errors
-/// Any failure to read `/proc/self/task`.
-pub fn list() -> io::Result<Vec<Thread>> {
-    let named = |tid| Thread { tid, name: name(tid).unwrap_or_default() };
-    Ok(tids()?.into_iter().map(named).collect())
-}
-
 /// Name of a thread of this process; `None` if there is no such thread.
 pub fn name(tid: u32) -> Option<String> {
     let raw = fs::read(format!("/proc/self/task/{tid}/comm")).ok()?;
@@ -61,14 +43,15 @@ mod tests {
 
     #[test]
     fn a_thread_finds_itself_in_the_list() {
-        let (tid, listed) = std::thread::Builder::new()
+        let (tid, listed, named) = std::thread::Builder::new()
             .name("find-me".to_owned())
-            .spawn(|| (current_tid(), list().unwrap()))
+            .spawn(|| (current_tid(), tids().unwrap(), name(current_tid())))
             .unwrap()
             .join()
             .unwrap();
-        assert!(listed.contains(&Thread { tid, name: "find-me".to_owned() }), "{listed:?}");
-        assert!(listed.is_sorted_by_key(|thread| thread.tid));
+        assert!(listed.contains(&tid), "{tid} in {listed:?}");
+        assert!(listed.is_sorted());
+        assert_eq!(named.as_deref(), Some("find-me"));
         assert_eq!(name(u32::MAX), None);
     }
 }

@@ -5,23 +5,81 @@ reflection. Prints one line a case and ends with `N passed, N failed`.
 Usage: client.py HOST:PORT PROTO_FOLDER
 """
 
+import queue
 import sys
+import tempfile
 import time
 import traceback
+from types import SimpleNamespace
 
 import grpc
+import grpc_tools.protoc
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
 ADDRESS, PROTO = sys.argv[1], sys.argv[2]
-sys.path.insert(0, PROTO)
 
-echo_pb2, echo_grpc = grpc.protos_and_services("grpc/examples/echo/echo.proto")
-empty_pb2 = grpc.protos("grpc/testing/empty.proto")
-messages = grpc.protos("grpc/testing/messages.proto")
-_, test_grpc = grpc.protos_and_services("grpc/testing/test.proto")
+
+def load(*files):
+    """Compiles .proto files. Not through generated modules: ours lie in a
+    folder named grpc, which Python would mistake for the package."""
+    with tempfile.NamedTemporaryFile() as out:
+        arguments = ["protoc", f"-I{PROTO}", "--include_imports", f"-o{out.name}", *files]
+        assert grpc_tools.protoc.main(arguments) == 0, "protoc failed"
+        file_set = descriptor_pb2.FileDescriptorSet.FromString(out.read())
+    pool = descriptor_pool.DescriptorPool()
+    for file in file_set.file:
+        pool.Add(file)
+    return pool
+
+
+POOL = load("grpc/examples/echo/echo.proto", "grpc/testing/test.proto")
+
+
+def message(name):
+    return message_factory.GetMessageClass(POOL.FindMessageTypeByName(name))
+
+
+class Stub:
+    """The methods of a service as callables of a channel."""
+
+    def __init__(self, channel, name):
+        for method in POOL.FindServiceByName(name).methods:
+            kind = f"{word(method.client_streaming)}_{word(method.server_streaming)}"
+            reply = message_factory.GetMessageClass(method.output_type)
+            call = getattr(channel, kind)(
+                f"/{name}/{method.name}",
+                request_serializer=lambda request: request.SerializeToString(),
+                response_deserializer=reply.FromString,
+            )
+            setattr(self, method.name, call)
+
+
+def word(streaming):
+    return "stream" if streaming else "unary"
+
+
+echo_pb2 = SimpleNamespace(EchoRequest=message("grpc.examples.echo.EchoRequest"))
+echo_grpc = SimpleNamespace(EchoStub=lambda c: Stub(c, "grpc.examples.echo.Echo"))
+empty_pb2 = SimpleNamespace(Empty=message("grpc.testing.Empty"))
+messages = SimpleNamespace(
+    **{
+        name: message(f"grpc.testing.{name}")
+        for name in (
+            "EchoStatus",
+            "Payload",
+            "ResponseParameters",
+            "SimpleRequest",
+            "StreamingInputCallRequest",
+            "StreamingOutputCallRequest",
+        )
+    }
+)
+test_grpc = SimpleNamespace(TestServiceStub=lambda c: Stub(c, "grpc.testing.TestService"))
 
 TIMEOUT = 10
 CASES = []
@@ -96,8 +154,6 @@ class PingPong:
     """Requests that are fed one by one while the replies are read."""
 
     def __init__(self):
-        import queue
-
         self.queue = queue.Queue()
 
     def send(self, request):
@@ -250,8 +306,6 @@ def reflection_v1alpha(channel):
 @case
 def reflection_v1(channel):
     # The v1 service has the messages of v1alpha under another name.
-    from grpc_reflection.v1alpha import reflection_pb2
-
     info = channel.stream_stream(
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,

@@ -66,8 +66,9 @@ fn a_blocked_worker_is_named_with_its_line_while_it_is_blocked() {
 #[test]
 fn everything_answers_while_every_worker_is_blocked() {
     let server = Server::with_faults(&["--workers", "2"]);
-    let _one = server.load("block-thread", &["--seconds", "60"]);
-    let _two = server.load("busy-loop", &["--seconds", "60"]);
+    // Four blocks of three seconds on two workers, from four connections.
+    let _load =
+        server.load("block-thread", &["--streams", "4", "--connections", "4", "--seconds", "60"]);
     server.wait_for("/debug/workers", "two blocked workers", |json| {
         let workers = json["workers"].as_array().expect("workers");
         workers.len() == 2 && workers.iter().all(|worker| worker["blocked"] == true)
@@ -76,6 +77,8 @@ fn everything_answers_while_every_worker_is_blocked() {
         // Each is asked a few times: the machine may be busy with something else.
         let answers: Vec<_> = (0..5).map(|_| server.get(path)).collect();
         assert!(answers.iter().all(|answer| answer.status == 200), "{path}");
+        let guarded = answers[0].headers.to_ascii_lowercase();
+        assert!(guarded.contains("x-content-type-options: nosniff"), "{path}: {guarded}");
         let best = answers.iter().map(|answer| answer.took).min().expect("five");
         assert!(best < Duration::from_millis(200), "{path} took {best:?}");
     }

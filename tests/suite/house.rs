@@ -53,9 +53,11 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Code of a file without its line comments, so that docs may link anywhere.
+/// Code of a file without its line comments, so that docs may link anywhere,
+/// and without its unit tests, which may put rooms together.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).expect("source file");
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     lines.collect::<Vec<_>>().join("\n")
 }

@@ -31,6 +31,7 @@ pub struct GrpcClient<S> {
 
 impl<S> GrpcClient<S> {
     /// Wraps a channel.
+    #[cfg(test)]
     pub(crate) fn new(registry: Arc<Registry>, inner: S) -> Self {
         Self::with(registry, inner, Limits::default(), MetadataKeys::default())
     }

@@ -33,6 +33,7 @@ pub struct GrpcLayer {
 
 impl GrpcLayer {
     /// A layer that writes to `registry` and enforces the callers' deadlines.
+    #[cfg(test)]
     pub(crate) fn new(registry: Arc<Registry>) -> Self {
         Self::with(registry, Limits::default(), MetadataKeys::default())
     }

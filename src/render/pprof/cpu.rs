@@ -11,6 +11,9 @@ pub fn cpu(process: &Process, profile: &CpuProfile) -> Vec<u8> {
     if profile.lost > 0 {
         builder.comment(&format!("{} samples could not be taken", profile.lost));
     }
+    if profile.threads_missed > 0 {
+        builder.comment(&format!("{} threads could not be sampled", profile.threads_missed));
+    }
     for sample in &profile.samples {
         let locations =
             sample.stack.frames.iter().take(MAX_FRAMES).map(|frame| builder.frame(frame)).collect();

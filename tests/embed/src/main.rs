@@ -25,7 +25,9 @@ async fn watch(address: std::net::SocketAddr) {
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_client::HealthClient;
 
-    let mut client = HealthClient::connect(format!("http://{address}")).await.expect("connect");
+    let endpoint = tonic::transport::Endpoint::try_from(format!("http://{address}"));
+    let channel = endpoint.expect("an address").connect().await.expect("connect");
+    let mut client = HealthClient::new(channel);
     let request = HealthCheckRequest { service: "embed".to_owned() };
     let mut updates = client.watch(request).await.expect("call").into_inner();
     while let Some(update) = updates.message().await.expect("update") {

@@ -73,7 +73,7 @@ async fn handle(method: String, request: Request<Streaming<Msg>>) -> Result<Resp
                 std::future::pending::<()>().await;
             });
             scope.detach_spawn(async {
-                HOLD.lock().await;
+                drop(HOLD.lock().await);
             });
             std::future::pending().await
         }
