@@ -98,8 +98,11 @@ fn guide(server: &wiring::Server, listen: &Listen) {
     say("blocks, two calls in a lock cycle, streams that nobody reads, tasks left behind.");
     say("");
     let line = |what: &str, how: String| say(format_args!("  {what:14}{}", strong(how)));
+    // As it was called: after `cargo run` there is no `taskprof` on the PATH.
+    let program = std::env::args_os().next().unwrap_or_else(|| "taskprof".into());
+    let program = program.to_string_lossy();
     if let Some(http) = server.http {
-        for (what, how) in http_lines(from_here(http), listen.token_file.as_deref()) {
+        for (what, how) in http_lines(&program, from_here(http), listen.token_file.as_deref()) {
             line(what, how);
         }
     }
@@ -107,7 +110,7 @@ fn guide(server: &wiring::Server, listen: &Listen) {
         line("tokio-console", format!("tokio-console http://{console}"));
     }
     let grpc = from_here(server.grpc);
-    line("more traffic", format!("taskprof load --scenario list --grpc {grpc}"));
+    line("more traffic", format!("{program} load --scenario list --grpc {grpc}"));
     say("");
     say(faint("Ctrl-C ends it."));
 }
@@ -123,7 +126,11 @@ fn from_here(mut address: SocketAddr) -> SocketAddr {
 }
 
 /// Lines that work when they are pasted into a shell, with the token if one is asked for.
-fn http_lines(http: SocketAddr, token: Option<&Path>) -> [(&'static str, String); 5] {
+fn http_lines(
+    program: &str,
+    http: SocketAddr,
+    token: Option<&Path>,
+) -> [(&'static str, String); 5] {
     let curl = match token {
         Some(file) => {
             format!("curl -s -H \"Authorization: Bearer $(cat '{}')\"", file.display())
@@ -133,7 +140,7 @@ fn http_lines(http: SocketAddr, token: Option<&Path>) -> [(&'static str, String)
     let pprof = match token {
         // `go tool pprof` has no way to send a header.
         Some(file) => format!(
-            "taskprof dump --format pprof --url http://{http} --token-file '{}' -o tasks.pb.gz",
+            "{program} dump --format pprof --url http://{http} --token-file '{}' -o tasks.pb.gz",
             file.display()
         ),
         None => format!("go tool pprof -top http://{http}/debug/pprof/goroutine"),
@@ -158,9 +165,9 @@ mod tests {
         assert_eq!(from_here("[::]:1".parse().unwrap()).to_string(), "[::1]:1");
         assert_eq!(from_here("192.0.2.7:1".parse().unwrap()).to_string(), "192.0.2.7:1");
 
-        let open = http_lines(all, None);
+        let open = http_lines("taskprof", all, None);
         assert!(open.iter().all(|(_, how)| !how.contains("Authorization")), "{open:?}");
-        let [(_, page), lines @ ..] = http_lines(all, Some(Path::new("my token")));
+        let [(_, page), lines @ ..] = http_lines("taskprof", all, Some(Path::new("my token")));
         assert_eq!(page, "http://127.0.0.1:6060/");
         for (what, how) in lines {
             assert!(how.contains("'my token'"), "{what}: {how}");
