@@ -109,7 +109,7 @@ pub struct Listen {
     #[arg(long, value_name = "N", default_value = "50000")]
     pub stream_rate: Option<NonZeroU32>,
 
-    /// Worker threads of the server's runtime [default: one for each processor]
+    /// Worker threads of the server's runtime [default: one for each processor, in the demo at least 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
 

@@ -1,12 +1,13 @@
 //! `taskprof demo`: a server with trouble in it, and where to look.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::args::DemoArgs;
+use super::args::{DemoArgs, Listen};
 use super::style::{faint, say, strong};
 use super::{Failure, Outcome, serve, wiring};
 use crate::reference::load::{self, Plan, Stats};
@@ -40,9 +41,9 @@ pub fn run(args: &DemoArgs) -> Outcome {
     }
     let stop = serve::stop_token(&listen)?;
     let mut server = wiring::start(&listen, true)?;
-    serve::announce(&server);
+    serve::announce(&server, &listen);
     let traffic = Traffic::start(server.grpc, stop.child_token())?;
-    guide(&server);
+    guide(&server, &listen);
     let waited = server.wait(&stop);
     say(faint("shutting down"));
     traffic.stop();
@@ -91,23 +92,85 @@ impl Traffic {
 }
 
 /// What to open and what to type.
-fn guide(server: &wiring::Server) {
+fn guide(server: &wiring::Server, listen: &Listen) {
     say("");
     say("A gRPC server under real traffic, some of it stuck on purpose: a worker that");
     say("blocks, two calls in a lock cycle, streams that nobody reads, tasks left behind.");
     say("");
     let line = |what: &str, how: String| say(format_args!("  {what:14}{}", strong(how)));
+    // As it was called: after `cargo run` there is no `taskprof` on the PATH.
+    let program = std::env::args_os().next().unwrap_or_else(|| "taskprof".into());
+    let program = program.to_string_lossy();
     if let Some(http) = server.http {
-        line("dashboard", format!("http://{http}/"));
-        line("what is wrong", format!("curl -s http://{http}/debug/findings"));
-        line("every task", format!("curl -s 'http://{http}/debug/pprof/goroutine?debug=2'"));
-        line("as JSON", format!("curl -s http://{http}/debug/tasks"));
-        line("pprof", format!("go tool pprof -top http://{http}/debug/pprof/goroutine"));
+        for (what, how) in http_lines(&program, from_here(http), listen.token_file.as_deref()) {
+            line(what, how);
+        }
     }
     if let Some(console) = server.console {
         line("tokio-console", format!("tokio-console http://{console}"));
     }
-    line("more traffic", format!("taskprof load --scenario list --grpc {}", server.grpc));
+    let grpc = from_here(server.grpc);
+    line("more traffic", format!("{program} load --scenario list --grpc {grpc}"));
     say("");
     say(faint("Ctrl-C ends it."));
+}
+
+/// An address to connect to: all addresses are none in particular.
+fn from_here(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+/// Lines that work when they are pasted into a shell, with the token if one is asked for.
+fn http_lines(
+    program: &str,
+    http: SocketAddr,
+    token: Option<&Path>,
+) -> [(&'static str, String); 5] {
+    let curl = match token {
+        Some(file) => {
+            format!("curl -s -H \"Authorization: Bearer $(cat '{}')\"", file.display())
+        }
+        None => "curl -s".to_owned(),
+    };
+    let pprof = match token {
+        // `go tool pprof` has no way to send a header.
+        Some(file) => format!(
+            "{program} dump --format pprof --url http://{http} --token-file '{}' -o tasks.pb.gz",
+            file.display()
+        ),
+        None => format!("go tool pprof -top http://{http}/debug/pprof/goroutine"),
+    };
+    [
+        ("dashboard", format!("http://{http}/")),
+        ("what is wrong", format!("{curl} http://{http}/debug/findings")),
+        ("every task", format!("{curl} 'http://{http}/debug/pprof/goroutine?debug=2'")),
+        ("as JSON", format!("{curl} http://{http}/debug/tasks")),
+        ("pprof", pprof),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_can_be_pasted() {
+        let all = from_here("0.0.0.0:6060".parse().unwrap());
+        assert_eq!(all.to_string(), "127.0.0.1:6060");
+        assert_eq!(from_here("[::]:1".parse().unwrap()).to_string(), "[::1]:1");
+        assert_eq!(from_here("192.0.2.7:1".parse().unwrap()).to_string(), "192.0.2.7:1");
+
+        let open = http_lines("taskprof", all, None);
+        assert!(open.iter().all(|(_, how)| !how.contains("Authorization")), "{open:?}");
+        let [(_, page), lines @ ..] = http_lines("taskprof", all, Some(Path::new("my token")));
+        assert_eq!(page, "http://127.0.0.1:6060/");
+        for (what, how) in lines {
+            assert!(how.contains("'my token'"), "{what}: {how}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use super::{Failure, Outcome, signals, wiring};
 pub fn run(args: &ServeArgs) -> Outcome {
     let stop = stop_token(&args.listen)?;
     let mut server = wiring::start(&args.listen, args.faults)?;
-    announce(&server);
+    announce(&server, &args.listen);
     if !args.faults {
         say(faint("faults are refused; `--faults` serves taskprof.lab.v1.Lab as well"));
     }
@@ -27,10 +27,13 @@ pub fn stop_token(listen: &Listen) -> Result<CancellationToken, Failure> {
 }
 
 /// One line for each address that is listened on, for people and for scripts.
-pub fn announce(server: &wiring::Server) {
+pub fn announce(server: &wiring::Server, listen: &Listen) {
     say(format_args!("grpc    listening on {}", server.grpc));
     if let Some(http) = server.http {
         say(format_args!("http    listening on {http}"));
+    }
+    if let Some(path) = &listen.unix {
+        say(format_args!("http    listening on unix:{}", path.display()));
     }
     if let Some(console) = server.console {
         say(format_args!("console listening on {console}"));

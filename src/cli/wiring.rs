@@ -131,7 +131,11 @@ fn advise(error: Error, listen: &Listen) -> Failure {
             Failure::failed(format!("{text}; choose another with --http ADDR"))
         }
         ErrorKind::Bind => Failure::failed(format!("{text}; choose another with --console ADDR")),
-        ErrorKind::Unsafe => Failure::usage(format!("{text}; see --token-file")),
+        // The console's wire knows no token; this one could have had one.
+        ErrorKind::Unsafe if listen.token_file.is_none() && !listen.http.ip().is_loopback() => {
+            Failure::usage(format!("{text}; see --token-file"))
+        }
+        ErrorKind::Unsafe => Failure::usage(text),
         _ => error.into(),
     }
 }

@@ -39,6 +39,7 @@ pub fn of(path: &Path) -> Result<Vec<String>> {
             id,
             SectionId::DebugInfo
                 | SectionId::DebugAbbrev
+                | SectionId::DebugAddr
                 | SectionId::DebugStr
                 | SectionId::DebugLine
                 | SectionId::DebugLineStr

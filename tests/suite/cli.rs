@@ -121,6 +121,18 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
     }
 }
 
+#[test]
+fn what_others_could_reach_is_refused_with_advice_that_helps() {
+    let free = ["serve", "--grpc", "127.0.0.1:0"];
+    let with = |more: &[&'static str]| [&free[..], more].concat();
+    let error = fails(&with(&["--http", "0.0.0.0:0", "--console", "off"]), 2);
+    assert!(error.contains("other machines") && error.contains("--token-file"), "{error}");
+    let error = fails(&with(&["--http", "127.0.0.1:0", "--console", "0.0.0.0:0"]), 2);
+    assert!(error.contains("loopback") && !error.contains("--token-file"), "{error}");
+    let error = fails(&with(&["--http", "127.0.0.1:0", "--token-file", "/nonexistent"]), 1);
+    assert!(error.contains("/nonexistent"), "{error}");
+}
+
 #[cfg(not(feature = "console-full"))]
 #[test]
 fn the_full_console_says_how_to_build_it() {

@@ -2,6 +2,7 @@ mod blocked;
 mod bootstrap;
 mod cli;
 mod console;
+mod docs;
 mod embed;
 mod house;
 mod interop;

@@ -24,7 +24,7 @@ pub(super) fn message(cell: &StreamCell, way: Way, number: u64, bytes: u32) {
         stream = cell.id().0,
         method = &*cell.method().name,
         direction,
-        message = number,
+        number,
         bytes,
         "stream {direction}"
     );

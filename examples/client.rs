@@ -1,0 +1,54 @@
+//! The client's side: its streams, seen from here, with the server's address.
+//!
+//!     cargo run --example embed      # in another terminal: something to call
+//!     cargo run --example client     # or with the HOST:PORT of another server
+//!
+//! Both ends of a hanging stream, side by side, tell who waits for whom.
+
+use taskprof::Profiler;
+use taskprof::grpc::GrpcClient;
+use tokio::runtime;
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let server = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:50051".to_owned());
+    let profiler = Profiler::builder().http("127.0.0.1:6061").start()?;
+    let runtime = profiler.runtime(runtime::Builder::new_multi_thread()).enable_all().build()?;
+
+    runtime.block_on(async {
+        let channel = Endpoint::new(format!("http://{server}"))?
+            .connect()
+            .await
+            .map_err(|_| format!("nobody answers at {server}; is the server running?"))?;
+        // The wrapper goes where the channel would; the generated client is
+        // the same.
+        let channel = profiler.grpc_client(channel, &server);
+        for _ in 0..3 {
+            tokio::spawn(watch(HealthClient::new(channel.clone())));
+        }
+
+        println!("dashboard  http://127.0.0.1:6061/");
+        println!("streams    curl -s 'http://127.0.0.1:6061/debug/streams?filter=side:client'");
+        println!("Ctrl-C ends it.");
+        tokio::signal::ctrl_c().await?;
+        Ok(())
+    })
+}
+
+/// Reads a stream that stays open: it waits in `await_recv` for most of its life.
+async fn watch(mut client: HealthClient<GrpcClient<Channel>>) {
+    let request = HealthCheckRequest { service: String::new() };
+    let mut updates = match client.watch(request).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return eprintln!("the call failed: {status}"),
+    };
+    loop {
+        match updates.message().await {
+            Ok(Some(update)) => println!("the server is {:?}", update.status()),
+            Ok(None) => return println!("the server ended the stream"),
+            Err(status) => return eprintln!("the stream broke: {status}"),
+        }
+    }
+}
