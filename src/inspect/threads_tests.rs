@@ -324,38 +324,4 @@ fn a_reader_can_be_shared() {
     assert!(id.is_none_or(|id| id.len() >= 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit())));
 }
 
-/// Not a test of truth but of cost: `cargo test -- --ignored --nocapture cost`.
-#[test]
-#[ignore = "prints times"]
-fn cost_of_a_capture() {
-    let resident = || {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        status.lines().find(|line| line.starts_with("RssAnon")).unwrap().to_owned()
-    };
-    let before = resident();
-    let start = Instant::now();
-    let fresh = StackReader::new().unwrap();
-    let made = start.elapsed();
-    fresh.warm_up();
-    let warm = start.elapsed();
-    let tid = spawn(sleeper);
-    until_in(tid, &[libc::SYS_clock_nanosleep, libc::SYS_nanosleep]);
-    let start = Instant::now();
-    fresh.capture(tid).unwrap();
-    println!("{}", print(&fresh.capture(tid).unwrap().stack));
-    println!("new {made:?}, warm-up {warm:?}, first capture {:?}", start.elapsed());
-    println!("before {before}, after {}", resident());
-    let spin = spawn(|| while STARTED.load(Ordering::Relaxed) < 1_000_000_000 {});
-    for (what, tid) in [("asleep", tid), ("running", spin)] {
-        let mut times: Vec<Duration> = (0..1001)
-            .filter_map(|_| {
-                let start = Instant::now();
-                fresh.capture(tid).ok()?;
-                Some(start.elapsed())
-            })
-            .collect();
-        times.sort_unstable();
-        println!("{what}: median {:?}, worst {:?}", times[times.len() / 2], times.last());
-    }
-}
 static STARTED: AtomicU32 = AtomicU32::new(0);

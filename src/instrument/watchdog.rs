@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Stack, TaskId};
 use crate::registry::Registry;
@@ -277,10 +279,15 @@ impl Eye {
         }
     }
 
-    /// A runtime whose worker threads have all exited was dropped. (One that
-    /// runs on a thread of the application's own stays listed, with no tasks.)
+    /// A multi-thread runtime whose worker threads have all exited was dropped.
+    /// A current-thread runtime runs on whatever thread calls `block_on`, and
+    /// may lie still in between: it stays listed.
     fn forget_gone(&mut self, runtimes: &[Arc<RuntimeCell>]) {
-        for runtime in runtimes {
+        let own_threads = |runtime: &&Arc<RuntimeCell>| {
+            let flavor = runtime.handle().map(Handle::runtime_flavor);
+            flavor == Some(RuntimeFlavor::MultiThread)
+        };
+        for runtime in runtimes.iter().filter(own_threads) {
             let mut tids = runtime.workers().iter().map(|cell| cell.now().tid).peekable();
             let seen_all = tids.peek().is_some() && tids.all(|tid| tid != 0);
             if seen_all
