@@ -4,6 +4,8 @@ mod builder;
 #[cfg(feature = "grpc")]
 mod grpc;
 mod snapshot;
+#[cfg(all(test, tokio_unstable))]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -324,4 +324,3 @@ fn a_reader_can_be_shared() {
     assert!(id.is_none_or(|id| id.len() >= 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit())));
 }
 
-static STARTED: AtomicU32 = AtomicU32::new(0);

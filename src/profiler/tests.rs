@@ -1,0 +1,223 @@
+//! Real runtimes with the hooks in them, seen through snapshots.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Builder;
+use tokio::sync::{Notify, oneshot};
+
+use super::Profiler;
+use crate::instrument::runtime::Hooks;
+use crate::model::{Reason, Snapshot, Task, TaskId, TaskState, WorkerState};
+use crate::serve::Want;
+
+fn profiler() -> Profiler {
+    Profiler::builder().blocked_threshold(Duration::from_millis(50)).start().unwrap()
+}
+
+fn multi_thread(workers: usize) -> Builder {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(workers).enable_all();
+    builder
+}
+
+/// Takes snapshots until one is as wanted; only a failing test waits long.
+fn until(profiler: &Profiler, what: &str, wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let snapshot = profiler.snapshot(Want::ALL).unwrap();
+        if wanted(&snapshot) {
+            return snapshot;
+        }
+        assert!(Instant::now() < deadline, "no {what}: {snapshot:#?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn task(snapshot: &Snapshot, id: tokio::task::Id) -> Option<&Task> {
+    let id: TaskId = id.to_string().parse().unwrap();
+    snapshot.tasks.iter().find(|task| task.id == id)
+}
+
+#[test]
+fn tasks_are_seen_with_their_place_parent_and_state() {
+    let profiler = profiler();
+    let runtime = profiler.runtime(multi_thread(2)).build().unwrap();
+    let hold = Arc::new(Notify::new());
+    let (child, line) = runtime.block_on(async {
+        let hold = hold.clone();
+        let parent = tokio::spawn(async move {
+            let child = tokio::spawn(async move { hold.notified().await });
+            (tokio::task::id(), child, line!() - 1)
+        });
+        let (parent, child, line) = parent.await.unwrap();
+        ((parent, child), line)
+    });
+    let (parent, child) = child;
+    let snapshot = until(&profiler, "idle child", |snapshot| {
+        task(snapshot, child.id()).is_some_and(|task| task.state == TaskState::Idle)
+    });
+    let seen = task(&snapshot, child.id()).unwrap();
+    assert_eq!(seen.parent.unwrap().to_string(), parent.to_string());
+    let place = seen.spawned_at.as_ref().unwrap();
+    assert_eq!((&*place.file, place.line), (file!(), line));
+    assert_eq!(seen.polls, 1);
+    assert!(seen.busy_ns > 0 && seen.busy_ns <= seen.age_ns);
+    assert!(task(&snapshot, parent).is_none(), "it has ended");
+    assert_eq!(snapshot.coverage.alive, snapshot.coverage.listed);
+
+    hold.notify_one();
+    runtime.block_on(child).unwrap();
+    let after = until(&profiler, "end", |snapshot| snapshot.tasks.is_empty());
+    assert_eq!((after.counters.tasks_spawned, after.counters.tasks_ended), (2, 2));
+}
+
+#[test]
+fn the_applications_own_hooks_run_as_well() {
+    let profiler = profiler();
+    let counts: Arc<[AtomicU64; 6]> = Arc::default();
+    let count = |n: usize| {
+        let counts = counts.clone();
+        move || {
+            counts[n].fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let (spawn, before, after, end) = (count(0), count(1), count(2), count(3));
+    let hooks = Hooks::new()
+        .on_task_spawn(move |_| spawn())
+        .on_before_task_poll(move |_| before())
+        .on_after_task_poll(move |_| after())
+        .on_task_terminate(move |_| end())
+        .on_thread_park(count(4))
+        .on_thread_unpark(count(5));
+    let runtime = profiler.runtime_with("mine", multi_thread(1), hooks).build().unwrap();
+    runtime.block_on(async {
+        let task = tokio::spawn(async {
+            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        });
+        task.await.unwrap();
+    });
+    let snapshot = until(&profiler, "end", |snapshot| snapshot.counters.tasks_ended == 1);
+    assert_eq!(&*snapshot.runtimes[0].name, "mine");
+    drop(runtime);
+    let counted: Vec<u64> = counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+    // The worker itself is a closure on the blocking pool, which ends as well.
+    assert!(counted[0] == 1 && (1..=2).contains(&counted[3]), "{counted:?}");
+    assert!(counted[1] >= 3 && counted[1] == counted[2], "{counted:?}");
+    assert!(counted[4] >= 1 && counted[5] >= 1, "{counted:?}");
+}
+
+#[test]
+fn a_blocked_poll_is_told_while_it_lasts_and_block_in_place_is_not() {
+    let profiler = profiler();
+    let runtime = profiler.runtime(multi_thread(2)).build().unwrap();
+    let (let_go, held) = std::sync::mpsc::channel::<()>();
+    let blocked = runtime.spawn(async move { held.recv().is_ok() });
+    let snapshot = until(&profiler, "blocked worker", |snapshot| !snapshot.blocked.is_empty());
+    let episode = &snapshot.blocked[0];
+    assert!(episode.ongoing && episode.blocked_ns >= 50_000_000);
+    assert_eq!(episode.task.unwrap().to_string(), blocked.id().to_string());
+    let frames = &episode.stack.as_ref().unwrap().frames;
+    let own = |name: &str| name.contains("a_blocked_poll_is_told_while_it_lasts");
+    assert!(frames.iter().any(|frame| own(&frame.function_full)), "{frames:#?}");
+    assert!(snapshot.workers.iter().any(|worker| worker.blocked));
+    let running = task(&snapshot, blocked.id()).unwrap();
+    assert_eq!(running.state, TaskState::Running);
+    assert!(running.stack.is_some(), "a running task has the stack of its thread");
+    let_go.send(()).unwrap();
+    assert!(runtime.block_on(blocked).unwrap());
+    let after = until(&profiler, "end of it", |snapshot| !snapshot.blocked[0].ongoing);
+    assert_eq!(after.counters.blocked_polls, 1);
+
+    // The worker is another thread's while this one blocks.
+    let (let_go, held) = std::sync::mpsc::channel::<()>();
+    let (entered, inside) = oneshot::channel();
+    let in_place = runtime.spawn(async move {
+        tokio::task::block_in_place(|| {
+            entered.send(()).unwrap();
+            held.recv().is_ok()
+        })
+    });
+    runtime.block_on(inside).unwrap();
+    let passed = Instant::now();
+    until(&profiler, "four thresholds", |_| passed.elapsed() > Duration::from_millis(200));
+    let snapshot = profiler.snapshot(Want::ALL).unwrap();
+    assert_eq!(snapshot.counters.blocked_polls, 1, "{:#?}", snapshot.blocked);
+    let_go.send(()).unwrap();
+    assert!(runtime.block_on(in_place).unwrap());
+}
+
+#[test]
+fn several_runtimes_of_both_flavors_are_told_apart_and_forgotten() {
+    let profiler = profiler();
+    let one = profiler.runtime_with("one", multi_thread(1), Hooks::new()).build().unwrap();
+    let mut current = Builder::new_current_thread();
+    current.enable_all();
+    let two = profiler.runtime_with("two", current, Hooks::new()).build().unwrap();
+    let on_one = one.spawn(std::future::pending::<()>());
+    let on_two = two.block_on(async { tokio::spawn(std::future::pending::<()>()) });
+    let snapshot = until(&profiler, "both", |snapshot| {
+        snapshot.tasks.len() == 2 && snapshot.runtimes.len() == 2
+    });
+    let runtime_of = |id| {
+        let id = task(&snapshot, id).unwrap().runtime;
+        let runtime = snapshot.runtimes.iter().find(|runtime| runtime.id == id).unwrap();
+        runtime.name.to_string()
+    };
+    assert_eq!((runtime_of(on_one.id()), runtime_of(on_two.id())), ("one".into(), "two".into()));
+    drop(one);
+    let after = until(&profiler, "the first runtime's end", |snapshot| {
+        snapshot.runtimes.iter().all(|runtime| &*runtime.name != "one")
+    });
+    assert_eq!(after.tasks.len(), 1, "its tasks went with it");
+}
+
+#[test]
+fn what_has_no_hooks_is_named() {
+    let profiler = profiler();
+    let runtime = multi_thread(1).build().unwrap();
+    profiler.watch("foreign", runtime.handle());
+    let _task = runtime.spawn(std::future::pending::<()>());
+    let snapshot = until(&profiler, "count", |snapshot| snapshot.coverage.alive == 1);
+    assert_eq!(snapshot.coverage.listed, 0);
+    let reason = snapshot.coverage.missing.iter().find(|m| m.reason == Reason::NoHook).unwrap();
+    assert_eq!(reason.count, 1);
+    assert!(reason.detail.contains("LocalSet"));
+    assert!(snapshot.workers.iter().all(|worker| worker.state == WorkerState::Unknown));
+}
+
+#[test]
+fn blocking_closures_are_counted_not_listed() {
+    let profiler = profiler();
+    let runtime = profiler.runtime(multi_thread(1)).build().unwrap();
+    let (let_go, held) = std::sync::mpsc::channel::<()>();
+    let closure = runtime.spawn_blocking(move || held.recv().is_ok());
+    let snapshot = until(&profiler, "closure", |snapshot| {
+        snapshot.coverage.missing.iter().any(|m| m.reason == Reason::BlockingPool && m.count == 1)
+    });
+    assert!(snapshot.tasks.is_empty());
+    let_go.send(()).unwrap();
+    assert!(runtime.block_on(closure).unwrap());
+    let after = until(&profiler, "its end", |snapshot| snapshot.counters.blocking_ended == 1);
+    assert_eq!(after.counters.tasks_ended, 0);
+}
+
+#[test]
+fn bad_settings_are_refused_before_anything_starts() {
+    use crate::error::ErrorKind;
+    let kind = |builder: super::Builder| builder.start().unwrap_err().kind();
+    assert_eq!(kind(Profiler::builder().http("nonsense")), ErrorKind::InvalidInput);
+    assert_eq!(kind(Profiler::builder().http("0.0.0.0:0")), ErrorKind::Unsafe);
+    assert_eq!(
+        kind(Profiler::builder().http("127.0.0.1:0").token("short")),
+        ErrorKind::InvalidInput
+    );
+    let brief = Duration::from_millis(1);
+    assert_eq!(kind(Profiler::builder().blocked_threshold(brief)), ErrorKind::InvalidInput);
+    let one = Profiler::builder().http("127.0.0.1:0").start().unwrap();
+    let taken = one.http_addr().unwrap();
+    assert!(taken.ip().is_loopback());
+    assert_eq!(kind(Profiler::builder().http(taken)), ErrorKind::Bind);
+}
