@@ -8,6 +8,7 @@
 mod common;
 
 use std::hint::black_box;
+use std::task::Poll;
 
 use common::{again, either, headline, median, memory, own_cpu_ns, role, settle, spread, verdict};
 use taskprof::Profiler;
@@ -36,7 +37,9 @@ fn main() {
                 let work = async move {
                     match what[0].as_str() {
                         "spawn" => spawn().await,
+                        "join" => joins().await,
                         "yield" => yields().await,
+                        "self-wake" => self_wakes().await,
                         "live" => live().await,
                         "churn" => churn().await,
                         other => panic!("no bench {other}"),
@@ -82,7 +85,42 @@ async fn spawn() -> f64 {
     (own_cpu_ns() - began) as f64 / f64::from(spawns)
 }
 
-/// CPU nanoseconds for a yield: one poll.
+/// The same where each task is awaited before the next is spawned.
+async fn joins() -> f64 {
+    let spawns = either(SPAWNS, SPAWNS / 10);
+    let turn = async |count| {
+        for n in 0..count {
+            tokio::spawn(async move { black_box(n) }).await.expect("task");
+        }
+    };
+    turn(spawns / 2).await;
+    let began = own_cpu_ns();
+    turn(spawns).await;
+    (own_cpu_ns() - began) as f64 / f64::from(spawns)
+}
+
+/// CPU nanoseconds for a poll of a task that wakes itself: nothing else.
+async fn self_wakes() -> f64 {
+    let polls = either(YIELDS, YIELDS / 10);
+    let turn = async |count: u32| {
+        let mut left = count;
+        std::future::poll_fn(|cx| {
+            if left == 0 {
+                return Poll::Ready(());
+            }
+            left -= 1;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    };
+    turn(polls / 2).await;
+    let began = own_cpu_ns();
+    turn(polls).await;
+    (own_cpu_ns() - began) as f64 / f64::from(polls)
+}
+
+/// CPU nanoseconds for a `yield_now`: one poll, and a look at the I/O driver.
 async fn yields() -> f64 {
     let yields = either(YIELDS, YIELDS / 10);
     let turn = async |count| {
@@ -104,7 +142,9 @@ fn resident() -> u64 {
 async fn live() -> f64 {
     static GO: Notify = Notify::const_new();
     let hold = |count: usize| (0..count).map(|_| tokio::spawn(GO.notified())).collect::<Vec<_>>();
-    let warm = hold(1_000);
+    // These fill what earlier work has freed and the allocator kept, which
+    // would else be found as memory that tasks do not need.
+    let warm = hold(LIVE / 2);
     tokio::task::yield_now().await;
     let before = resident();
     let tasks = hold(LIVE);
@@ -132,8 +172,13 @@ fn report() {
         |kind: &str, what: &str| -> f64 { again(kind, &[what]).parse().expect("a figure") };
     headline(&format!("tasks: one worker, {rounds} rounds in turn, one process each"));
     println!();
-    println!("{:34} {:>9} {:>9} {:>7}  {:15} goal", "", "plain", "taskprof", "ratio", "spread");
-    for (what, name) in [("spawn", "spawn, run, end: CPU ns"), ("yield", "yield: CPU ns")] {
+    println!("{:36} {:>9} {:>9} {:>7}  {:15} goal", "", "plain", "taskprof", "ratio", "spread");
+    for (what, name) in [
+        ("spawn", "spawn, run, end by 64: CPU ns"),
+        ("join", "spawn and await, one by one: CPU ns"),
+        ("yield", "yield_now: CPU ns"),
+        ("self-wake", "poll of a task that wakes itself"),
+    ] {
         let (mut plain, mut ours, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..rounds {
             // Turn about, so that a drift of the machine favours neither.
@@ -151,7 +196,7 @@ fn report() {
         let (low, high) = spread(&ratios);
         let ratio = median(ratios);
         println!(
-            "{name:34} {:>9.1} {:>9.1} {ratio:>7.3}  {low:.3} to {high:.3}  at most {MOST_TIME:.2}: {}",
+            "{name:36} {:>9.1} {:>9.1} {ratio:>7.3}  {low:.3} to {high:.3}  at most {MOST_TIME:.2}: {}",
             median(plain),
             median(ours),
             verdict(ratio <= MOST_TIME)
@@ -161,7 +206,7 @@ fn report() {
     let live = |kind| median((0..memories).map(|_| figure(kind, "live")).collect());
     let (plain, ours) = (live("plain"), live("taskprof"));
     println!(
-        "{:34} {plain:>9.0} {ours:>9.0} {:>+7.0}  {:15} at most +{MOST_BYTES:.0}: {}",
+        "{:36} {plain:>9.0} {ours:>9.0} {:>+7.0}  {:15} at most +{MOST_BYTES:.0}: {}",
         format!("{} live tasks: bytes each", common::grouped(LIVE as u64)),
         ours - plain,
         "",
@@ -170,7 +215,7 @@ fn report() {
     let churn = |kind| median((0..memories).map(|_| figure(kind, "churn")).collect());
     let (plain, ours) = (churn("plain"), churn("taskprof"));
     println!(
-        "{:34} {:>9.0} {:>9.0} {:>7}  {:15} no more than some pages: {}",
+        "{:36} {:>9.0} {:>9.0} {:>7}  {:15} no more than some pages: {}",
         "growth over 2,000,000 tasks: KiB",
         plain / 1024.0,
         ours / 1024.0,
