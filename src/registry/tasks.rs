@@ -14,7 +14,7 @@
 //!   reused in between is skipped and counted as torn.
 //! - Memory is two zeroed arrays of fixed virtual size. Ended tasks' cells are
 //!   reused first, so what is resident follows the peak of live tasks: about 64
-//!   bytes a task, and 8 to 32 of index.
+//!   bytes a task, and 16 to 32 of index.
 
 use std::cell::Cell as LocalCell;
 use std::sync::Arc;
@@ -317,33 +317,46 @@ impl Tasks {
 
     // ── index ────────────────────────────────────────────────────────────
 
-    /// The buckets where an id may stand. Ids ascend, so the first choice
-    /// keeps neighbours in one cache line; the others scatter what it repels.
+    /// The bucket of first choice. Ids ascend, so that neighbours share a cache
+    /// line; four of them to a bucket of eight leave room for older ones.
     #[inline]
-    fn buckets(&self, id: u64) -> [&Line; 4] {
+    fn near(&self, id: u64) -> &Line {
+        &self.index[(id >> 2) as usize & (self.index.len() - 1)]
+    }
+
+    /// The three others, which scatter what the first repels.
+    fn far(&self, id: u64) -> [&Line; 3] {
         let mask = self.index.len() - 1;
         // The finalizer of MurmurHash3: every bit of the id reaches every bit.
         let mut hash = (id ^ id >> 33).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
         hash = (hash ^ hash >> 33).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
         hash ^= hash >> 33;
-        [id >> 3, hash, hash >> 21, hash >> 42].map(|bucket| &self.index[bucket as usize & mask])
+        [hash, hash >> 21, hash >> 42].map(|bucket| &self.index[bucket as usize & mask])
     }
 
     #[inline]
     fn lookup(&self, id: u64) -> Option<u32> {
+        self.find(id).map(|found| found.number)
+    }
+
+    #[inline]
+    fn find(&self, id: u64) -> Option<Found<'_>> {
+        self.find_in(self.near(id), id)
+            .or_else(|| self.far(id).into_iter().find_map(|bucket| self.find_in(bucket, id)))
+    }
+
+    #[inline]
+    fn find_in<'a>(&'a self, bucket: &'a Line, id: u64) -> Option<Found<'a>> {
         let tag = id << (64 - ID_BITS);
-        for bucket in self.buckets(id) {
-            for entry in &bucket.0 {
-                let entry = entry.load(Ordering::Acquire);
-                if entry != 0 && entry & !(u64::MAX >> ID_BITS) == tag {
-                    let number = (entry & (u64::MAX >> ID_BITS)) as u32 - 1;
-                    if self.cells[number as usize].0[ID].load(Ordering::Acquire) == id {
-                        return Some(number);
-                    }
-                }
+        bucket.0.iter().find_map(|place| {
+            let entry = place.load(Ordering::Acquire);
+            if entry == 0 || entry & !(u64::MAX >> ID_BITS) != tag {
+                return None;
             }
-        }
-        None
+            let number = (entry & (u64::MAX >> ID_BITS)) as u32 - 1;
+            let same = self.cells[number as usize].0[ID].load(Ordering::Acquire) == id;
+            same.then_some(Found { place, entry, number })
+        })
     }
 
     /// Enters an id into its first bucket while that has room to spare, else
@@ -361,23 +374,21 @@ impl Tasks {
         let load = |bucket: &Line| {
             bucket.0.iter().filter(|place| place.load(Ordering::Relaxed) != 0).count()
         };
-        let mut buckets = self.buckets(id);
-        if load(buckets[0]) < WAYS - 2 && put(buckets[0]) {
+        let near = self.near(id);
+        if load(near) < WAYS - 2 && put(near) {
             return true;
         }
-        buckets.sort_by_cached_key(|bucket| load(bucket));
-        buckets.into_iter().any(put)
+        let [a, b, c] = self.far(id);
+        let mut buckets = [near, a, b, c].map(|bucket| (load(bucket), bucket));
+        buckets.sort_unstable_by_key(|&(load, _)| load);
+        buckets.into_iter().any(|(_, bucket)| put(bucket))
     }
 
     fn leave(&self, id: u64) -> Option<u32> {
-        let number = self.lookup(id)?;
-        let entry = id << (64 - ID_BITS) | u64::from(number + 1);
-        self.buckets(id)
-            .iter()
-            .flat_map(|bucket| &bucket.0)
-            .any(|place| {
-                place.compare_exchange(entry, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-            })
+        let Found { place, entry, number } = self.find(id)?;
+        place
+            .compare_exchange(entry, 0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
             // Else another thread was first.
             .then_some(number)
     }
@@ -425,6 +436,13 @@ impl Tasks {
             }
         }
     }
+}
+
+/// Where an id stands in the index.
+struct Found<'a> {
+    place: &'a AtomicU64,
+    entry: u64,
+    number: u32,
 }
 
 /// Adds to a word that only this thread writes now: cheaper than `fetch_add`.
