@@ -323,4 +323,3 @@ fn a_reader_can_be_shared() {
     let id = reader().build_id();
     assert!(id.is_none_or(|id| id.len() >= 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit())));
 }
-

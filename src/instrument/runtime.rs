@@ -187,7 +187,7 @@ mod polls {
     use crate::registry::Registry;
     use crate::registry::clock;
     use crate::registry::tasks::{Birth, CellNumber, NO_WORKER};
-    use crate::registry::workers::RuntimeCell;
+    use crate::registry::workers::{RuntimeCell, WorkerCell};
     use crate::sys::polled;
 
     /// Runtimes inside polls of other runtimes (`block_in_place`), how deep.
@@ -208,6 +208,8 @@ mod polls {
         static POLL: Cell<Poll> = const { Cell::new(NO_POLL) };
         /// Outer polls, while one is nested in another.
         static OUTER: RefCell<Vec<Poll>> = const { RefCell::new(Vec::new()) };
+        /// How many those are: read at every poll, and free of a destructor.
+        static DEPTH: Cell<usize> = const { Cell::new(0) };
     }
 
     /// What the hooks of one runtime share.
@@ -244,12 +246,24 @@ mod polls {
                 .and_then(|index| u16::try_from(index).ok())
                 .unwrap_or(NO_WORKER);
             let began = clock::now();
-            if let Some(cell) = self.runtime.worker(worker.into()) {
+            if let Some(cell) = self.worker(worker) {
                 cell.poll_begins(own_tid(), task, began);
             }
             let cell = self.registry.tasks.polling(task, worker, began);
             POLL.set(Poll { task, began, cell, worker });
             polled::set(task);
+        }
+
+        /// The worker's cell. Its first poll may come before any spawn from
+        /// inside the runtime and before any park, which make the cells.
+        #[inline]
+        fn worker(&self, index: u16) -> Option<&WorkerCell> {
+            let cell = self.runtime.worker(index.into());
+            if cell.is_none() && index != NO_WORKER {
+                self.runtime.meet();
+                return self.runtime.worker(index.into());
+            }
+            cell
         }
 
         #[inline]
@@ -269,7 +283,9 @@ mod polls {
                 }
                 worker.poll_ends(own_tid(), now);
             }
-            unnest();
+            if DEPTH.get() != 0 {
+                unnest();
+            }
         }
 
         pub fn ended(&self, meta: &TaskMeta<'_>) {
@@ -302,14 +318,21 @@ mod polls {
         OUTER.with_borrow_mut(|outer| {
             if outer.len() < MAX_NESTED {
                 outer.push(POLL.get());
+                DEPTH.set(outer.len());
             }
         });
     }
 
-    /// Back in the outer poll, if there is one.
-    #[inline]
+    /// Back in the outer poll.
+    #[cold]
     fn unnest() {
-        if let Ok(Some(poll)) = OUTER.try_with(|outer| outer.borrow_mut().pop()) {
+        let poll = OUTER.try_with(|outer| {
+            let mut outer = outer.borrow_mut();
+            let poll = outer.pop();
+            DEPTH.set(outer.len());
+            poll
+        });
+        if let Ok(Some(poll)) = poll {
             POLL.set(poll);
             polled::set(poll.task);
         }

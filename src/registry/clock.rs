@@ -5,10 +5,23 @@
 //! nanoseconds; elsewhere quanta falls back to `clock_gettime`.
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use quanta::Clock;
 
-static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::new);
+use crate::sys::tsc;
+
+static CLOCK: LazyLock<Clock> = LazyLock::new(|| {
+    let clock = Clock::new();
+    // quanta keeps to itself which source it took; its reading tells.
+    let (before, raw, after) = (tsc::read(), clock.raw(), tsc::read());
+    TSC.store((before..=after).contains(&raw), Ordering::Relaxed);
+    clock
+});
+
+/// The clock's ticks are those of the processor's own counter, which is then
+/// read in place: quanta's reader is a call and two branches more.
+static TSC: AtomicBool = AtomicBool::new(false);
 
 /// Calibrates the clock (up to 200 ms, once per process), so that the first
 /// poll does not have to.
@@ -19,7 +32,7 @@ pub fn calibrate() {
 /// Now, in ticks. Never 0, which cells use for "never".
 #[inline]
 pub fn now() -> u64 {
-    CLOCK.raw().max(1)
+    if TSC.load(Ordering::Relaxed) { tsc::read().max(1) } else { CLOCK.raw().max(1) }
 }
 
 /// Nanoseconds from one tick to a later one; 0 if it is not later, which the

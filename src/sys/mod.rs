@@ -8,6 +8,7 @@ pub mod polled;
 #[cfg(all(test, target_os = "linux"))]
 pub mod testing;
 pub mod thread;
+pub mod tsc;
 pub mod zeroed;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
