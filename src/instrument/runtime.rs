@@ -193,23 +193,43 @@ mod polls {
     /// Runtimes inside polls of other runtimes (`block_in_place`), how deep.
     const MAX_NESTED: usize = 16;
 
-    /// The poll that this thread is in.
-    #[derive(Clone, Copy)]
-    struct Poll {
-        task: u64,
-        began: u64,
-        cell: Option<CellNumber>,
-        worker: u16,
+    /// The poll that this thread is in, field by field: a struct written in
+    /// parts and read back in one would stall the processor's store buffer.
+    struct Current {
+        task: Cell<u64>,
+        /// 0 outside polls.
+        began: Cell<u64>,
+        cell: Cell<CellNumber>,
+        worker: Cell<u16>,
+        /// Polls around this one.
+        depth: Cell<usize>,
+        /// The worker that this thread was last, and of which runtime.
+        home: Cell<u16>,
+        home_runtime: Cell<u16>,
     }
 
-    const NO_POLL: Poll = Poll { task: 0, began: 0, cell: None, worker: NO_WORKER };
-
     thread_local! {
-        static POLL: Cell<Poll> = const { Cell::new(NO_POLL) };
+        static CURRENT: Current = const {
+            Current {
+                task: Cell::new(0),
+                began: Cell::new(0),
+                cell: Cell::new(CellNumber::NONE),
+                worker: Cell::new(NO_WORKER),
+                depth: Cell::new(0),
+                home: Cell::new(NO_WORKER),
+                home_runtime: Cell::new(u16::MAX),
+            }
+        };
         /// Outer polls, while one is nested in another.
-        static OUTER: RefCell<Vec<Poll>> = const { RefCell::new(Vec::new()) };
-        /// How many those are: read at every poll, and free of a destructor.
-        static DEPTH: Cell<usize> = const { Cell::new(0) };
+        static OUTER: RefCell<Vec<Outer>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// A poll that is set aside.
+    struct Outer {
+        task: u64,
+        began: u64,
+        cell: CellNumber,
+        worker: u16,
     }
 
     /// What the hooks of one runtime share.
@@ -238,103 +258,126 @@ mod polls {
 
         #[inline]
         pub fn polling(&self, meta: &TaskMeta<'_>) {
-            if POLL.get().began != 0 {
-                nest();
-            }
-            let task = task_id::number(meta.id()).0;
-            let worker = tokio::runtime::worker_index()
-                .and_then(|index| u16::try_from(index).ok())
-                .unwrap_or(NO_WORKER);
-            let began = clock::now();
-            if let Some(cell) = self.worker(worker) {
-                cell.poll_begins(own_tid(), task, began);
-            }
-            let cell = self.registry.tasks.polling(task, worker, began);
-            POLL.set(Poll { task, began, cell, worker });
-            polled::set(task);
+            CURRENT.with(|current| {
+                if current.began.get() != 0 {
+                    nest(current);
+                }
+                let task = task_id::number(meta.id()).0;
+                let tid = own_tid();
+                let worker = self.worker(current, tid);
+                let began = clock::now();
+                if let Some((_, cell)) = worker {
+                    cell.poll_begins(tid, task, began);
+                }
+                let worker = worker.map_or(NO_WORKER, |(index, _)| index);
+                current.cell.set(self.registry.tasks.polling(task, worker, began));
+                current.task.set(task);
+                current.worker.set(worker);
+                current.began.set(began);
+                polled::set(task);
+            });
         }
 
-        /// The worker's cell. Its first poll may come before any spawn from
-        /// inside the runtime and before any park, which make the cells.
+        /// The worker that this thread is, and its cell. tokio is asked only
+        /// when this thread cannot be sure to be the one it was before: in
+        /// `block_in_place` another thread takes an index over, and marks it.
         #[inline]
-        fn worker(&self, index: u16) -> Option<&WorkerCell> {
-            let cell = self.runtime.worker(index.into());
-            if cell.is_none() && index != NO_WORKER {
-                self.runtime.meet();
-                return self.runtime.worker(index.into());
+        fn worker(&self, current: &Current, tid: u32) -> Option<(u16, &WorkerCell)> {
+            if current.home_runtime.get() == u16::from(self.runtime.number)
+                && let Some(cell) = self.runtime.worker(current.home.get().into())
+                && cell.is_of(tid)
+            {
+                return Some((current.home.get(), cell));
             }
-            cell
+            self.find_worker(current)
+        }
+
+        #[cold]
+        fn find_worker(&self, current: &Current) -> Option<(u16, &WorkerCell)> {
+            // The first poll may come before any spawn from inside the runtime
+            // and before any park, which make the cells.
+            self.runtime.meet();
+            let index = u16::try_from(tokio::runtime::worker_index()?).ok()?;
+            let cell = self.runtime.worker(index.into())?;
+            current.home.set(index);
+            current.home_runtime.set(self.runtime.number.into());
+            Some((index, cell))
         }
 
         #[inline]
         pub fn polled(&self) {
-            let poll = POLL.replace(NO_POLL);
-            polled::set(0);
-            if poll.began == 0 {
-                return;
-            }
-            let now = clock::now();
-            if let Some(cell) = poll.cell {
-                self.registry.tasks.polled(cell, poll.began, now);
-            }
-            if let Some(worker) = self.runtime.worker(poll.worker.into()) {
-                if now.saturating_sub(poll.began) >= self.threshold {
-                    self.was_long(poll, now);
+            CURRENT.with(|current| {
+                let began = current.began.replace(0);
+                polled::set(0);
+                if began == 0 {
+                    return;
                 }
-                worker.poll_ends(own_tid(), now);
-            }
-            if DEPTH.get() != 0 {
-                unnest();
-            }
+                let now = clock::now();
+                self.registry.tasks.polled(current.cell.get(), began, now);
+                let worker = current.worker.get();
+                if let Some(cell) = self.runtime.worker(worker.into()) {
+                    if now.saturating_sub(began) >= self.threshold {
+                        self.was_long(cell, worker, began, now);
+                    }
+                    cell.poll_ends(own_tid(), now);
+                }
+                if current.depth.get() != 0 {
+                    unnest(current);
+                }
+            });
         }
 
         pub fn ended(&self, meta: &TaskMeta<'_>) {
             let task = task_id::number(meta.id()).0;
-            let poll = POLL.get();
-            if poll.task == task {
-                // The hook after this poll comes when the cell may be another's.
-                POLL.set(Poll { cell: None, ..poll });
-            }
+            CURRENT.with(|current| {
+                if current.began.get() != 0 && current.task.get() == task {
+                    // The hook after this poll comes when the cell may be another's.
+                    current.cell.set(CellNumber::NONE);
+                }
+            });
             self.registry.tasks.ended(task);
         }
 
         #[cold]
-        fn was_long(&self, poll: Poll, now: u64) {
-            let (registry, runtime) = (&self.registry, self.runtime.number);
-            let worker = u32::from(poll.worker);
-            let here = self.runtime.worker(poll.worker.into()).map(|cell| cell.now());
-            if here.is_none_or(|here| here.poll_began != poll.began || here.tid != own_tid()) {
+        fn was_long(&self, cell: &WorkerCell, worker: u16, began: u64, now: u64) {
+            let here = cell.now();
+            if here.poll_began != began || here.tid != own_tid() {
                 // The worker went to another thread meanwhile
                 // (`block_in_place`): nobody waited behind this poll.
                 return;
             }
             // Only what the watchdog has judged is an episode.
-            registry.blocked.end(runtime, worker, poll.began, now);
+            self.registry.blocked.end(self.runtime.number, worker.into(), began, now);
         }
     }
 
     #[cold]
-    fn nest() {
+    fn nest(current: &Current) {
         OUTER.with_borrow_mut(|outer| {
             if outer.len() < MAX_NESTED {
-                outer.push(POLL.get());
-                DEPTH.set(outer.len());
+                outer.push(Outer {
+                    task: current.task.get(),
+                    began: current.began.get(),
+                    cell: current.cell.get(),
+                    worker: current.worker.get(),
+                });
+                current.depth.set(outer.len());
             }
         });
     }
 
     /// Back in the outer poll.
     #[cold]
-    fn unnest() {
-        let poll = OUTER.try_with(|outer| {
-            let mut outer = outer.borrow_mut();
-            let poll = outer.pop();
-            DEPTH.set(outer.len());
-            poll
+    fn unnest(current: &Current) {
+        OUTER.with_borrow_mut(|outer| {
+            if let Some(poll) = outer.pop() {
+                current.task.set(poll.task);
+                current.began.set(poll.began);
+                current.cell.set(poll.cell);
+                current.worker.set(poll.worker);
+                polled::set(poll.task);
+            }
+            current.depth.set(outer.len());
         });
-        if let Ok(Some(poll)) = poll {
-            POLL.set(poll);
-            polled::set(poll.task);
-        }
     }
 }

@@ -95,6 +95,11 @@ pub struct Birth {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CellNumber(u32);
 
+impl CellNumber {
+    /// The task is not held, or is no more.
+    pub const NONE: Self = Self(u32::MAX);
+}
+
 /// All live tasks that the hooks have seen.
 #[derive(Debug)]
 pub struct Tasks {
@@ -179,21 +184,21 @@ impl Tasks {
 
     /// A poll begins on `worker`. Returns the cell for [`polled`](Self::polled).
     #[inline]
-    pub fn polling(&self, id: u64, worker: u16, now: u64) -> Option<CellNumber> {
-        let number = self.lookup(id)?;
+    pub fn polling(&self, id: u64, worker: u16, now: u64) -> CellNumber {
+        let Some(number) = self.lookup(id) else { return CellNumber::NONE };
         let cell = &self.cells[number as usize].0;
         cell[SINCE].store(now, Ordering::Relaxed);
         add(&cell[POLLS], 1);
         let state = cell[STATE].load(Ordering::Relaxed);
         let state = state & !0xFFFF_00FF | u64::from(worker) << 16 | RUNNING;
         cell[STATE].store(state, Ordering::Release);
-        Some(CellNumber(number))
+        CellNumber(number)
     }
 
     /// The poll that `polling` announced returned `Pending`.
     #[inline]
     pub fn polled(&self, cell: CellNumber, began: u64, now: u64) {
-        let cell = &self.cells[cell.0 as usize].0;
+        let Some(Line(cell)) = self.cells.get(cell.0 as usize) else { return };
         let ticks = now.saturating_sub(began);
         add(&cell[BUSY], ticks);
         cell[SINCE].store(now, Ordering::Relaxed);
@@ -559,7 +564,7 @@ mod tests {
         assert_eq!(list[0].runtime, RuntimeId(2));
 
         let began = clock::now();
-        let cell = tasks.polling(7, 5, began).expect("held");
+        let cell = tasks.polling(7, 5, began);
         let task = tasks.get(TaskId(7), clock::now()).expect("held");
         assert_eq!((task.state, task.worker, task.polls), (TaskState::Running, Some(5), 1));
         assert!(task.busy_ns > 0, "the poll that lasts counts");
@@ -659,7 +664,7 @@ mod tests {
                             }
                             for id in ids.clone() {
                                 let now = clock::now();
-                                let cell = tasks.polling(id, thread as u16, now).expect("held");
+                                let cell = tasks.polling(id, thread as u16, now);
                                 tasks.polled(cell, now, clock::now());
                             }
                             for id in ids {

@@ -59,6 +59,12 @@ impl WorkerCell {
         self.poll_began.store(now, Ordering::Release);
     }
 
+    /// The thread acts as this worker, as far as threads have told.
+    #[inline]
+    pub fn is_of(&self, tid: u32) -> bool {
+        self.tid.load(Ordering::Relaxed) == tid
+    }
+
     /// The poll of the calling thread ended. Ignored if another thread has
     /// taken this worker over meanwhile.
     #[inline]
