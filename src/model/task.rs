@@ -68,8 +68,8 @@ pub struct Task {
     pub longest_poll_ns: u64,
     /// Its stack, if one could be had.
     pub stack: Option<Arc<Stack>>,
-    /// What it waits for, if known.
-    pub wait: Option<Wait>,
+    /// What it waits for, if known. Boxed: most of 100,000 tasks have none.
+    pub wait: Option<Box<Wait>>,
 }
 
 impl Task {

@@ -157,7 +157,8 @@ fn several_runtimes_of_both_flavors_are_told_apart_and_forgotten() {
     current.enable_all();
     let two = profiler.runtime_with("two", current, Hooks::new()).build().unwrap();
     let on_one = one.spawn(std::future::pending::<()>());
-    let on_two = two.block_on(async { tokio::spawn(std::future::pending::<()>()) });
+    let on_two = two.spawn(std::future::pending::<()>());
+    two.block_on(tokio::task::yield_now());
     let snapshot = until(&profiler, "both", |snapshot| {
         snapshot.tasks.len() == 2 && snapshot.runtimes.len() == 2
     });

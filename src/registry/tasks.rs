@@ -15,10 +15,13 @@
 //!   reused first, so what is resident follows the peak of live tasks: about 64
 //!   bytes a task, and 16 to 32 of index.
 
+mod index;
+
 use std::cell::Cell as LocalCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
+use self::index::{Found, Index};
 use super::clock;
 use super::places::Places;
 use super::streams::{SlotInfo, Streams};
@@ -29,8 +32,6 @@ use crate::sys::zeroed::{self, Line};
 pub const DEFAULT_MAX_TASKS: usize = 200_000;
 /// Cell numbers have 24 bits in an index entry, and 0 means none.
 const MOST_TASKS: usize = (1 << 24) - 2;
-const WAYS: usize = 8;
-const ID_BITS: u32 = 40;
 /// Free lists: a spawning thread uses its own, so that they are not contended.
 const FREE_LISTS: usize = 16;
 
@@ -104,7 +105,7 @@ impl CellNumber {
 #[derive(Debug)]
 pub struct Tasks {
     cells: Box<[Line]>,
-    index: Box<[Line]>,
+    index: Index,
     /// Cells never used start here.
     fresh: AtomicU32,
     /// Heads: `tag << 32 | cell + 1`; the tag defeats ABA.
@@ -135,12 +136,9 @@ impl Tasks {
     /// Room for `max` live tasks (at most 16 million).
     pub fn new(max: usize, streams: Arc<Streams>) -> Self {
         let max = max.clamp(1, MOST_TASKS);
-        // Twice as many entries as tasks, so that four buckets nearly always
-        // have room; a miss is counted like a full table.
-        let buckets = (2 * max).div_ceil(WAYS).next_power_of_two();
         Self {
             cells: zeroed::lines(max),
-            index: zeroed::lines(buckets),
+            index: Index::new(max),
             fresh: AtomicU32::new(0),
             free: Default::default(),
             streams,
@@ -176,7 +174,7 @@ impl Tasks {
         cell[ORIGIN].store(u64::from(birth.place) << 32 | u64::from(slot), Ordering::Relaxed);
         cell[STATE].store(u64::from(birth.runtime) << 8 | SCHEDULED, Ordering::Relaxed);
         cell[ID].store(birth.id, Ordering::Release);
-        if !self.enter(birth.id, number) {
+        if !self.index.enter(birth.id, number) {
             self.free_cell(number);
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -321,25 +319,6 @@ impl Tasks {
         }
     }
 
-    // ── index ────────────────────────────────────────────────────────────
-
-    /// The bucket of first choice. Ids ascend, so that neighbours share a cache
-    /// line; four of them to a bucket of eight leave room for older ones.
-    #[inline]
-    fn near(&self, id: u64) -> &Line {
-        &self.index[(id >> 2) as usize & (self.index.len() - 1)]
-    }
-
-    /// The three others, which scatter what the first repels.
-    fn far(&self, id: u64) -> [&Line; 3] {
-        let mask = self.index.len() - 1;
-        // The finalizer of MurmurHash3: every bit of the id reaches every bit.
-        let mut hash = (id ^ id >> 33).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
-        hash = (hash ^ hash >> 33).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
-        hash ^= hash >> 33;
-        [hash, hash >> 21, hash >> 42].map(|bucket| &self.index[bucket as usize & mask])
-    }
-
     #[inline]
     fn lookup(&self, id: u64) -> Option<u32> {
         self.find(id).map(|found| found.number)
@@ -347,59 +326,15 @@ impl Tasks {
 
     #[inline]
     fn find(&self, id: u64) -> Option<Found<'_>> {
-        self.find_in(self.near(id), id)
-            .or_else(|| self.far(id).into_iter().find_map(|bucket| self.find_in(bucket, id)))
-    }
-
-    #[inline]
-    fn find_in<'a>(&'a self, bucket: &'a Line, id: u64) -> Option<Found<'a>> {
-        let tag = id << (64 - ID_BITS);
-        bucket.0.iter().find_map(|place| {
-            let entry = place.load(Ordering::Acquire);
-            if entry == 0 || entry & !(u64::MAX >> ID_BITS) != tag {
-                return None;
-            }
-            let number = (entry & (u64::MAX >> ID_BITS)) as u32 - 1;
-            let same = self.cells[number as usize].0[ID].load(Ordering::Acquire) == id;
-            same.then_some(Found { place, entry, number })
-        })
-    }
-
-    /// Enters an id into its first bucket while that has room to spare, else
-    /// into the emptiest of the four. First fit would fill whole buckets when
-    /// the survivors' ids come in strides, and ids that have only such buckets
-    /// would find no place in a table that is nearly empty.
-    fn enter(&self, id: u64, number: u32) -> bool {
-        let entry = id << (64 - ID_BITS) | u64::from(number + 1);
-        let put = |bucket: &Line| {
-            bucket.0.iter().any(|place| {
-                place.load(Ordering::Relaxed) == 0
-                    && place.compare_exchange(0, entry, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-            })
-        };
-        let load = |bucket: &Line| {
-            bucket.0.iter().filter(|place| place.load(Ordering::Relaxed) != 0).count()
-        };
-        let near = self.near(id);
-        if load(near) < WAYS - 2 && put(near) {
-            return true;
-        }
-        let [a, b, c] = self.far(id);
-        let mut buckets = [near, a, b, c].map(|bucket| (load(bucket), bucket));
-        buckets.sort_unstable_by_key(|&(load, _)| load);
-        buckets.into_iter().any(|(_, bucket)| put(bucket))
+        self.index
+            .find(id, |number| self.cells[number as usize].0[ID].load(Ordering::Acquire) == id)
     }
 
     fn leave(&self, id: u64) -> Option<u32> {
-        let Found { place, entry, number } = self.find(id)?;
-        place
-            .compare_exchange(entry, 0, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
-            // Else another thread was first.
-            .then_some(number)
+        let found = self.find(id)?;
+        // Else another thread was first.
+        found.leave().then_some(found.number)
     }
-
-    // ── cells ────────────────────────────────────────────────────────────
 
     fn take_cell(&self) -> Option<u32> {
         let own = own_list();
@@ -441,13 +376,6 @@ impl Tasks {
             }
         }
     }
-}
-
-/// Where an id stands in the index.
-struct Found<'a> {
-    place: &'a AtomicU64,
-    entry: u64,
-    number: u32,
 }
 
 /// Adds to a word that only this thread writes now: cheaper than `fetch_add`.
@@ -540,148 +468,4 @@ impl Copied {
 pub const NO_WORKER: u16 = u16::MAX;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashSet;
-    use std::sync::atomic::AtomicBool;
-
-    fn tasks(max: usize) -> Tasks {
-        Tasks::new(max, Arc::new(Streams::default()))
-    }
-
-    fn birth(id: u64) -> Birth {
-        Birth { id, parent: 0, runtime: 1, place: 0 }
-    }
-
-    #[test]
-    fn a_life_is_accounted() {
-        let tasks = tasks(100);
-        tasks.spawned(Birth { id: 7, parent: 3, runtime: 2, place: 0 });
-        let (list, torn) = tasks.snapshot(clock::now(), &[]);
-        assert_eq!((list.len(), torn), (1, 0));
-        assert_eq!(list[0].state, TaskState::Scheduled);
-        assert_eq!(list[0].parent, Some(TaskId(3)));
-        assert_eq!(list[0].runtime, RuntimeId(2));
-
-        let began = clock::now();
-        let cell = tasks.polling(7, 5, began);
-        let task = tasks.get(TaskId(7), clock::now()).expect("held");
-        assert_eq!((task.state, task.worker, task.polls), (TaskState::Running, Some(5), 1));
-        assert!(task.busy_ns > 0, "the poll that lasts counts");
-
-        // One poll of some two million ticks.
-        tasks.polled(cell, began, began + 2_000_000);
-        let task = tasks.get(TaskId(7), began + 3_000_000).expect("held");
-        assert_eq!((task.state, task.worker), (TaskState::Idle, None));
-        assert_eq!(task.busy_ns, clock::ticks_ns(2_000_000));
-        assert_eq!(task.state_ns, clock::ticks_ns(1_000_000));
-        assert!(task.longest_poll_ns <= task.busy_ns);
-        assert!(task.busy_ns - task.longest_poll_ns < 1_000, "to the microsecond");
-
-        tasks.ended(7);
-        assert!(tasks.get(TaskId(7), clock::now()).is_none());
-        assert_eq!(
-            tasks.totals(),
-            TaskTotals { spawned: 1, ended: 1, dropped: 0, unknown_ended: 0 }
-        );
-        tasks.ended(7);
-        assert_eq!(tasks.totals().unknown_ended, 1, "a second end is not an end of ours");
-    }
-
-    #[test]
-    fn the_bound_holds_and_counts_what_it_drops() {
-        let tasks = tasks(1_000);
-        for id in 1..=10_000 {
-            tasks.spawned(birth(id));
-        }
-        let (list, _) = tasks.snapshot(clock::now(), &[]);
-        let totals = tasks.totals();
-        assert_eq!(list.len() as u64 + totals.dropped, 10_000);
-        assert_eq!(list.len(), 1_000, "all room is used");
-        for id in 1..=10_000 {
-            tasks.ended(id);
-        }
-        assert_eq!(tasks.totals().ended, 1_000);
-        // Room again, and every cell of it.
-        for id in 20_001..=21_000 {
-            tasks.spawned(birth(id));
-        }
-        assert_eq!(tasks.snapshot(clock::now(), &[]).0.len(), 1_000);
-    }
-
-    #[test]
-    fn cells_are_reused_so_that_churn_needs_no_more_memory() {
-        let tasks = tasks(10_000);
-        for id in 1..=1_000_000 {
-            tasks.spawned(birth(id));
-            tasks.ended(id);
-        }
-        assert_eq!(tasks.totals().dropped, 0);
-        assert_eq!(tasks.used(), 1);
-    }
-
-    #[test]
-    fn long_lived_tasks_among_many_short_ones_stay_found() {
-        let tasks = tasks(20_000);
-        let kept: Vec<u64> = (1..=1_000_000).step_by(64).collect();
-        for id in 1..=1_000_000 {
-            tasks.spawned(birth(id));
-            if id % 64 != 1 {
-                tasks.ended(id);
-            }
-        }
-        assert_eq!(tasks.totals().dropped, 0);
-        assert_eq!(tasks.used(), kept.len() + 1, "a kept task pins its own cell only");
-        assert!(kept.iter().all(|&id| tasks.lookup(id).is_some()));
-    }
-
-    #[test]
-    fn writers_on_all_threads_and_a_reader_agree() {
-        let tasks = tasks(50_000);
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let reader = scope.spawn(|| {
-                let mut reads = 0;
-                while !stop.load(Ordering::Relaxed) || reads == 0 {
-                    let (list, _) = tasks.snapshot(clock::now(), &[]);
-                    let ids: HashSet<_> = list.iter().map(|task| task.id).collect();
-                    assert_eq!(ids.len(), list.len(), "no id twice");
-                    for task in &list {
-                        assert_eq!(task.parent, Some(TaskId(task.id.0 + 1)), "no mixed cells");
-                    }
-                    reads += 1;
-                }
-            });
-            let writers: Vec<_> = (0..4u64)
-                .map(|thread| {
-                    let tasks = &tasks;
-                    scope.spawn(move || {
-                        for round in 0..200 {
-                            let ids = (0..100).map(|n| (round * 100 + n) * 4 + thread + 1);
-                            for id in ids.clone() {
-                                let parent = id + 1;
-                                tasks.spawned(Birth { id, parent, runtime: 0, place: 0 });
-                            }
-                            for id in ids.clone() {
-                                let now = clock::now();
-                                let cell = tasks.polling(id, thread as u16, now);
-                                tasks.polled(cell, now, clock::now());
-                            }
-                            for id in ids {
-                                tasks.ended(id);
-                            }
-                        }
-                    })
-                })
-                .collect();
-            for writer in writers {
-                writer.join().expect("writer");
-            }
-            stop.store(true, Ordering::Relaxed);
-            reader.join().expect("reader");
-        });
-        let totals = tasks.totals();
-        assert_eq!((totals.spawned, totals.ended, totals.dropped), (80_000, 80_000, 0));
-        assert!(tasks.snapshot(clock::now(), &[]).0.is_empty());
-    }
-}
+mod tests;
