@@ -7,6 +7,7 @@ mod snapshot;
 #[cfg(all(test, tokio_unstable))]
 mod tests;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +26,7 @@ use crate::instrument::grpc::MetadataKeys;
 use crate::instrument::runtime::{self, Hooks};
 use crate::instrument::runtime_metrics::RuntimeFigures;
 use crate::instrument::watchdog::Watchdog;
-use crate::model::{CpuProfile, CpuSample, Process, Report, Snapshot, Timestamp};
+use crate::model::{CpuProfile, CpuSample, Process, Report, Snapshot, Task, TaskId, Timestamp};
 use crate::registry::{Registry, clock};
 use crate::serve::{self, LogTarget, Source, Want};
 
@@ -160,6 +161,9 @@ impl Profiler {
     }
 }
 
+/// Tasks of a CPU profile whose place and method are remembered.
+const PROFILED_TASKS: usize = 10_000;
+
 impl Source for Core {
     fn process(&self) -> Process {
         self.process_now()
@@ -176,11 +180,16 @@ impl Source for Core {
     ) -> Result<CpuProfile> {
         let started_at = Timestamp::now();
         let began = clock::now();
-        let taken = cpu::cpu_profile(&self.stacks, duration, stop)?;
+        let mut tasks: HashMap<TaskId, Option<Task>> = HashMap::new();
+        let taken = cpu::cpu_profile(&self.stacks, duration, stop, &mut |id| {
+            if tasks.len() < PROFILED_TASKS {
+                tasks.entry(id).or_insert_with(|| self.registry.tasks.get(id, clock::now()));
+            }
+        })?;
         let now = clock::now();
         let samples = taken.samples.into_iter().map(|sample| {
-            // A task that has ended meanwhile keeps its number, nothing else.
-            let task = sample.task.and_then(|id| self.registry.tasks.get(id, now));
+            // Beyond the bound a task keeps its number, nothing else.
+            let task = sample.task.and_then(|id| tasks.get(&id).cloned().flatten());
             CpuSample {
                 stack: sample.stack,
                 task: sample.task,

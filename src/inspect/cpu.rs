@@ -33,7 +33,9 @@ const RESCAN: Duration = Duration::from_millis(100);
 /// most, so 40 MiB for a program that never is in the same place twice.
 const MAX_DISTINCT: usize = 10_000;
 
-/// Samples the CPU time of all threads for `duration`, or until `stop`.
+/// Samples the CPU time of all threads for `duration`, or until `stop`. `seen`
+/// is told of each sampled task within [`COLLECT`], while it most likely lives:
+/// at the end nobody may know it any more.
 ///
 /// # Errors
 /// `Busy` (`cpu profiling already in use`) while another one runs,
@@ -42,8 +44,9 @@ pub fn cpu_profile(
     reader: &StackReader,
     duration: Duration,
     stop: &(dyn Fn() -> bool + Sync),
+    seen: &mut dyn FnMut(TaskId),
 ) -> Result<CpuSamples> {
-    sample_all(reader, duration, stop, PERIOD)
+    sample_all(reader, duration, stop, seen, PERIOD)
 }
 
 /// One thread with its timer.
@@ -72,6 +75,7 @@ fn sample_all(
     reader: &StackReader,
     duration: Duration,
     stop: &(dyn Fn() -> bool + Sync),
+    seen: &mut dyn FnMut(TaskId),
     period: Duration,
 ) -> Result<CpuSamples> {
     let recording = Recording::begin()?;
@@ -90,7 +94,7 @@ fn sample_all(
             break;
         }
         std::thread::sleep(COLLECT.min(end - now));
-        collect(reader, &recording, &mut counts)?;
+        collect(reader, &recording, &mut counts, seen)?;
     }
     // Timers first: nothing new may come while the rest is collected.
     for (&tid, watched) in &mut threads {
@@ -101,7 +105,7 @@ fn sample_all(
             watched.name = name.into();
         }
     }
-    collect(reader, &recording, &mut counts)?;
+    collect(reader, &recording, &mut counts, seen)?;
     let lost = recording.lost() + counts.lost;
     drop(recording);
     let samples = counts
@@ -157,9 +161,19 @@ fn watch_threads(
     Ok(missed)
 }
 
-fn collect(reader: &StackReader, recording: &Recording, counts: &mut Counts) -> Result<()> {
+fn collect(
+    reader: &StackReader,
+    recording: &Recording,
+    counts: &mut Counts,
+    seen: &mut dyn FnMut(TaskId),
+) -> Result<()> {
     let mut samples: Vec<Sample> = Vec::new();
-    recording.drain(|sample| samples.push(sample));
+    recording.drain(|sample| {
+        if sample.polled != 0 {
+            seen(TaskId(sample.polled));
+        }
+        samples.push(sample);
+    });
     if samples.is_empty() {
         return Ok(());
     }

@@ -68,7 +68,8 @@ fn the_hot_function_is_found_with_its_task_and_thread() {
     let began = Instant::now();
     let (profile, took) = loop {
         let start = Instant::now();
-        let profile = cpu_profile(reader(), Duration::from_secs(1), &|| false).unwrap();
+        let profile =
+            cpu_profile(reader(), Duration::from_secs(1), &|| false, &mut |_| {}).unwrap();
         // The thread has to share its processor with other tests and programs.
         let count: u64 = profile.samples.iter().filter(is_hot).map(|sample| sample.count).sum();
         if count >= 10 || began.elapsed() > Duration::from_secs(60) {
@@ -97,18 +98,19 @@ fn one_profile_at_a_time_and_stop_ends_it() {
         stop.load(Ordering::Relaxed)
     };
     std::thread::scope(|scope| {
-        let first = scope.spawn(|| cpu_profile(reader(), Duration::from_secs(3600), &asked));
+        let first =
+            scope.spawn(|| cpu_profile(reader(), Duration::from_secs(3600), &asked, &mut |_| {}));
         while !running.load(Ordering::Relaxed) {
             std::thread::yield_now();
         }
-        let second = cpu_profile(reader(), Duration::ZERO, &|| true);
+        let second = cpu_profile(reader(), Duration::ZERO, &|| true, &mut |_| {});
         stop.store(true, Ordering::Relaxed);
         let busy = second.unwrap_err();
         assert_eq!(busy.kind(), ErrorKind::Busy);
         assert_eq!(busy.to_string(), "cpu profiling already in use");
         assert!(first.join().unwrap().is_ok());
     });
-    assert!(cpu_profile(reader(), Duration::ZERO, &|| false).is_ok());
+    assert!(cpu_profile(reader(), Duration::ZERO, &|| false, &mut |_| {}).is_ok());
 }
 
 #[test]
@@ -135,8 +137,13 @@ fn panics_and_ending_threads_are_survived_at_a_high_rate() {
     let mut samples = 0;
     let began = Instant::now();
     while samples < 3_000 && began.elapsed() < Duration::from_secs(60) {
-        let profile =
-            sample_all(reader(), Duration::from_secs(1), &|| false, Duration::from_micros(500));
+        let profile = sample_all(
+            reader(),
+            Duration::from_secs(1),
+            &|| false,
+            &mut |_| {},
+            Duration::from_micros(500),
+        );
         let profile = profile.unwrap();
         samples += profile.samples.iter().map(|sample| sample.count).sum::<u64>();
     }
