@@ -21,7 +21,7 @@ use crate::registry::Registry;
 
 /// Follows each gRPC call that passes; other requests pass untouched.
 ///
-/// Two things need [`serve`](super::serve()) instead. A call whose peer has
+/// Two things need `Profiler::serve` instead. A call whose peer has
 /// closed its window cannot be ended from inside the service, so there a
 /// deadline or a send timeout acts when the window opens. And a layer sees
 /// neither sockets nor, inside tonic's server, calls that wait for its

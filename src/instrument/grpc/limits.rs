@@ -100,7 +100,7 @@ pub enum RateUnit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RatePer {
     /// All streams of a connection. Only where the accept loop is ours
-    /// ([`serve`](super::serve())): a layer sees no connections, and such a
+    /// (`Profiler::serve`): a layer sees no connections, and such a
     /// bucket does nothing there.
     Connection,
     /// All streams of a method, whoever calls it.

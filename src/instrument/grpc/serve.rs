@@ -29,7 +29,7 @@ use crate::model::{Side, Transport};
 use crate::registry::Registry;
 use crate::registry::connections::ConnectionCell;
 
-/// Settings of [`serve()`]. h2's own guards against floods of resets, of
+/// Settings of `Profiler::serve_with`. h2's own guards against floods of resets, of
 /// SETTINGS and of CONTINUATION frames are on and stay on.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
