@@ -1,6 +1,7 @@
-//! ELF and DWARF: addresses to functions and lines.
+//! ELF and DWARF: addresses to functions and lines, types to layouts.
 
 pub mod elf;
 mod homes;
+pub mod layout;
 pub mod names;
 pub mod symbols;

@@ -1,9 +1,12 @@
-//! Stacks read from outside the code that runs: native threads now, await chains next.
+//! Stacks read from outside the code that runs: of native threads, and the
+//! await chains of suspended tasks.
 //!
 //! Native stacks need Linux on x86-64; elsewhere everything here compiles and
 //! answers `Unsupported`.
 
 mod captured;
+pub mod image;
+pub mod tasks;
 
 pub use captured::{Captured, CpuSamples, CpuStack};
 

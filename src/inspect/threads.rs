@@ -167,7 +167,12 @@ impl Reader {
         for &address in &walk.addresses {
             frames.extend_from_slice(&self.modules.frames(address));
         }
-        Stack { source: StackSource::Native, frames, truncated: walk.truncated.map(Arc::from) }
+        Stack {
+            source: StackSource::Native,
+            frames,
+            truncated: walk.truncated.map(Arc::from),
+            or_one_of: Vec::new(),
+        }
     }
 }
 

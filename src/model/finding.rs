@@ -27,6 +27,16 @@ pub enum FindingKind {
     RegistryFull,
     /// Tasks wait on each other in a circle.
     Deadlock,
+    /// A task waits for what only a future that it no longer polls could release.
+    Futurelock,
+    /// Many tasks wait for one lock that one task holds.
+    LockConvoy,
+    /// A channel whose other end does not move.
+    StuckChannel,
+    /// Nothing is left that could wake the task.
+    Unwakeable,
+    /// A group of alike tasks that only grows.
+    GrowingGroup,
 }
 
 impl FindingKind {
@@ -42,6 +52,11 @@ impl FindingKind {
             Self::BusyTask => "busy_task",
             Self::RegistryFull => "registry_full",
             Self::Deadlock => "deadlock",
+            Self::Futurelock => "futurelock",
+            Self::LockConvoy => "lock_convoy",
+            Self::StuckChannel => "stuck_channel",
+            Self::Unwakeable => "unwakeable",
+            Self::GrowingGroup => "growing_group",
         }
     }
 }

@@ -30,5 +30,5 @@ pub use stream::{
 };
 pub use task::{Task, TaskState};
 pub use time::{Timestamp, human_duration};
-pub use wait::{Holder, Wait, WaitKind};
+pub use wait::{Branch, Held, HeldKind, Holder, Wait, WaitKind};
 pub use worker::{Blocked, Flavor, Pause, Runtime, Worker, WorkerState};

@@ -81,6 +81,8 @@ pub fn task(id: u64, spawned_at: &Arc<Location>) -> Task {
         longest_poll_ns: 1_000_000,
         stack: None,
         wait: None,
+        branches: Box::default(),
+        holds: Box::default(),
     }
 }
 
@@ -97,7 +99,12 @@ pub fn deep_task(frames: usize) -> Task {
         })
         .collect();
     let mut task = task(1, &Arc::new(place("src/deep.rs", 1)));
-    task.stack = Some(Arc::new(Stack { source: StackSource::Await, frames, truncated: None }));
+    task.stack = Some(Arc::new(Stack {
+        source: StackSource::Await,
+        frames,
+        truncated: None,
+        or_one_of: Vec::new(),
+    }));
     task
 }
 
@@ -215,7 +222,7 @@ pub fn native_stack() -> Arc<Stack> {
             0x4a3300,
         ),
     ];
-    Arc::new(Stack { source: StackSource::Native, frames, truncated: None })
+    Arc::new(Stack { source: StackSource::Native, frames, truncated: None, or_one_of: Vec::new() })
 }
 
 /// A poll of task 40 that has lasted for 3.2 s on worker 1.

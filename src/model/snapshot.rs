@@ -44,6 +44,15 @@ pub enum Reason {
     BlockingPool,
     /// Suspended tasks whose await chain is not read.
     NoAwaitChain,
+    /// No debug information, or not of this build: await chains cannot be read.
+    NoDebugInfo,
+    /// Debug information without types (`debug = 1`): names and states, no
+    /// await points.
+    TypesOnly,
+    /// The system refused the copy of memory that await chains are read from.
+    NoMemoryImage,
+    /// A bound on time or size ended the reading of memory.
+    BoundReached,
     /// A thread's native stack could not be captured.
     NoNativeStack,
     /// The stream was not tracked: too many live streams.

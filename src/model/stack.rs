@@ -75,8 +75,12 @@ pub struct Stack {
     pub source: StackSource,
     /// Innermost first.
     pub frames: Vec<Frame>,
-    /// Why frames are missing at the outer end, if any are.
+    /// Why frames are missing, if any are.
     pub truncated: Option<Arc<str>>,
+    /// The linker merged functions of equal code: the task could as well be
+    /// one of these, by the full names of their futures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub or_one_of: Vec<Arc<str>>,
 }
 
 impl Stack {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Location, RuntimeId, Stack, StreamId, TaskId, Wait};
+use super::{Branch, Held, Location, RuntimeId, Stack, StreamId, TaskId, Wait};
 
 /// What a task is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -70,6 +70,12 @@ pub struct Task {
     pub stack: Option<Arc<Stack>>,
     /// What it waits for, if known. Boxed: most of 100,000 tasks have none.
     pub wait: Option<Box<Wait>>,
+    /// What else it awaits at once, or keeps without polling it.
+    #[serde(default)]
+    pub branches: Box<[Branch]>,
+    /// What it holds that others may wait for.
+    #[serde(default)]
+    pub holds: Box<[Held]>,
 }
 
 impl Task {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Location, TaskId};
+use super::{Location, Stack, StreamId, TaskId};
 
 /// The kind of thing waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -33,6 +33,84 @@ pub enum WaitKind {
     Unknown,
 }
 
+impl WaitKind {
+    /// The word used in JSON and labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mutex => "mutex",
+            Self::RwLockRead => "rw_lock_read",
+            Self::RwLockWrite => "rw_lock_write",
+            Self::Semaphore => "semaphore",
+            Self::MpscRecv => "mpsc_recv",
+            Self::MpscSend => "mpsc_send",
+            Self::Oneshot => "oneshot",
+            Self::Notify => "notify",
+            Self::Watch => "watch",
+            Self::Broadcast => "broadcast",
+            Self::Barrier => "barrier",
+            Self::OnceCell => "once_cell",
+            Self::Join => "join",
+            Self::Sleep => "sleep",
+            Self::SocketRead => "socket_read",
+            Self::SocketWrite => "socket_write",
+            Self::GrpcMessage => "grpc_message",
+            Self::Yield => "yield",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What a task holds that others may wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)] // the variants are tokio's own names
+pub enum HeldKind {
+    /// A `MutexGuard`, owned or mapped ones included.
+    Mutex,
+    RwLockRead,
+    RwLockWrite,
+    /// A `SemaphorePermit`.
+    Permit,
+    MpscSender,
+    MpscReceiver,
+    OneshotSender,
+    WatchSender,
+    BroadcastSender,
+}
+
+/// One thing that a task holds in a live local.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+pub struct Held {
+    /// What it is.
+    pub kind: HeldKind,
+    /// Identity of the resource, as in [`Wait::resource`].
+    pub resource: Arc<str>,
+    /// The local variable, or the path of fields that leads to it.
+    pub local: Option<Arc<str>>,
+    /// The function whose local it is, short.
+    pub function: Option<Arc<str>>,
+    /// Where that function is suspended.
+    pub location: Option<Location>,
+    /// It sits in a future that its task keeps but no longer polls.
+    pub dormant: bool,
+}
+
+/// Something else that a task awaits at the same time (`select!`, `join!`,
+/// `FuturesUnordered`), or keeps and no longer polls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+pub struct Branch {
+    /// Its frames, innermost first, down to where it leaves the task's stack.
+    pub stack: Arc<Stack>,
+    /// What it waits for.
+    pub wait: Option<Box<Wait>>,
+    /// The task keeps this future and does not poll it: what it queued for
+    /// or holds cannot be given up (a futurelock).
+    pub dormant: bool,
+}
+
 /// A task that holds what another waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
@@ -53,8 +131,16 @@ pub struct Wait {
     pub kind: WaitKind,
     /// Identity of the resource: equal for all that wait on one thing.
     pub resource: Option<Arc<str>>,
-    /// Details for a person: deadline, peer address, queue.
+    /// Details for a person: deadline, peer address, permits wanted.
     pub detail: Option<Arc<str>>,
+    /// The task waited for, of a join handle.
+    pub task: Option<TaskId>,
+    /// The gRPC stream whose message is awaited.
+    pub stream: Option<StreamId>,
+    /// Time until the deadline of a sleep or timeout; negative once it passed.
+    pub deadline_in_ns: Option<i64>,
+    /// File descriptor of a socket.
+    pub fd: Option<i32>,
     /// Who holds it, as far as seen.
     pub holders: Vec<Holder>,
     /// How many wait in its queue, this one included, where that is known.
