@@ -24,7 +24,8 @@ async fn work(lock: &Mutex<u32>) {
 pub async fn queued(stage: &mut Stage) {
     let (lock, passed) = (Lock::default(), Arc::new(AtomicBool::new(false)));
     let held = lock.lock().await;
-    let stuck = role("stuck").path(&["behind_itself"]).waits("mutex").on("m");
+    let stuck = role("stuck").path(&["behind_itself"]).waits("mutex").on("m").queue(1);
+    let stuck = stuck.dormant(&[&["work_waits"]]);
     stage.spawn(stuck, moves_on(lock.clone(), passed.clone()));
     until(|| passed.load(Ordering::Acquire)).await;
     drop(held);
@@ -66,7 +67,7 @@ async fn drops_and_moves_on(lock: Lock, passed: Arc<AtomicBool>) {
 /// The future has the lock already.
 pub async fn held(stage: &mut Stage) {
     let stuck = role("stuck").path(&["behind_own_guard"]).waits("mutex").on("m").queue(1);
-    let stuck = stuck.keeps("mutex", "m", "guard", "work_holds");
+    let stuck = stuck.keeps("mutex", "m", "guard", "work_holds").dormant(&[&["work_holds"]]);
     stage.spawn(stuck, moves_on_while_held(Lock::default()));
     stage.finding("futurelock", &["stuck"]);
 }
@@ -92,7 +93,7 @@ pub async fn held_and_polled(stage: &mut Stage) {
     bell.notify_one();
     let waiter = role("waiter").path(&["work_waits", "waits_for_work"]).waits("mutex").on("m");
     stage.spawn(waiter, waits_for_work(lock));
-    stage.spawn(role("ringer").waits("sleep"), ringer(bell));
+    stage.spawn(role("ringer").waits("sleep").path(&["late_ringer"]), ringer(bell));
 }
 
 async fn polls_on(lock: Lock, bell: Arc<Notify>) {
@@ -110,7 +111,7 @@ async fn waits_for_work(lock: Lock) {
 }
 
 async fn ringer(bell: Arc<Notify>) {
-    sleep(HOUR).await; // MARK: ringer
+    sleep(HOUR).await; // MARK: late_ringer
     bell.notify_one();
 }
 
@@ -119,6 +120,7 @@ async fn ringer(bell: Arc<Notify>) {
 pub async fn buffered(stage: &mut Stage) {
     let stuck = role("stuck").path(&["between_items"]).waits("semaphore").on("permits").queue(1);
     let stuck = stuck.keeps("permit", "permits", "permit", "item_holds");
+    let stuck = stuck.dormant(&[&["item_holds"]]);
     stage.spawn(stuck, reads_stream(Arc::new(Semaphore::new(1)), true));
     stage.finding("futurelock", &["stuck"]);
 }
@@ -130,6 +132,7 @@ pub async fn buffered_and_released(stage: &mut Stage) {
     stage.spawn(holder.holds("permit", "permits", "permit", "permit_held"), holds(permits.clone()));
     until(|| permits.available_permits() == 0).await;
     let reader = role("reader").path(&["between_items"]).waits("semaphore").on("permits").queue(1);
+    let reader = reader.dormant(&[&["item_holds"]]);
     stage.spawn(reader, reads_stream(permits, false));
 }
 

@@ -22,7 +22,7 @@ pub struct Role {
 pub fn role(name: &'static str) -> Role {
     Role {
         name,
-        truth: json!({"name": name, "path": [name], "arms": [], "holds": [], "state": "idle"}),
+        truth: json!({"name": name, "path": [name], "arms": [], "dormant": [], "holds": [], "state": "idle"}),
     }
 }
 
@@ -52,6 +52,12 @@ impl Role {
     /// common rest is in `path`.
     pub fn arms(self, arms: &[&[&'static str]]) -> Self {
         self.with("arms", json!(arms))
+    }
+
+    /// Futures that the task keeps and does not poll, each as its path down to
+    /// where it leaves the task's own.
+    pub fn dormant(self, kept: &[&[&'static str]]) -> Self {
+        self.with("dormant", json!(kept))
     }
 
     /// A guard or sender in a local variable of the function with this mark.

@@ -1,0 +1,147 @@
+//! What a dump finds wrong, and does not find wrong with a healthy twin.
+
+use serde_json::Value;
+
+use super::targets::{Target, dump, findings};
+use super::truth::{list, must_agree};
+
+/// Findings that rest on await chains.
+const KINDS: &[&str] = &[
+    "deadlock",
+    "futurelock",
+    "lock_convoy",
+    "stuck_channel",
+    "unwakeable",
+    "leaked_task",
+    "growing_group",
+];
+
+/// Kind and concerned tasks of each finding, sorted.
+fn found(report: &Value) -> Vec<(String, Vec<String>)> {
+    let all = list(&report["findings"]).iter();
+    let ours = all.filter(|finding| KINDS.iter().any(|kind| finding["kind"] == *kind));
+    let mut found: Vec<_> = ours
+        .map(|finding| {
+            let ids = list(&finding["tasks"]).iter().filter_map(Value::as_str);
+            let mut ids: Vec<String> = ids.map(str::to_owned).collect();
+            ids.sort_unstable();
+            (finding["kind"].as_str().unwrap_or_default().to_owned(), ids)
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+fn expected(truth: &Value) -> Vec<(String, Vec<String>)> {
+    let id = |name: &Value| {
+        let role = list(&truth["tasks"]).iter().find(|role| role["name"] == *name);
+        role.and_then(|role| role["id"].as_str()).expect("a role").to_owned()
+    };
+    let mut expected: Vec<_> = list(&truth["findings"])
+        .iter()
+        .map(|finding| {
+            let mut ids: Vec<String> = list(&finding["tasks"]).iter().map(id).collect();
+            ids.sort_unstable();
+            (finding["kind"].as_str().expect("a kind").to_owned(), ids)
+        })
+        .collect();
+    expected.sort_unstable();
+    expected
+}
+
+/// The scene and its healthy twin: chains, holders and findings of both.
+fn with_twin(scene: &str) {
+    for scene in [scene.to_owned(), format!("{scene}-healthy")] {
+        let mut target = Target::dev(&scene);
+        if list(&target.truth["tasks"]).iter().all(|role| !role["state"].is_null()) {
+            must_agree(&target.truth, &dump(&target, &[]));
+        }
+        let report = findings(&target);
+        assert_eq!(found(&report), expected(&target.truth), "{scene}: {report:#}");
+        for finding in list(&report["findings"]) {
+            assert!(!list(&finding["evidence"]).is_empty(), "{scene}: {finding:#}");
+        }
+        target.must_be_well();
+    }
+}
+
+#[test]
+fn a_deadlock_of_two() {
+    with_twin("deadlock");
+}
+
+#[test]
+fn a_deadlock_of_three() {
+    with_twin("deadlock-three");
+}
+
+#[test]
+fn a_task_that_locks_twice() {
+    with_twin("deadlock-self");
+}
+
+#[test]
+fn a_deadlock_through_three_kinds_of_lock() {
+    with_twin("deadlock-mixed");
+}
+
+#[test]
+fn a_futurelock_in_the_queue() {
+    with_twin("futurelock");
+}
+
+#[test]
+fn a_futurelock_that_holds() {
+    with_twin("futurelock-held");
+}
+
+#[test]
+fn a_futurelock_in_a_stream() {
+    with_twin("futurelock-stream");
+}
+
+#[test]
+fn a_lock_convoy() {
+    with_twin("convoy");
+}
+
+#[test]
+fn a_channel_whose_ends_wait_for_each_other() {
+    with_twin("channel");
+}
+
+#[test]
+fn a_receiver_with_the_only_sender_in_its_own_hands() {
+    with_twin("channel-own");
+}
+
+#[test]
+fn a_task_that_nothing_can_wake() {
+    with_twin("unwakeable");
+}
+
+/// A circle is proven, names each edge with both places, and comes first in
+/// the text that people read.
+#[test]
+fn a_deadlock_is_proven_edge_by_edge() {
+    let target = Target::dev("deadlock");
+    let report = findings(&target);
+    let finding = list(&report["findings"]).iter().find(|it| it["kind"] == "deadlock");
+    let finding = finding.expect("found");
+    assert_eq!(finding["confidence"], "proven", "{finding:#}");
+    let edges = list(&finding["edges"]);
+    assert_eq!(edges.len(), 2, "{finding:#}");
+    for edge in edges {
+        assert_eq!(edge["local"], "outer", "{edge:#}");
+        assert!(edge["at"]["line"].is_u64() && edge["held_at"]["line"].is_u64(), "{edge:#}");
+        assert_ne!(edge["waits"], edge["holder"], "{edge:#}");
+    }
+    let pid = target.pid().to_string();
+    let text = super::targets::run(
+        env!("CARGO_BIN_EXE_taskprof"),
+        &[&"dump", &"--pid", &pid, &"--format", &"text"],
+    );
+    let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what} in {text}"));
+    let title = finding["title"].as_str().expect("a title").split(" for ").next();
+    assert!(at(title.expect("words")) < at("[mutex lock"), "{text}");
+}
