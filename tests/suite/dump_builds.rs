@@ -92,8 +92,10 @@ fn names_only() {
     let mut target = Target::start(&Build::OldNames.program(), "waits");
     let snapshot = dump(&target, &[]);
     let coverage = &snapshot["coverage"];
-    let reasons: Vec<&str> =
-        list(&coverage["missing"]).iter().filter_map(|missing| missing["reason"].as_str()).collect();
+    let reasons: Vec<&str> = list(&coverage["missing"])
+        .iter()
+        .filter_map(|missing| missing["reason"].as_str())
+        .collect();
     assert_eq!(reasons, ["types_only"], "{coverage:#}");
     for task in list(&snapshot["tasks"]) {
         assert!(task["wait"].is_null(), "{task:#}");

@@ -5,8 +5,8 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use super::targets::{Made, Target, run, taskprof};
 use super::server::tool;
+use super::targets::{Made, Target, run, taskprof};
 
 /// It failed with one line that has all these words.
 fn refused(output: &Output, words: &[&str]) {
@@ -88,9 +88,8 @@ fn debug_information_of_another_build_is_refused() {
 fn a_missing_permission_is_named_with_its_remedy() {
     let mut target = Target::dev("deadlock");
     // SAFETY: none needed; plain system calls decide whether this can be tried.
-    let root = std::fs::metadata("/proc/self").is_ok_and(|own| {
-        std::os::unix::fs::MetadataExt::uid(&own) == 0
-    });
+    let root = std::fs::metadata("/proc/self")
+        .is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     if !root {
         // Another user's process would be needed: init is always one.
         refused(&taskprof(&[&"dump", &"--pid", &"1"]), &["permission"]);
@@ -164,9 +163,15 @@ fn a_process_that_is_traced_already_is_named_as_such() {
     let Some(gdb) = tool(&["gdb"]) else { return };
     let mut target = Target::dev("deadlock");
     let pid = target.pid().to_string();
-    let debugger = Other::start(
-        Command::new(gdb).args(["-q", "-nx", "-batch", "-p", &pid, "-ex", "shell sleep 1000"]),
-    );
+    let debugger = Other::start(Command::new(gdb).args([
+        "-q",
+        "-nx",
+        "-batch",
+        "-p",
+        &pid,
+        "-ex",
+        "shell sleep 1000",
+    ]));
     super::targets::eventually("gdb attaches", || {
         target.is_held().then_some(()).ok_or_else(|| "not yet".to_owned())
     });

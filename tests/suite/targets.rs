@@ -34,7 +34,8 @@ impl Build {
     pub fn wanted(self) -> bool {
         let wanted = self == Self::Dev || std::env::var_os("TASKPROF_REQUIRE_TOOLS").is_some();
         if !wanted {
-            let _ = writeln!(std::io::stderr(), "LEFT OUT: the {self:?} targets; ./test builds them");
+            let _ =
+                writeln!(std::io::stderr(), "LEFT OUT: the {self:?} targets; ./test builds them");
         }
         wanted
     }
@@ -78,6 +79,8 @@ pub struct Target {
     child: Child,
     input: Option<ChildStdin>,
     said: Receiver<String>,
+    /// Lines that it said before.
+    pub preface: Vec<String>,
     /// What it says about itself.
     pub truth: Value,
 }
@@ -102,9 +105,15 @@ impl Target {
             out.lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
         });
         let input = child.stdin.take();
-        let mut target = Self { child, input, said, truth: Value::Null };
-        let truth = target.line();
-        target.truth = serde_json::from_str(&truth).expect("the truth as JSON");
+        let mut target = Self { child, input, said, preface: Vec::new(), truth: Value::Null };
+        loop {
+            let line = target.line();
+            if line.starts_with('{') {
+                target.truth = serde_json::from_str(&line).expect("the truth as JSON");
+                break;
+            }
+            target.preface.push(line);
+        }
         assert_eq!(target.line(), "ready");
         target
     }
@@ -148,9 +157,8 @@ impl Target {
             let folder = entry.ok()?.path();
             // A thread may end between the listing and here.
             let status = fs::read_to_string(folder.join("status")).ok()?;
-            let field = |name: &str| {
-                status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
-            };
+            let field =
+                |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
             let id = folder.file_name()?.to_string_lossy().into_owned();
             Some((id, field("State:")?.chars().next()?, field("TracerPid:")?.parse().ok()?))
         });

@@ -115,7 +115,11 @@ impl Comparison {
         let (kept, awaited): (Vec<&Value>, Vec<&Value>) =
             list(&task["branches"]).iter().partition(|branch| branch["dormant"] == true);
         let found = |branches: &[&Value]| -> Vec<Vec<Seen>> {
-            branches.iter().map(|branch| frames(&branch["stack"])).filter(|f| !f.is_empty()).collect()
+            branches
+                .iter()
+                .map(|branch| frames(&branch["stack"]))
+                .filter(|f| !f.is_empty())
+                .collect()
         };
         let expected = |key: &str| -> Vec<Vec<&str>> {
             let arms = list(&role[key]).iter().map(|arm| list(arm).iter().map(text).collect());
