@@ -1,14 +1,17 @@
 //! The scenes of `tests/targets` in a process that embeds taskprof.
 
 #[path = "../../../targets/src/deadlock.rs"]
+#[allow(dead_code)]
 mod deadlock;
 #[path = "../../../targets/src/futurelock.rs"]
+#[allow(dead_code)]
 mod futurelock;
 #[path = "../../../targets/src/shapes.rs"]
 mod shapes;
 #[path = "../../../targets/src/shapes_many.rs"]
 mod shapes_many;
 #[path = "../../../targets/src/stage.rs"]
+#[allow(dead_code)] // what other scenes need
 mod stage;
 #[path = "../../../targets/src/waits.rs"]
 mod waits;
