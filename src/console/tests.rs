@@ -46,6 +46,7 @@ fn snapshot(at_s: u64, tasks: Vec<Task>) -> Snapshot {
         connections: Vec::new(),
         streams: Vec::new(),
         ended_streams: Vec::new(),
+        history: crate::model::History::default(),
         tasks,
     }
 }

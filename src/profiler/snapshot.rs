@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Core;
 use crate::instrument::runtime_metrics;
 use crate::model::{
-    Blocked, Counters, Coverage, Missing, Pause, Process, Reason, Runtime, RuntimeId,
+    Blocked, Counters, Coverage, History, Missing, Pause, Process, Reason, Runtime, RuntimeId,
     SCHEMA_VERSION, Snapshot, Stack, Task, TaskId, TaskState, Timestamp, Worker, WorkerState,
 };
 use crate::registry::blocked::{Episode, PauseSpan, running_ns};
@@ -124,6 +124,7 @@ impl Core {
             connections: registry.connections.snapshot(now),
             streams: streams.live,
             ended_streams: streams.ended,
+            history: History::default(),
             tasks,
         }
     }
