@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::tasks::{Owner, TaskRead, TasksRead};
-use crate::model::{RuntimeId, Task, TaskState};
+use crate::model::{Flavor, Runtime, RuntimeId, Task, TaskState};
 
 /// A task of which only the memory is known: its times are unseen.
 pub fn unhooked(read: TaskRead, runtime: RuntimeId) -> Task {
@@ -89,6 +89,33 @@ pub fn join(hooked: Vec<Task>, read: TasksRead, known: &HashMap<u64, RuntimeId>)
     Joined { tasks, strangers }
 }
 
+/// A runtime or `LocalSet` of which only the memory is known.
+pub fn runtime(id: RuntimeId, owner: &Owner) -> Runtime {
+    let flavor = match owner.flavor {
+        "multi_thread" => Flavor::MultiThread,
+        "current_thread" => Flavor::CurrentThread,
+        _ => Flavor::Other,
+    };
+    Runtime {
+        id,
+        name: format!("{} at {:#x}", owner.flavor, owner.address).into(),
+        flavor,
+        workers: 0,
+        alive_tasks: owner.alive,
+        global_queue_depth: 0,
+        spawned_tasks: None,
+        blocking_threads: None,
+        idle_blocking_threads: None,
+        blocking_queue_depth: None,
+        polls: None,
+        busy_ns: 0,
+        parks: 0,
+        steals: None,
+        budget_forced_yields: None,
+        mean_poll_ns: None,
+    }
+}
+
 /// Runtimes that the hooks know are numbered below.
 pub const FIRST_STRANGER: u64 = 1_000;
 
@@ -120,16 +147,27 @@ fn runtimes_of(
     runtimes
 }
 
-/// What the memory adds to what the hooks know.
+/// What the memory adds to what the hooks know. Native stacks are in already.
 fn overlay(task: &mut Task, image: TaskRead) {
-    // The hooks do not see a wake; the task's own state does.
-    if task.state == TaskState::Idle && image.state == TaskState::Scheduled {
-        task.state = TaskState::Scheduled;
+    let running = |state| state == TaskState::Running;
+    match (running(task.state), running(image.state)) {
+        // Its native stack says where; memory holds what was before this poll.
+        (true, true) => {}
+        // The image is the later look: it began or ended a poll in between.
+        (true, false) | (false, true) => {
+            task.state = image.state;
+            task.state_ns = 0;
+            task.worker = None;
+            task.stack = image.stack;
+        }
+        (false, false) => {
+            // The hooks do not see a wake; the task's own state does.
+            if image.state == TaskState::Scheduled || task.state == TaskState::Unknown {
+                task.state = image.state;
+            }
+            task.stack = image.stack;
+        }
     }
-    if task.state == TaskState::Unknown {
-        task.state = image.state;
-    }
-    task.stack = image.stack;
     task.branches = image.branches;
     task.holds = image.holds;
     task.wait = image.wait;
