@@ -75,7 +75,7 @@ impl Modules {
     /// # Errors
     /// Only if the mappings cannot be read; an unreadable file is left out.
     pub fn refresh(&mut self) -> Result<bool> {
-        let now = maps::executable()?;
+        let now = maps::executable(maps::own()?);
         self.unreadable.retain(|mapping| now.contains(mapping));
         let unwinder = &mut self.unwinder;
         let mut changed = false;
@@ -175,7 +175,7 @@ impl Modules {
                 ErrorKind::NotFound,
                 format!("{} was replaced while in use", path.display()),
             )),
-            Backing::Vdso => Err(Error::new(ErrorKind::NotFound, "the vDSO is no file")),
+            _ => Err(Error::new(ErrorKind::NotFound, "no file is behind it")),
         }
     }
 
@@ -233,8 +233,8 @@ impl Modules {
             return symbols.frames(linked);
         }
         let place = match &backing {
-            Backing::Vdso => "[vdso]".into(),
             Backing::File { path, .. } => path.to_string_lossy(),
+            _ => "[vdso]".into(),
         };
         [symbols::unknown(linked, &place)].into()
     }

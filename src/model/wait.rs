@@ -58,6 +58,31 @@ impl WaitKind {
             Self::Unknown => "unknown",
         }
     }
+
+    /// The words for a person, in the manner of Go's `chan receive`.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Mutex => "mutex lock",
+            Self::RwLockRead => "rwlock read",
+            Self::RwLockWrite => "rwlock write",
+            Self::Semaphore => "semaphore acquire",
+            Self::MpscRecv => "chan receive",
+            Self::MpscSend => "chan send",
+            Self::Oneshot => "oneshot receive",
+            Self::Notify => "notified",
+            Self::Watch => "watch changed",
+            Self::Broadcast => "broadcast receive",
+            Self::Barrier => "barrier wait",
+            Self::OnceCell => "once cell init",
+            Self::Join => "join",
+            Self::Sleep => "sleep",
+            Self::SocketRead => "IO wait, read",
+            Self::SocketWrite => "IO wait, write",
+            Self::GrpcMessage => "gRPC message",
+            Self::Yield => "yield",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// What a task holds that others may wait for.
@@ -145,6 +170,10 @@ pub struct Wait {
     pub holders: Vec<Holder>,
     /// How many wait in its queue, this one included, where that is known.
     pub queue: Option<u64>,
+    /// Of a channel's receiver: how many senders there are in all, seen or
+    /// not, by the channel's own count.
+    #[serde(default)]
+    pub senders: Option<u64>,
     /// How long this wait has lasted.
     pub wait_ns: u64,
     /// `wait_ns` is a lower bound: the begin of the wait was not seen.

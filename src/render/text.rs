@@ -143,25 +143,8 @@ impl Chunks for Debug2 {
 fn state(task: &Task) -> &'static str {
     let Some(wait) = &task.wait else { return task.state.as_str() };
     match wait.kind {
-        WaitKind::Mutex => "mutex lock",
-        WaitKind::RwLockRead => "rwlock read",
-        WaitKind::RwLockWrite => "rwlock write",
-        WaitKind::Semaphore => "semaphore acquire",
-        WaitKind::MpscRecv => "chan receive",
-        WaitKind::MpscSend => "chan send",
-        WaitKind::Oneshot => "oneshot receive",
-        WaitKind::Notify => "notified",
-        WaitKind::Watch => "watch changed",
-        WaitKind::Broadcast => "broadcast receive",
-        WaitKind::Barrier => "barrier wait",
-        WaitKind::OnceCell => "once cell init",
-        WaitKind::Join => "join",
-        WaitKind::Sleep => "sleep",
-        WaitKind::SocketRead => "IO wait, read",
-        WaitKind::SocketWrite => "IO wait, write",
-        WaitKind::GrpcMessage => "gRPC message",
-        WaitKind::Yield => "yield",
         WaitKind::Unknown => task.state.as_str(),
+        kind => kind.words(),
     }
 }
 

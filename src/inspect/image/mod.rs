@@ -4,6 +4,13 @@
 use std::fmt;
 use std::ops::Range;
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod bias;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod own;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod pages;
+
 /// An address that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -48,4 +55,9 @@ pub struct Image {
     pub bias: u64,
     /// Threads, as far as their thread pointers are known.
     pub threads: Vec<ImageThread>,
+    /// Its process.
+    pub pid: u32,
+    /// When it was taken: `CLOCK_MONOTONIC` in nanoseconds, the clock of
+    /// tokio's deadlines. 0 for a core dump, which does not tell.
+    pub taken_ns: u64,
 }

@@ -1,0 +1,161 @@
+//! A process that knows nothing of taskprof, or the core that one left, as a
+//! source of snapshots.
+//!
+//! Nothing in the target is changed and none of its code runs: its threads
+//! are stopped for as long as its memory is copied, everything else happens
+//! afterwards. What needs hooks is absent and said to be: times are lower
+//! bounds between snapshots, polls are not counted.
+
+mod snapshot;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::debuginfo::layout::{self, DebugFiles, Detail, Layouts};
+use crate::error::{Error, ErrorKind, Result};
+use crate::inspect::image::{Image, core, other};
+use crate::inspect::since::Since;
+use crate::inspect::tasks::{self, Limits, Roots};
+use crate::model::{CpuProfile, Process, Snapshot};
+use crate::serve::{LogTarget, Source, Want};
+
+enum Of {
+    Process(i32),
+    Core { core: PathBuf, exe: PathBuf },
+}
+
+/// Something to take snapshots of.
+pub struct Target {
+    of: Of,
+    process: Process,
+    began: Instant,
+    state: Mutex<State>,
+}
+
+struct State {
+    layouts: Box<dyn Layouts>,
+    since: Since,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("process", &self.process).finish_non_exhaustive()
+    }
+}
+
+impl Target {
+    /// A running process. It is not touched before the first snapshot.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none or it has ended, `Permission`, and
+    /// `Unsupported` for a program without debug information or without tokio.
+    pub fn process(pid: i32, files: &DebugFiles) -> Result<Self> {
+        let exe = PathBuf::from(format!("/proc/{pid}/exe"));
+        let path = other::executable(pid)?;
+        Self::new(Of::Process(pid), pid as u32, &exe, &path, files)
+    }
+
+    /// A core dump and the program that left it.
+    ///
+    /// # Errors
+    /// `NotFound`, `Malformed` for damaged files, `InvalidInput` if they do
+    /// not belong together, `Unsupported` as for a process.
+    pub fn core(core: &Path, exe: &Path, files: &DebugFiles) -> Result<Self> {
+        let of = Of::Core { core: core.into(), exe: exe.into() };
+        Self::new(of, 0, exe, exe, files)
+    }
+
+    fn new(of: Of, pid: u32, exe: &Path, path: &Path, files: &DebugFiles) -> Result<Self> {
+        let mut layouts = layout::open(exe, files)?;
+        let name = path.display();
+        if layouts.detail() == Detail::Nothing {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "{name} has no debug information: build it with debug = \"full\", or give \
+                     --debug-file, or --layout with what `taskprof index` wrote before it was \
+                     stripped"
+                ),
+            ));
+        }
+        if layouts.task_polls().is_empty() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("{name} is no tokio program: its debug information has no tokio task"),
+            ));
+        }
+        let build_id = crate::debuginfo::elf::Elf::open(exe)?.build_id;
+        let process = Process {
+            name: path.file_name().unwrap_or_default().to_string_lossy().as_ref().into(),
+            pid,
+            boot_id: format!("{:016x}", identity(pid, path)).into(),
+            build_id: build_id.map(Into::into),
+            executable: path.to_string_lossy().as_ref().into(),
+            uptime_ns: 0,
+        };
+        let state = Mutex::new(State { layouts, since: Since::default() });
+        Ok(Self { of, process, began: Instant::now(), state })
+    }
+
+    /// Whether the process is still there. A core always is.
+    pub fn lives(&self) -> bool {
+        match self.of {
+            Of::Process(pid) => other::lives(pid),
+            Of::Core { .. } => true,
+        }
+    }
+
+    fn image(&self) -> Result<Image> {
+        match &self.of {
+            Of::Process(pid) => other::take(*pid),
+            Of::Core { core, exe } => core::open(core, exe),
+        }
+    }
+
+    fn uptime_ns(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Drawn at random, as a profiler inside would.
+fn identity(pid: u32, path: &Path) -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one((pid, path))
+}
+
+impl Source for Target {
+    fn process(&self) -> Process {
+        Process { uptime_ns: self.uptime_ns(), ..self.process.clone() }
+    }
+
+    fn snapshot(&self, _want: Want) -> Result<Snapshot> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut image = self.image()?;
+        let roots = Roots { handles: Vec::new(), search: true };
+        let read = tasks::read(&mut image, state.layouts.as_mut(), &roots, &Limits::default())?;
+        let mut snapshot = snapshot::of(self.process(), read, &mut image);
+        state.since.observe(self.uptime_ns(), &mut snapshot.tasks);
+        Ok(snapshot)
+    }
+
+    fn cpu_profile(
+        &self,
+        _duration: Duration,
+        _stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<CpuProfile> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "a CPU profile needs taskprof inside the process; for another one use perf",
+        ))
+    }
+
+    fn symbol(&self, _address: u64) -> Option<String> {
+        None
+    }
+
+    fn log_streams(&self, _target: &LogTarget, _on: bool) -> Result<usize> {
+        Err(Error::new(ErrorKind::NotFound, "streams are only known inside the process"))
+    }
+}
