@@ -1,8 +1,10 @@
 //! What a dump finds wrong, and does not find wrong with a healthy twin.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use super::targets::{Target, dump, findings};
+use super::targets::{Attached, Target, dump, findings};
 use super::truth::{list, must_agree};
 
 /// Findings that rest on await chains.
@@ -101,11 +103,6 @@ fn a_futurelock_in_a_stream() {
 }
 
 #[test]
-fn a_lock_convoy() {
-    with_twin("convoy");
-}
-
-#[test]
 fn a_channel_whose_ends_wait_for_each_other() {
     with_twin("channel");
 }
@@ -118,6 +115,51 @@ fn a_receiver_with_the_only_sender_in_its_own_hands() {
 #[test]
 fn a_task_that_nothing_can_wake() {
     with_twin("unwakeable");
+}
+
+/// What takes time to show: looked at again and again while attached, the
+/// scene is found, and its twin, looked at for as long, is not.
+fn with_twin_over_time(scene: &str, every: Duration, grow: bool, looks: u32) {
+    let mut target = Target::dev(scene);
+    let mut twin = Target::dev(&format!("{scene}-healthy"));
+    let (attached, twin_attached) = (Attached::to(&target), Attached::to(&twin));
+    let expected = expected(&target.truth);
+    let mut kinds = Vec::new();
+    for look in 0..looks {
+        let report = twin_attached.json("/debug/findings");
+        assert_eq!(found(&report), [], "{scene}, look {look}: {report:#}");
+        let report = attached.json("/debug/findings");
+        let found = found(&report);
+        kinds = found.iter().map(|(kind, _)| kind.clone()).collect();
+        if !grow && found == expected || grow && !found.is_empty() {
+            break;
+        }
+        assert!(found.is_empty(), "{scene}, look {look}: {report:#}");
+        if grow {
+            target.ask("more");
+            twin.ask("more");
+        }
+        std::thread::sleep(every);
+    }
+    let wanted: Vec<String> = expected.into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(kinds, wanted, "{scene}");
+    target.must_be_well();
+    twin.must_be_well();
+}
+
+#[test]
+fn a_lock_convoy() {
+    with_twin_over_time("convoy", Duration::from_millis(400), false, 30);
+}
+
+#[test]
+fn a_full_channel_whose_receiver_waits_for_something_else() {
+    with_twin_over_time("channel-idle", Duration::from_secs(3), false, 10);
+}
+
+#[test]
+fn a_group_that_only_grows() {
+    with_twin_over_time("growing", Duration::from_millis(10_100), true, 10);
 }
 
 /// A circle is proven, names each edge with both places, and comes first in

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::server::DEADLINE;
+use super::server::{Answer, DEADLINE};
 
 /// A way to build the targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -238,6 +238,46 @@ pub fn dump(target: &Target, more: &[&dyn AsRef<std::ffi::OsStr>]) -> Value {
 pub fn findings(target: &Target) -> Value {
     let pid = target.pid().to_string();
     taskprof_json(&[&"dump", &"--pid", &pid, &"--format", &"findings"])
+}
+
+/// `taskprof attach`, ended when dropped.
+pub struct Attached {
+    child: Child,
+    address: std::net::SocketAddr,
+}
+
+impl Attached {
+    /// Attaches to a target and waits until it serves.
+    pub fn to(target: &Target) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_taskprof"))
+            .args(["attach", "--http", "127.0.0.1:0", "--pid", &target.pid().to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("taskprof starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("output")).lines();
+        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
+            let (_, rest) = line.split_once("http://")?;
+            rest.split('/').next()?.parse().ok()
+        });
+        // Keep its pipe open and empty.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, address: address.expect("it says where it serves") }
+    }
+
+    /// Asks for JSON, which must be there.
+    pub fn json(&self, path: &str) -> Value {
+        let answer = Answer::to(self.address, path);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        serde_json::from_slice(&answer.body).expect("JSON")
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Repeats until it holds; the scene may take a moment to come about.

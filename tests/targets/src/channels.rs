@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -32,6 +32,25 @@ async fn join_before_reading(producer: JoinHandle<()>, mut jobs: mpsc::Receiver<
         count += 1;
     }
     count
+}
+
+/// The sender waits for room, the receiver's task for something else that
+/// does not come.
+pub async fn idle(stage: &mut Stage) {
+    let (sender, receiver) = mpsc::channel(1);
+    sender.try_send(0).expect("room for one");
+    let producer = role("producer").waits("mpsc_send").on("jobs").queue(1);
+    stage.spawn(producer, produce(sender));
+    let bell = Arc::new(Notify::new());
+    let idler = role("idler").waits("notify").on("bell");
+    let idler = idler.holds("mpsc_receiver", "jobs", "jobs", "idler");
+    stage.spawn(idler, waits_before_reading(bell.clone(), receiver));
+    stage.finding("stuck_channel", &["producer", "idler"]);
+}
+
+async fn waits_before_reading(bell: Arc<Notify>, mut jobs: mpsc::Receiver<u32>) -> Option<u32> {
+    bell.notified().await; // MARK: idler
+    jobs.recv().await
 }
 
 /// The sender waits for room, which a slow receiver makes from time to time.

@@ -55,6 +55,7 @@ async fn left_behind(bell: Arc<Notify>) {
 }
 
 pub async fn growing(stage: &mut Stage) {
+    stage.finding("growing_group", &[]);
     let bell = Arc::new(Notify::new());
     stage.on_more(Box::new(move || {
         for _ in 0..MORE {

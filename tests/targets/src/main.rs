@@ -66,6 +66,8 @@ fn stuck(scene: &str) {
         "convoy-healthy" => multi_thread(deadlock::no_convoy),
         "channel" => multi_thread(channels::stuck),
         "channel-healthy" => multi_thread(channels::slow),
+        "channel-idle" => multi_thread(channels::idle),
+        "channel-idle-healthy" => multi_thread(channels::slow),
         "channel-own" => multi_thread(channels::own_sender),
         "channel-own-healthy" => multi_thread(channels::shared_sender),
         "unwakeable" => multi_thread(unwakeable::no_waker),
