@@ -15,7 +15,8 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Serves until a signal, `--seconds`, or the end of the process.
 pub fn run(args: &AttachArgs) -> Outcome {
-    let files = DebugFiles { debug_file: args.debug_file.clone(), layout: args.layout.clone() };
+    let files =
+        DebugFiles { debug_file: args.debug_file.clone(), layout: args.layout.clone() };
     let target = Arc::new(Target::process(args.pid, &files)?);
     // What cannot be read at all is said now, not to the first browser.
     let first = target.snapshot(Want::ALL)?;

@@ -55,6 +55,16 @@ pub fn own() -> Result<Vec<Mapping>> {
     Ok(parse(&text))
 }
 
+/// All mappings of another process now.
+///
+/// # Errors
+/// `NotFound`, `Permission`.
+pub fn of(pid: i32) -> Result<Vec<Mapping>> {
+    let path = format!("/proc/{pid}/maps");
+    let text = std::fs::read(&path).map_err(|error| Error::io(format!("reading {path}"), error))?;
+    Ok(parse(&text))
+}
+
 /// Those with code of a file or of the vDSO; code made at run time is left out.
 pub fn executable(mut mappings: Vec<Mapping>) -> Vec<Mapping> {
     mappings.retain(|mapping| {
@@ -67,12 +77,25 @@ pub fn executable(mut mappings: Vec<Mapping>) -> Vec<Mapping> {
 /// Where heaps, stacks and statics are: addresses whose content is the
 /// process's own and can change. Adjacent mappings are one range.
 pub fn writable(mappings: &[Mapping]) -> Vec<Range<u64>> {
+    joined(mappings.iter().filter(|mapping| mapping.is_heap()))
+}
+
+/// Those of them that are zeros where nothing was written.
+pub fn zeros(mappings: &[Mapping]) -> Vec<Range<u64>> {
+    let anonymous = |mapping: &&Mapping| mapping.backing == Backing::Anonymous;
+    joined(mappings.iter().filter(|mapping| mapping.is_heap()).filter(anonymous))
+}
+
+impl Mapping {
+    fn is_heap(&self) -> bool {
+        let Permissions { read, write, private, .. } = self.permissions;
+        read && write && private
+    }
+}
+
+fn joined<'a>(mappings: impl Iterator<Item = &'a Mapping>) -> Vec<Range<u64>> {
     let mut ranges: Vec<Range<u64>> = Vec::new();
     for mapping in mappings {
-        let Permissions { read, write, private, .. } = mapping.permissions;
-        if !(read && write && private) {
-            continue;
-        }
         match ranges.last_mut() {
             Some(last) if last.end == mapping.range.start => last.end = mapping.range.end,
             _ => ranges.push(mapping.range.clone()),
@@ -176,6 +199,8 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0          [vsyscall]\n";
     fn private_writable_mappings_are_joined() {
         let ranges = [0x55d0_f000..0x55d1_2000, 0x7ffe_0000..0x7ffe_1000];
         assert_eq!(writable(&parse(TEXT)), ranges);
+        let ranges = [0x55d1_0000..0x55d1_2000, 0x7ffe_0000..0x7ffe_1000];
+        assert_eq!(zeros(&parse(TEXT)), ranges);
     }
 
     #[test]

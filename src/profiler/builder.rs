@@ -203,7 +203,8 @@ impl Builder {
             });
             Watchdog::start(registry.clone(), capture, panics.clone())?
         };
-        let awaits = Arc::new(Awaits::new(self.await_chains.then(|| self.debug_files.clone())));
+        let awaits =
+            Arc::new(Awaits::new(self.await_chains.then(|| self.debug_files.clone())));
         warm_up(stacks.clone(), awaits.clone())?;
         let core = Arc::new(Core {
             process: this_process(&stacks),

@@ -9,6 +9,7 @@ pub mod cpu_clock;
 pub mod map;
 #[cfg_attr(not(tokio_unstable), allow(dead_code))] // the hooks write it
 pub mod polled;
+pub mod registers;
 #[cfg(all(test, target_os = "linux"))]
 pub mod testing;
 pub mod thread;
@@ -19,6 +20,10 @@ pub mod zeroed;
 mod copy;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod fork;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod pagemap;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod ptrace;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod raw;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

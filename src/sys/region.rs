@@ -36,6 +36,24 @@ impl Region {
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, len })
     }
+
+    /// Makes all of it resident now, in huge pages where there are any.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn populate(&mut self) -> io::Result<()> {
+        let start = self.start.as_ptr().cast();
+        // SAFETY: advice on our own mapping, which changes no content.
+        let populated = unsafe {
+            libc::madvise(start, self.len, libc::MADV_HUGEPAGE);
+            libc::madvise(start, self.len, libc::MADV_POPULATE_WRITE)
+        };
+        match io::Error::last_os_error() {
+            // Before Linux 5.14 pages come as they are touched.
+            error if populated != 0 && error.raw_os_error() != Some(libc::EINVAL) => Err(error),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Deref for Region {

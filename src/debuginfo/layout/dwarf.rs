@@ -9,14 +9,15 @@ use addr2line::gimli;
 
 use super::die::{self, Die};
 use super::hash::Hash;
-use super::polled;
 use super::sections::{Sections, malformed};
+use super::polled;
 use super::store::{Abbrevs, Open, Store};
-use super::tables::Tables;
 use super::thread_local::Segment;
+use super::tables::Tables;
 use super::{
     Detail, Layouts, Member, Place, Polled, Shape, Tag, TaskType, Type, TypeId, Variant, Variants,
 };
+use crate::debuginfo::homes;
 use crate::debuginfo::symbols::guarded;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::map::MappedFile;
@@ -75,15 +76,13 @@ impl Dwarf {
     /// # Errors
     /// `NotFound` or `Permission` for the file, `Malformed` for its content.
     pub fn open(exe: &Path) -> Result<Self> {
-        // Also tells "not there" from "not understood".
-        crate::debuginfo::elf::Elf::open(exe)?;
         guarded(exe, || Self::read(exe))?
     }
 
     fn read(exe: &Path) -> Result<Self> {
         let doing = || format!("reading {}", exe.display());
         let map = Arc::new(MappedFile::open(exe).map_err(|error| Error::io(doing(), error))?);
-        let sections = Sections::find(&map, exe)?;
+        let sections = Sections::find(&map, exe, "")?;
         let mut store = Store::default();
         if !sections.is_empty() {
             store.add(sections)?;
@@ -91,6 +90,8 @@ impl Dwarf {
         let tables = super::scan::scan(&store)?;
         let mut task_polls: Vec<u64> = tables.task_polls.iter().map(|poll| poll.address).collect();
         task_polls.dedup();
+        let folders = store.units.iter().filter_map(|unit| unit.folder.as_deref());
+        let homes = homes::among(folders);
         Ok(Self {
             thread_local: Segment::of(&map).map_err(|error| malformed(exe, error))?,
             store: Arc::new(store),
@@ -100,7 +101,7 @@ impl Dwarf {
             by_offset: HashMap::new(),
             by_name: HashMap::new(),
             files: HashMap::new(),
-            homes: crate::debuginfo::homes::of(exe).unwrap_or_default(),
+            homes,
             task_polls: task_polls.into(),
             polled: HashMap::new(),
             tasks: HashMap::new(),
@@ -117,15 +118,7 @@ impl Dwarf {
 
     pub fn describe(&self) -> String {
         let t = &self.tables;
-        format!(
-            "runs {} types {} vtables {} polls {} contexts {:?} coroutines {}",
-            t.runs.len(),
-            t.types.len(),
-            t.vtables.len(),
-            t.polls.len(),
-            t.contexts,
-            t.coroutines
-        )
+        format!("runs {} types {} vtables {} polls {} contexts {:?} coroutines {}", t.runs.len(), t.types.len(), t.vtables.len(), t.polls.len(), t.contexts, t.coroutines)
     }
 
     /// Runs foreign parsers over the file's bytes.
@@ -339,11 +332,7 @@ impl Dwarf {
             let shown = if numbered { own.unwrap_or(field.name) } else { field.name };
             list.push(Variant {
                 name: self.text(shown),
-                values: choice
-                    .values
-                    .iter()
-                    .map(|&(low, high)| (low & mask, high & mask))
-                    .collect(),
+                values: choice.values.iter().map(|&(low, high)| (low & mask, high & mask)).collect(),
                 payload,
                 offset: field.offset,
                 place: field.decl.and_then(|decl| self.place(open, unit, decl)),

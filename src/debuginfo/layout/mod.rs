@@ -8,6 +8,7 @@ mod die;
 mod dwarf;
 mod hash;
 mod polled;
+mod root;
 mod scan;
 mod sections;
 mod store;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use addr2line::gimli::{self, Attribute, AttributeValue, EntriesRaw};
 
-use super::sections::{Slice, damaged};
+use super::sections::{Slice, damaged, terminated};
 use super::store::{Abbrevs, Location, Open, Store};
 use super::tables::{PathId, PollOf, Tables, TaskPoll, ThreadLocal, Vtable};
 use crate::error::{Error, ErrorKind, Result};
@@ -123,7 +123,11 @@ impl<'s, 'a> Scan<'s, 'a> {
                 gimli::DW_TAG_subprogram => {
                     self.read(&mut entries, abbrev.attributes())?;
                     method = self.function(at, depth, path);
-                    if abbrev.has_children() && self.inside.is_none() {
+                    if !abbrev.has_children() {
+                        method = None;
+                    } else if method.is_none() {
+                        skip_children(&mut entries, depth)?;
+                    } else if self.inside.is_none() {
                         self.inside = Some(depth + 1);
                     }
                 }
@@ -133,6 +137,10 @@ impl<'s, 'a> Scan<'s, 'a> {
                     self.read(&mut entries, abbrev.attributes())?;
                     if let Some(method) = method.take() {
                         self.receiver(&method)?;
+                        if abbrev.has_children() {
+                            skip_children(&mut entries, depth)?;
+                        }
+                        skip_children(&mut entries, method.depth)?;
                     }
                 }
                 gimli::DW_TAG_variable if self.inside.is_none() => {
@@ -182,7 +190,12 @@ impl<'s, 'a> Scan<'s, 'a> {
     /// Notes what the function's name tells; answers it if its first
     /// parameter will tell more.
     fn function(&mut self, at: u32, depth: isize, path: PathId) -> Option<Function> {
-        let name = self.text(gimli::DW_AT_name)?;
+        // Most functions are of no interest: their names are not read whole.
+        let name = self.open.string_from(self.value(gimli::DW_AT_name)?)?;
+        if !name.starts_with(b"poll") && !name.starts_with(b"{async_") {
+            return None;
+        }
+        let name = std::str::from_utf8(terminated(name)).ok()?;
         if let Some(rest) = name.strip_prefix("{async_") {
             // `{async_fn#0}<T>` polls `{async_fn_env#0}<T>`.
             let (kind, rest) = rest.split_once('#')?;
@@ -231,8 +244,8 @@ impl<'s, 'a> Scan<'s, 'a> {
 
     fn variable(&mut self) -> gimli::Result<()> {
         let Some(name) = self.value(gimli::DW_AT_name) else { return Ok(()) };
-        let Some(name) = self.open.string(name) else { return Ok(()) };
-        let is_vtable = name.ends_with(b"::{vtable}");
+        let Some(name) = self.open.string_from(name) else { return Ok(()) };
+        let is_vtable = name.starts_with(b"<") && terminated(name).ends_with(b"::{vtable}");
         if !is_vtable {
             let linkage = self.value(gimli::DW_AT_linkage_name);
             let Some(linkage) = linkage.and_then(|value| self.open.string(value)) else {
@@ -274,6 +287,17 @@ impl<'s, 'a> Scan<'s, 'a> {
         }
         Ok(())
     }
+}
+
+/// Skips what is deeper than `depth`. Inside functions nothing is of
+/// interest, and there most of the debug information is.
+fn skip_children(entries: &mut EntriesRaw<'_, Slice<'_>>, depth: isize) -> gimli::Result<()> {
+    while entries.next_depth() > depth && !entries.is_empty() {
+        if let Some(abbrev) = entries.read_abbreviation()? {
+            entries.skip_attributes(abbrev.attributes())?;
+        }
+    }
+    Ok(())
 }
 
 /// `{async_fn_env#0}`, `{async_block_env#1}<T>`, `{gen_block_env#0}`.

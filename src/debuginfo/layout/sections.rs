@@ -1,13 +1,14 @@
 //! The DWARF sections of one file: mapped where they are plain, unpacked
 //! into memory where they are compressed.
 
+use std::ffi::CStr;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use addr2line::gimli::{
-    self, DebugAbbrev, DebugAddr, DebugInfo, DebugLine, DebugLineStr, DebugStr, DebugStrOffsets,
-    EndianSlice, LittleEndian,
+    self, AttributeValue, DebugAbbrev, DebugAddr, DebugInfo, DebugLine, DebugStrOffsets,
+    DebugStrOffsetsBase, EndianSlice, LittleEndian,
 };
 use object::{CompressionFormat, Object, ObjectSection};
 
@@ -64,24 +65,65 @@ pub(super) struct Sections {
 /// The same as gimli takes it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View<'a> {
+    /// The same bytes as `abbrev`.
+    pub(super) abbrevs: Slice<'a>,
     pub(super) abbrev: DebugAbbrev<Slice<'a>>,
     pub(super) addr: DebugAddr<Slice<'a>>,
     pub(super) info: DebugInfo<Slice<'a>>,
     pub(super) line: DebugLine<Slice<'a>>,
-    pub(super) line_str: DebugLineStr<Slice<'a>>,
-    pub(super) str: DebugStr<Slice<'a>>,
-    pub(super) str_offsets: DebugStrOffsets<Slice<'a>>,
+    line_str: &'a [u8],
+    str: &'a [u8],
+    str_offsets: DebugStrOffsets<Slice<'a>>,
+}
+
+impl<'a> View<'a> {
+    /// A string attribute's bytes and what follows them: their end is looked
+    /// for by those who need it.
+    pub(super) fn string_from(
+        &self,
+        value: AttributeValue<Slice<'a>>,
+        format: gimli::Format,
+        str_offsets: u64,
+    ) -> Option<&'a [u8]> {
+        match value {
+            AttributeValue::String(text) => Some(text.slice()),
+            AttributeValue::DebugStrRef(at) => self.str.get(at.0..),
+            AttributeValue::DebugLineStrRef(at) => self.line_str.get(at.0..),
+            AttributeValue::DebugStrOffsetsIndex(index) => {
+                let base = DebugStrOffsetsBase(usize::try_from(str_offsets).ok()?);
+                let at = self.str_offsets.get_str_offset(format, base, index).ok()?;
+                self.str.get(at.0..)
+            }
+            _ => None,
+        }
+    }
+
+    /// A string attribute's bytes.
+    pub(super) fn string(
+        &self,
+        value: AttributeValue<Slice<'a>>,
+        format: gimli::Format,
+        str_offsets: u64,
+    ) -> Option<&'a [u8]> {
+        Some(terminated(self.string_from(value, format, str_offsets)?))
+    }
+}
+
+/// What is before the first NUL.
+pub(super) fn terminated(bytes: &[u8]) -> &[u8] {
+    CStr::from_bytes_until_nul(bytes).map_or(bytes, CStr::to_bytes)
 }
 
 impl Sections {
-    /// Finds the sections in a mapped file.
+    /// Finds the sections in a mapped file; `suffix` is `.dwo` for those of
+    /// split debug information.
     ///
     /// # Errors
     /// `Malformed`; `OutOfMemory` if a compressed section claims too much.
-    pub(super) fn find(map: &Arc<MappedFile>, path: &Path) -> Result<Self> {
+    pub(super) fn find(map: &Arc<MappedFile>, path: &Path, suffix: &str) -> Result<Self> {
         let bytes: &MappedFile = map;
         let file = object::File::parse(bytes.as_ref()).map_err(|error| malformed(path, error))?;
-        let load = |name: &str| load(map, path, &file, name);
+        let load = |name: &str| load(map, path, &file, &format!("{name}{suffix}"));
         Ok(Self {
             abbrev: load(".debug_abbrev")?,
             addr: load(".debug_addr")?,
@@ -93,6 +135,17 @@ impl Sections {
         })
     }
 
+    /// The sections of a split file, with those that stay in the program:
+    /// addresses, and the line programs that number the files.
+    pub(super) fn beside(self, program: &Self) -> Self {
+        Self {
+            addr: program.addr.clone(),
+            line: program.line.clone(),
+            line_str: program.line_str.clone(),
+            ..self
+        }
+    }
+
     /// Whether there is anything to read.
     pub(super) fn is_empty(&self) -> bool {
         self.info.get().is_empty()
@@ -101,18 +154,24 @@ impl Sections {
     pub(super) fn view(&self) -> View<'_> {
         let slice = |bytes| EndianSlice::new(Bytes::get(bytes), LittleEndian);
         View {
+            abbrevs: slice(&self.abbrev),
             abbrev: DebugAbbrev::from(slice(&self.abbrev)),
             addr: DebugAddr::from(slice(&self.addr)),
             info: DebugInfo::from(slice(&self.info)),
             line: DebugLine::from(slice(&self.line)),
-            line_str: DebugLineStr::from(slice(&self.line_str)),
-            str: DebugStr::from(slice(&self.str)),
+            line_str: self.line_str.get(),
+            str: self.str.get(),
             str_offsets: DebugStrOffsets::from(slice(&self.str_offsets)),
         }
     }
 }
 
-fn load(map: &Arc<MappedFile>, path: &Path, file: &object::File<'_>, name: &str) -> Result<Bytes> {
+pub(super) fn load(
+    map: &Arc<MappedFile>,
+    path: &Path,
+    file: &object::File<'_>,
+    name: &str,
+) -> Result<Bytes> {
     let Some(section) = file.section_by_name(name) else { return Ok(Bytes::None) };
     let found = section.compressed_file_range().map_err(|error| malformed(path, error))?;
     if found.format == CompressionFormat::None {

@@ -4,14 +4,17 @@
 //! where that section begins in the space.
 
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use addr2line::gimli::{
-    self, Abbreviations, Attribute, AttributeValue, DebugAbbrevOffset, DebugAddrBase,
-    DebugInfoOffset, DebugLineOffset, DebugStrOffsetsBase, EntriesRaw, Operation, UnitHeader,
-    UnitOffset,
+    self, Abbreviations, AttributeValue, DebugAbbrevOffset, DebugAddrBase, DebugInfoOffset,
+    DebugLineOffset, DebugStrOffsetsBase, DwarfFileType, EntriesRaw, Operation, UnitHeader,
+    UnitOffset, UnitType,
 };
 
+use super::root;
 use super::sections::{Sections, Slice, View, damaged};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -23,6 +26,7 @@ const OPEN: usize = 64;
 /// One `.debug_info` and what belongs to it.
 #[derive(Debug)]
 pub(super) struct Part {
+    number: u32,
     sections: Sections,
     /// Where it begins in the global space.
     base: u64,
@@ -68,79 +72,105 @@ pub(super) struct Open<'a> {
     pub(super) abbrevs: Arc<Abbreviations>,
 }
 
+/// A unit whose rest is in another file.
+#[derive(Clone, Debug)]
+pub(super) struct Skeleton {
+    /// The other file, relative to `folder`.
+    pub(super) file: PathBuf,
+    /// Identifies the unit there.
+    pub(super) id: u64,
+    unit: Unit,
+}
+
+impl Skeleton {
+    /// Path of the other file as the compiler knew it.
+    pub(super) fn path(&self) -> PathBuf {
+        let folder = self.unit.folder.as_deref().unwrap_or("");
+        Path::new(folder).join(&self.file)
+    }
+}
+
+/// Where a unit's share of a package's sections begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Share {
+    pub(super) abbrev: u64,
+    pub(super) str_offsets: u64,
+}
+
 impl Store {
-    /// Adds a file's debug information.
+    /// Adds a program's debug information. The answer are the units of which
+    /// it has the skeleton only.
     ///
     /// # Errors
     /// `Malformed`; `Unsupported` beyond 4 GiB in all.
-    pub(super) fn add(&mut self, sections: Sections) -> Result<()> {
-        let base = self.size;
-        let size = base + sections.info.get().len() as u64;
+    pub(super) fn add(&mut self, sections: Sections) -> Result<Vec<Skeleton>> {
+        let part = self.part(sections)?;
+        let view = part.sections.view();
+        let mut headers = view.info.units();
+        let mut skeletons = Vec::new();
+        let mut units = Vec::new();
+        let mut folders = Folders::default();
+        while let Some(header) = headers.next().map_err(damaged)? {
+            let made = part.unit(&view, &header, Share::default(), &mut folders);
+            let Some((unit, split)) = made.map_err(damaged)? else { continue };
+            match split {
+                Some((file, id)) => skeletons.push(Skeleton { file, id, unit }),
+                None => units.push(unit),
+            }
+            if units.len() + skeletons.len() > UNITS {
+                return Err(Error::new(ErrorKind::Malformed, "too many units"));
+            }
+        }
+        self.units.extend(units);
+        self.keep(part);
+        Ok(skeletons)
+    }
+
+    /// Adds the rest of some skeletons from one file: for each where its unit
+    /// begins in the file's `.debug_info.dwo` and its shares begin.
+    ///
+    /// # Errors
+    /// As for `add`.
+    pub(super) fn add_split<'s>(
+        &mut self,
+        sections: Sections,
+        found: impl IntoIterator<Item = (&'s Skeleton, u64, Share)>,
+    ) -> Result<()> {
+        let part = self.part(sections)?;
+        let view = part.sections.view();
+        let mut units = Vec::new();
+        let mut folders = Folders::default();
+        for (skeleton, at, share) in found {
+            let header = view.info.header_from_offset(DebugInfoOffset(at as usize));
+            let made = part.unit(&view, &header.map_err(damaged)?, share, &mut folders);
+            let Some((mut unit, _)) = made.map_err(damaged)? else { continue };
+            unit.addr = skeleton.unit.addr;
+            unit.line = skeleton.unit.line;
+            unit.folder = skeleton.unit.folder.clone();
+            units.push(unit);
+        }
+        units.sort_by_key(|unit| unit.start);
+        // Two skeletons of one unit would read it twice.
+        units.dedup_by_key(|unit| unit.start);
+        self.units.extend(units);
+        self.keep(part);
+        Ok(())
+    }
+
+    fn part(&self, sections: Sections) -> Result<Part> {
+        let size = self.size + sections.info.get().len() as u64;
         if u32::try_from(size).is_err() {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 "more than 4 GiB of debug information: index a smaller build",
             ));
         }
-        let part = self.parts.len() as u32;
-        self.parts.push(Part { sections, base });
-        self.size = size;
-        let view = self.parts[part as usize].sections.view();
-        let mut headers = view.info.units();
-        let mut folders: HashMap<&[u8], Option<Arc<str>>> = HashMap::new();
-        while let Some(header) = headers.next().map_err(damaged)? {
-            if self.units.len() >= UNITS {
-                return Err(Error::new(ErrorKind::Malformed, "too many units"));
-            }
-            let Some(DebugInfoOffset(at)) = header.debug_info_offset() else { continue };
-            let start = base + at as u64;
-            let end = start + header.length_including_self() as u64;
-            let mut unit = Unit {
-                part,
-                start: start as u32,
-                end: end as u32,
-                abbrev: header.debug_abbrev_offset().0 as u64,
-                str_offsets: 0,
-                addr: 0,
-                line: None,
-                folder: None,
-            };
-            // The first abbreviation of a unit is its root's: no need for all.
-            let root = root_attributes(&view, &header).map_err(damaged)?;
-            unit.str_offsets = DebugStrOffsetsBase::<usize>::default_for_encoding_and_file(
-                header.encoding(),
-                gimli::DwarfFileType::Main,
-            )
-            .0 as u64;
-            let mut folder = None;
-            for attribute in root {
-                match (attribute.name(), attribute.value()) {
-                    (gimli::DW_AT_str_offsets_base, AttributeValue::DebugStrOffsetsBase(base)) => {
-                        unit.str_offsets = base.0 as u64;
-                    }
-                    (
-                        gimli::DW_AT_addr_base | gimli::DW_AT_GNU_addr_base,
-                        AttributeValue::DebugAddrBase(base),
-                    ) => unit.addr = base.0 as u64,
-                    (gimli::DW_AT_stmt_list, AttributeValue::DebugLineRef(at)) => {
-                        unit.line = Some(at.0 as u64);
-                    }
-                    (gimli::DW_AT_comp_dir, value) => folder = Some(value),
-                    _ => {}
-                }
-            }
-            if let Some(value) = folder {
-                let text = string(&view, &header, unit.str_offsets, value);
-                if let Some(text) = text {
-                    unit.folder = folders
-                        .entry(text.slice())
-                        .or_insert_with(|| std::str::from_utf8(text.slice()).ok().map(Arc::from))
-                        .clone();
-                }
-            }
-            self.units.push(unit);
-        }
-        Ok(())
+        Ok(Part { number: self.parts.len() as u32, sections, base: self.size })
+    }
+
+    fn keep(&mut self, part: Part) {
+        self.size += part.sections.info.get().len() as u64;
+        self.parts.push(part);
     }
 
     /// The unit around a global offset.
@@ -190,35 +220,55 @@ fn outside() -> Error {
     Error::new(ErrorKind::Malformed, "damaged debug information: a reference leads outside")
 }
 
-fn root_attributes<'a>(
-    view: &View<'a>,
-    header: &UnitHeader<Slice<'a>>,
-) -> gimli::Result<Vec<Attribute<Slice<'a>>>> {
-    let abbrevs = view.abbrev.abbreviations(header.debug_abbrev_offset())?;
-    let mut entries = header.entries_raw(&abbrevs, None)?;
-    let mut attributes = Vec::new();
-    if let Some(root) = entries.read_abbreviation()? {
-        entries.read_attributes(root.attributes(), &mut attributes)?;
-    }
-    Ok(attributes)
-}
+/// Folders told once.
+type Folders = HashMap<Vec<u8>, Option<Arc<str>>>;
+/// A unit and, if it is a skeleton, the file with the rest of it and its id.
+type Made = Option<(Unit, Option<(PathBuf, u64)>)>;
 
-fn string<'a>(
-    view: &View<'a>,
-    header: &UnitHeader<Slice<'a>>,
-    str_offsets: u64,
-    value: AttributeValue<Slice<'a>>,
-) -> Option<Slice<'a>> {
-    match value {
-        AttributeValue::String(text) => Some(text),
-        AttributeValue::DebugStrRef(at) => view.str.get_str(at).ok(),
-        AttributeValue::DebugLineStrRef(at) => view.line_str.get_str(at).ok(),
-        AttributeValue::DebugStrOffsetsIndex(index) => {
-            let base = DebugStrOffsetsBase(str_offsets as usize);
-            let at = view.str_offsets.get_str_offset(header.format(), base, index).ok()?;
-            view.str.get_str(at).ok()
-        }
-        _ => None,
+impl Part {
+    /// Notes a unit. `None` for one that has no place in `.debug_info`.
+    fn unit(
+        &self,
+        view: &View<'_>,
+        header: &UnitHeader<Slice<'_>>,
+        share: Share,
+        folders: &mut Folders,
+    ) -> gimli::Result<Made> {
+        let Some(DebugInfoOffset(at)) = header.debug_info_offset() else { return Ok(None) };
+        let start = self.base + at as u64;
+        let abbrev = share.abbrev + header.debug_abbrev_offset().0 as u64;
+        // In a split file nothing says where a unit's offsets begin: behind
+        // the header, which version 4 does not have.
+        let split = matches!(header.type_(), UnitType::SplitCompilation(_));
+        let file_type = if split { DwarfFileType::Dwo } else { DwarfFileType::Main };
+        let own = DebugStrOffsetsBase::<usize>::default_for_encoding_and_file(
+            header.encoding(),
+            file_type,
+        );
+        let str_offsets = share.str_offsets + own.0 as u64;
+        let root = root::read(view, header, abbrev, str_offsets)?;
+        let folder = root.folder.and_then(|folder| match folders.get(folder) {
+            Some(known) => known.clone(),
+            None => {
+                let text = std::str::from_utf8(folder).ok().map(Arc::from);
+                folders.insert(folder.to_vec(), text.clone());
+                text
+            }
+        });
+        let unit = Unit {
+            part: self.number,
+            start: start as u32,
+            end: (start + header.length_including_self() as u64) as u32,
+            abbrev,
+            str_offsets: root.str_offsets.map_or(str_offsets, |base| share.str_offsets + base),
+            addr: root.addr.unwrap_or(0),
+            line: root.line,
+            folder,
+        };
+        let split = root.split.map(|(file, id)| {
+            (PathBuf::from(std::ffi::OsStr::from_bytes(file)), id)
+        });
+        Ok(Some((unit, split)))
     }
 }
 
@@ -239,8 +289,12 @@ impl<'a> Open<'a> {
 
     /// The text of a string attribute.
     pub(super) fn string(&self, value: AttributeValue<Slice<'a>>) -> Option<&'a [u8]> {
-        let text = string(&self.view, &self.header, self.unit.str_offsets, value)?;
-        Some(text.slice())
+        self.view.string(value, self.header.format(), self.unit.str_offsets)
+    }
+
+    /// The same with whatever follows it.
+    pub(super) fn string_from(&self, value: AttributeValue<Slice<'a>>) -> Option<&'a [u8]> {
+        self.view.string_from(value, self.header.format(), self.unit.str_offsets)
     }
 
     /// Global offset of what an attribute refers to.

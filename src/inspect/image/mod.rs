@@ -3,13 +3,25 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::path::PathBuf;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod auxv;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod bias;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod copied;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod other;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod own;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod pages;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod pieces;
+
+use super::maps::Mapping;
+use crate::sys::registers::Registers;
 
 /// An address that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +55,10 @@ pub struct ImageThread {
     pub tid: i32,
     /// Its name.
     pub name: String,
-    /// Thread pointer (`fs` base on x86-64).
+    /// Thread pointer (`fs` base on x86-64); 0 if unknown.
     pub thread_pointer: u64,
+    /// Where it was; `None` if unknown.
+    pub registers: Option<Registers>,
 }
 
 /// What the reader of tasks is given.
@@ -60,4 +74,43 @@ pub struct Image {
     /// When it was taken: `CLOCK_MONOTONIC` in nanoseconds, the clock of
     /// tokio's deadlines. 0 for a core dump, which does not tell.
     pub taken_ns: u64,
+    /// How long its process stood still for it.
+    pub frozen_ns: u64,
+    /// Where its code came from.
+    pub origin: Origin,
+}
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Image")
+            .field("pid", &self.pid)
+            .field("bias", &self.bias)
+            .field("threads", &self.threads.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The files behind an image.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// Where to open the executable, even if its file was replaced.
+    pub executable: PathBuf,
+    /// What the mappings call the executable.
+    pub named: Option<PathBuf>,
+    /// Where its process's `/` is.
+    pub root: PathBuf,
+    /// What was mapped.
+    pub mappings: Vec<Mapping>,
+}
+
+impl Origin {
+    /// This process.
+    pub fn own(mappings: Vec<Mapping>) -> Self {
+        Self {
+            executable: crate::debuginfo::symbols::own_executable(),
+            named: std::fs::read_link("/proc/self/exe").ok(),
+            root: PathBuf::from("/"),
+            mappings,
+        }
+    }
 }

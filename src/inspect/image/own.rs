@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::pages::{Cache, Pages};
-use super::{Fault, Image, Memory, bias};
+use super::{Fault, Image, Memory, Origin, bias};
 use crate::error::Result;
 use crate::inspect::maps;
 use crate::sys::clock;
@@ -25,7 +25,8 @@ use crate::sys::fork::Copy;
 pub fn take(life: Duration) -> Result<Image> {
     let bias = bias::own()?;
     // Before the copy: what is mapped later can only be missing there.
-    let writable = maps::writable(&maps::own()?);
+    let mappings = maps::own()?;
+    let writable = maps::writable(&mappings);
     let copy = Copy::new(life)?;
     let taken_ns = clock::monotonic_ns();
     let memory = Own { pages: Cache::new(copy)?, writable };
@@ -35,6 +36,8 @@ pub fn take(life: Duration) -> Result<Image> {
         threads: Vec::new(),
         pid: std::process::id(),
         taken_ns,
+        frozen_ns: 0,
+        origin: Origin::own(mappings),
     })
 }
 
