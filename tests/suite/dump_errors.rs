@@ -23,7 +23,8 @@ struct Other(Child);
 
 impl Other {
     fn start(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts"))
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().expect("it starts"))
     }
 
     fn pid(&self) -> String {
@@ -87,7 +88,6 @@ fn debug_information_of_another_build_is_refused() {
 #[test]
 fn a_missing_permission_is_named_with_its_remedy() {
     let mut target = Target::dev("deadlock");
-    // SAFETY: none needed; plain system calls decide whether this can be tried.
     let root = std::fs::metadata("/proc/self")
         .is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     if !root {
@@ -170,7 +170,7 @@ fn a_process_that_is_traced_already_is_named_as_such() {
         "-p",
         &pid,
         "-ex",
-        "shell sleep 1000",
+        "shell sleep 30",
     ]));
     super::targets::eventually("gdb attaches", || {
         target.is_held().then_some(()).ok_or_else(|| "not yet".to_owned())
