@@ -1,8 +1,12 @@
 //! Memory that holds still: of a forked copy of this process, of another
 //! process copied while it was frozen, or of a core dump.
 
+mod cache;
+
 use std::fmt;
 use std::ops::Range;
+
+pub use cache::Cached;
 
 /// An address that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
