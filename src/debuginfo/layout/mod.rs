@@ -4,8 +4,21 @@
 //! from DWARF, read as far as asked, or from a saved layout file. Addresses
 //! are as linked, offsets and sizes in bytes.
 
+mod die;
+mod dwarf;
+mod hash;
+mod polled;
+mod scan;
+mod sections;
+mod store;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod thread_local;
+
 use std::sync::Arc;
 
+pub use self::dwarf::Dwarf;
 use crate::error::Result;
 
 /// A type of one [`Layouts`].
