@@ -3,6 +3,7 @@
 
 pub mod cpu_clock;
 pub mod map;
+pub mod monotonic;
 #[cfg_attr(not(tokio_unstable), allow(dead_code))] // the hooks write it
 pub mod polled;
 #[cfg(all(test, target_os = "linux"))]

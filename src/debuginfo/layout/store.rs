@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use addr2line::gimli::{
     self, Abbreviations, Attribute, AttributeValue, DebugAbbrevOffset, DebugAddrBase,
-    DebugInfoOffset, DebugLineOffset, DebugStrOffsetsBase, EntriesRaw, Operation,
-    UnitHeader, UnitOffset,
+    DebugInfoOffset, DebugLineOffset, DebugStrOffsetsBase, EntriesRaw, Operation, UnitHeader,
+    UnitOffset,
 };
 
 use super::sections::{Sections, Slice, View, damaged};

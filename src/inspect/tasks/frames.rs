@@ -24,11 +24,8 @@ impl Frames {
     pub fn frame(&mut self, full: &str, place: Option<&Place>) -> FrameId {
         let file = place.map(|place| &*place.file);
         let kind = names::kind(file, full, true);
-        let location = place.map(|place| Location {
-            file: place.file.clone(),
-            line: place.line,
-            column: 0,
-        });
+        let location =
+            place.map(|place| Location { file: place.file.clone(), line: place.line, column: 0 });
         let function: Arc<str> = names::short(full).into();
         let frame = Frame {
             function,

@@ -19,19 +19,39 @@ pub enum Leaf {
         queued: u64,
     },
     /// A receiver: waits if its channel has its waker.
-    MpscRecv { channel: Route, waker: Option<Route> },
+    MpscRecv {
+        channel: Route,
+        waker: Option<Route>,
+    },
     /// `None` inside: it has its value.
-    Oneshot { inner: Route },
-    Notified { notify: Route, state: u64, states: Variants },
-    Broadcast { shared: Route },
+    Oneshot {
+        inner: Route,
+    },
+    Notified {
+        notify: Route,
+        state: u64,
+        states: Variants,
+    },
+    Broadcast {
+        shared: Route,
+    },
     /// To the header of the task.
-    Join { header: Route },
-    /// How many tasks are left in the set, and the lists with those that run.
-    JoinSet { length: u64, lists: Option<Route> },
-    Sleep { deadline: u64 },
+    Join {
+        header: Route,
+    },
+    /// How many tasks are left in the set.
+    JoinSet {
+        length: u64,
+    },
+    Sleep {
+        deadline: u64,
+    },
     Socket(Socket),
     /// A wait for a socket whose descriptor another frame knows.
-    Readiness { io: Route, interest: Option<u64> },
+    Readiness {
+        io: Route,
+        interest: Option<u64>,
+    },
     GrpcMessage,
 }
 
@@ -49,8 +69,7 @@ pub struct Socket {
 const ACQUIRE: &str = "tokio::sync::batch_semaphore::Acquire";
 const RX: &str = "tokio::sync::mpsc::chan::Rx<";
 const RECEIVER: &str = "tokio::sync::oneshot::Receiver<";
-const NOTIFIED: [&str; 2] =
-    ["tokio::sync::notify::Notified", "tokio::sync::notify::OwnedNotified"];
+const NOTIFIED: [&str; 2] = ["tokio::sync::notify::Notified", "tokio::sync::notify::OwnedNotified"];
 const RECV: &str = "tokio::sync::broadcast::Recv<";
 const JOIN_HANDLE: &str = "tokio::runtime::task::join::JoinHandle<";
 const JOIN_SET: &str = "tokio::task::join_set::JoinSet<";
@@ -111,8 +130,7 @@ pub fn find(types: &mut Types<'_>, id: TypeId, name: &str) -> Option<Leaf> {
     }
     if name.starts_with(JOIN_SET) {
         let length = types.path(id, &["inner", "length"])?.0;
-        let lists = types.route(id, &["tokio::util::idle_notified_set::ListsInner<"], 1);
-        return Some(Leaf::JoinSet { length, lists });
+        return Some(Leaf::JoinSet { length });
     }
     if name == SLEEP {
         return Some(Leaf::Sleep { deadline: deadline(types, id)? });
@@ -162,18 +180,13 @@ impl Socket {
     pub fn find(types: &mut Types<'_>, evented: TypeId) -> Option<Self> {
         let io = types.route(evented, &[tokio::SCHEDULED_IO], 1)?;
         let fd = types.within(evented, "std::os::fd::owned::OwnedFd").map(|(offset, _)| offset);
-        let reader = tokio::waker(types, io.ty, &["waiters"]).and_then(|_| {
-            let (waiters, ty) = types.within(io.ty, "tokio::runtime::io::scheduled_io::Waiters")?;
-            let place = tokio::waker(types, ty, &["reader"])?;
+        let waiters = types.within(io.ty, "tokio::runtime::io::scheduled_io::Waiters");
+        let mut waker = |name: &str| {
+            let (waiters, ty) = waiters?;
+            let place = tokio::waker(types, ty, &[name])?;
             Some(WakerPlace { vtable: waiters + place.vtable })
-        });
-        let writer = {
-            let found = types.within(io.ty, "tokio::runtime::io::scheduled_io::Waiters");
-            found.and_then(|(waiters, ty)| {
-                let place = tokio::waker(types, ty, &["writer"])?;
-                Some(WakerPlace { vtable: waiters + place.vtable })
-            })
         };
+        let (reader, writer) = (waker("reader"), waker("writer"));
         Some(Self { fd, io, reader, writer })
     }
 }

@@ -42,30 +42,82 @@ pub enum Node {
     /// Nothing in it concerns us.
     Skip,
     /// A future of tokio's that waits for something.
-    Leaf { frame: Option<FrameId>, leaf: Leaf, also: Option<Hold> },
+    Leaf {
+        frame: Option<FrameId>,
+        leaf: Leaf,
+        also: Option<Hold>,
+    },
     /// A guard, a permit or the end of a channel.
     Hold(Hold),
     /// Compiled from `async`.
     Coroutine(Coroutine),
     /// Written by hand: waits for whatever futures it contains.
-    Future { frame: FrameId, known: bool, inside: Rc<Node> },
+    Future {
+        frame: FrameId,
+        scope: Scope,
+        manner: Manner,
+        inside: Rc<Node>,
+    },
     /// `Timeout`: the deadline goes to the wait of what is inside.
-    Timeout { frame: Option<FrameId>, deadline: Option<u64>, parts: Box<[Part]> },
+    Timeout {
+        frame: Option<FrameId>,
+        deadline: Option<u64>,
+        parts: Box<[Part]>,
+    },
     /// Struct, tuple or closure.
     Parts(Box<[Part]>),
     /// An enum: only what is there counts.
-    Enum { variants: Variants, parts: Box<[Box<[Part]>]> },
+    Enum {
+        variants: Variants,
+        parts: Box<[Box<[Part]>]>,
+    },
     /// A pointer that owns what it points at, or has the only reference.
-    Pointer { owns: bool, to: TypeId },
+    Pointer {
+        owns: bool,
+        to: TypeId,
+    },
     /// A `dyn` behind one.
-    Dyn { owns: bool, data: u64, vtable: u64 },
+    Dyn {
+        owns: bool,
+        data: u64,
+        vtable: u64,
+    },
     /// A boxed slice or a vector.
-    Slice { data: u64, length: u64, of: TypeId, stride: u64 },
-    Array { of: TypeId, count: u64, stride: u64 },
+    Slice {
+        data: u64,
+        length: u64,
+        of: TypeId,
+        stride: u64,
+    },
+    Array {
+        of: TypeId,
+        count: u64,
+        stride: u64,
+    },
     /// `FuturesUnordered`: a list linked through its nodes.
-    Unordered { frame: Option<FrameId>, head: u64, next: u64, future: Part },
+    Unordered {
+        frame: Option<FrameId>,
+        head: u64,
+        next: u64,
+        future: Part,
+    },
     /// Another list of tasks.
-    LocalSet { owned: OwnedList, parts: Box<[Part]> },
+    LocalSet {
+        owned: OwnedList,
+        parts: Box<[Part]>,
+    },
+}
+
+/// How a hand-written future goes about the futures in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Waits for all of them, and is done when none is left.
+    Combines,
+    /// Waits for all of them.
+    Waits,
+    /// Waits for some and may keep others for later, as connections of
+    /// hyper's do: only those that say what they wait for count.
+    Keeps,
 }
 
 /// A coroutine's states.
@@ -202,9 +254,13 @@ impl<'a> Plans<'a> {
             && !transparent.iter().any(|name| ty.name.starts_with(name))
         {
             let frame = self.frames.frame(&polled.function, polled.place.as_ref());
-            // What a library keeps beside what it waits for is not told apart.
-            let known = self.frames.is_user(frame) || is_combinator(&ty.name);
-            return Node::Future { frame, known, inside: Rc::new(self.shape(&ty)) };
+            let manner = match &*ty.name {
+                name if is_combinator(name) => Manner::Combines,
+                _ if self.frames.is_user(frame) => Manner::Waits,
+                _ => Manner::Keeps,
+            };
+            let scope = Scope::of(&ty.name);
+            return Node::Future { frame, scope, manner, inside: Rc::new(self.shape(&ty)) };
         }
         self.shape(&ty)
     }
@@ -232,11 +288,10 @@ impl<'a> Plans<'a> {
         }
         if name.starts_with("tokio::time::timeout::Timeout<") {
             let (_, parts) = self.struct_parts(ty);
-            let deadline = parts
-                .iter()
-                .find(|part| &*part.name == "delay")
-                .cloned()
-                .and_then(|delay| Some(delay.offset + leaves::deadline(&mut self.types, delay.ty)?));
+            let deadline =
+                parts.iter().find(|part| &*part.name == "delay").cloned().and_then(|delay| {
+                    Some(delay.offset + leaves::deadline(&mut self.types, delay.ty)?)
+                });
             let parts = parts.into_iter().filter(|part| &*part.name != "delay").collect();
             return Some(Node::Timeout { frame, deadline, parts });
         }
@@ -244,9 +299,10 @@ impl<'a> Plans<'a> {
             return self.unordered(id, frame);
         }
         if name == tokio::LOCAL_SET || name.starts_with("tokio::task::local::RunUntil<") {
-            let owned = self.types.member(id, "local_set").map_or(Some((0, id)), |set| {
-                Some((set.offset, set.ty))
-            })?;
+            let owned = self
+                .types
+                .member(id, "local_set")
+                .map_or(Some((0, id)), |set| Some((set.offset, set.ty)))?;
             let mut list = OwnedList::find(&mut self.types, owned.1)?;
             if let Some(first) = list.route.steps.first_mut() {
                 *first += owned.0;
@@ -316,12 +372,7 @@ impl<'a> Plans<'a> {
         let (data, length) = (field("data_ptr")?, field("length")?);
         let of = self.types.target(data.ty)?;
         let stride = self.types.get(of)?.size;
-        (stride > 0).then_some(Node::Slice {
-            data: data.offset,
-            length: length.offset,
-            of,
-            stride,
-        })
+        (stride > 0).then_some(Node::Slice { data: data.offset, length: length.offset, of, stride })
     }
 
     fn vec(&mut self, ty: &Type) -> Option<Node> {
@@ -542,7 +593,9 @@ impl<'a> Plans<'a> {
             return (mask, Vec::new());
         }
         let mut own = if self.types.polled(id).is_some() { interest::POLL } else { 0 };
-        if name == tokio::LOCAL_SET || name.starts_with("futures_util::stream::futures_unordered::FuturesUnordered<") {
+        if name == tokio::LOCAL_SET
+            || name.starts_with("futures_util::stream::futures_unordered::FuturesUnordered<")
+        {
             own |= interest::POLL | interest::KEEP;
         }
         let mut children = Vec::new();
@@ -611,7 +664,9 @@ fn is_never_future(name: &str) -> bool {
 
 /// Futures made of futures that all wait at once: each of theirs counts.
 fn is_combinator(name: &str) -> bool {
-    name.starts_with("core::future::") || name.starts_with("futures_util::")
+    ["futures_util::", "tokio::future::", "core::future::join::"]
+        .iter()
+        .any(|start| name.starts_with(start))
 }
 
 /// The function's name from the name of its coroutine's type.

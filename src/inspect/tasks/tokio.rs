@@ -152,7 +152,8 @@ impl Waiters {
         let (list, list_type) = types.within(holder, LINKED_LIST)?;
         let (head, head_type) = types.path(list_type, &["head"])?;
         let node = types.pointee(head_type)?;
-        let (pointers, pointers_type) = types.within(node, "tokio::util::linked_list::Pointers<")?;
+        let (pointers, pointers_type) =
+            types.within(node, "tokio::util::linked_list::Pointers<")?;
         let next = types.path(pointers_type, &["next"])?.0;
         Some(Self { head: list + head, next: pointers + next })
     }
