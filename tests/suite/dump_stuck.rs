@@ -59,7 +59,7 @@ fn with_twin(scene: &str) {
             must_agree(&target.truth, &dump(&target, &[]));
         }
         let report = findings(&target);
-        assert_eq!(found(&report), expected(&target.truth), "{scene}: {report:#}");
+        assert_eq!(found(&report), expected(&target.truth), "{scene}: {:#}", report["findings"]);
         for finding in list(&report["findings"]) {
             assert!(!list(&finding["evidence"]).is_empty(), "{scene}: {finding:#}");
         }
@@ -127,14 +127,14 @@ fn with_twin_over_time(scene: &str, every: Duration, grow: bool, looks: u32) {
     let mut kinds = Vec::new();
     for look in 0..looks {
         let report = twin_attached.json("/debug/findings");
-        assert_eq!(found(&report), [], "{scene}, look {look}: {report:#}");
+        assert_eq!(found(&report), [], "{scene}, look {look}: {:#}", report["findings"]);
         let report = attached.json("/debug/findings");
         let found = found(&report);
         kinds = found.iter().map(|(kind, _)| kind.clone()).collect();
         if !grow && found == expected || grow && !found.is_empty() {
             break;
         }
-        assert!(found.is_empty(), "{scene}, look {look}: {report:#}");
+        assert!(found.is_empty(), "{scene}, look {look}: {:#}", report["findings"]);
         if grow {
             target.ask("more");
             twin.ask("more");

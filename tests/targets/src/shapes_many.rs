@@ -24,7 +24,8 @@ pub async fn play(stage: &mut Stage) {
     stage.spawn(role("unordered").arms(BOTH), unordered());
     let copies: &[&[&str]] = &[&["leaf", "copy"], &["leaf", "copy"]];
     stage.spawn(role("buffered").arms(copies), buffered());
-    stage.spawn(role("for_each").arms(copies), for_each());
+    let ones: &[&[&str]] = &[&["leaf", "copy", "for_one"], &["leaf", "copy", "for_one"]];
+    stage.spawn(role("for_each").arms(ones), for_each());
 
     let mut set = JoinSet::new();
     let member = set.spawn(leaf());
@@ -94,7 +95,10 @@ async fn buffered() {
 
 async fn for_each() {
     let numbers = stream::iter(0..2);
-    let each = numbers.for_each_concurrent(None, async |number| assert!(copy(number).await < 2));
+    let each = numbers.for_each_concurrent(None, async |number| {
+        let same = copy(number).await; // MARK: for_one
+        assert_eq!(same, number);
+    });
     each.await; // MARK: for_each
 }
 
