@@ -224,11 +224,11 @@ pub struct DumpArgs {
 #[derive(Clone, Debug, Args)]
 pub struct DebugArgs {
     /// A file with the program's debug information (`.debug` or `.dwp`)
-    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    #[arg(long, value_name = "FILE")]
     pub debug_file: Option<PathBuf>,
 
     /// A layout file that `taskprof index` made of the program before it was stripped
-    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    #[arg(long, value_name = "FILE")]
     pub layout: Option<PathBuf>,
 }
 
@@ -246,13 +246,8 @@ pub struct AttachArgs {
     #[arg(long, value_name = "PATH")]
     pub token_file: Option<PathBuf>,
 
-    /// A file with the program's debug information (`.debug` or `.dwp`)
-    #[arg(long, value_name = "FILE")]
-    pub debug_file: Option<PathBuf>,
-
-    /// A layout file that `taskprof index` made of the program before it was stripped
-    #[arg(long, value_name = "FILE")]
-    pub layout: Option<PathBuf>,
+    #[command(flatten)]
+    pub debug: DebugArgs,
 
     /// Stop by itself after so many seconds [default: run until Ctrl-C]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
