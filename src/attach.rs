@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::debuginfo::layout::{self, Detail, Layouts, Options};
 use crate::analyze::Trend;
+use crate::debuginfo::layout::{self, Detail, Layouts, Options};
 use crate::error::{Error, ErrorKind, Result};
-use crate::inspect::image::{Image, core, other};
+use crate::inspect::image::{Image, other};
 use crate::inspect::since::Since;
 use crate::inspect::tasks::{self, Limits, Roots};
-use crate::model::{CpuProfile, Process, Snapshot};
+use crate::model::{CpuProfile, Missing, Process, Reason, Snapshot};
 use crate::serve::{LogTarget, Source, Want};
 
 enum Of {
@@ -37,6 +37,8 @@ pub struct Target {
 
 struct State {
     layouts: Box<dyn Layouts>,
+    /// What is missing of the debug information.
+    remark: Option<String>,
     since: Since,
     trend: Trend,
 }
@@ -55,7 +57,7 @@ impl Target {
     /// `Unsupported` for a program without debug information or without tokio.
     pub fn process(pid: i32, options: &Options) -> Result<Self> {
         let exe = PathBuf::from(format!("/proc/{pid}/exe"));
-        let path = other::executable(pid)?;
+        let path = std::fs::read_link(&exe).map_err(|error| unreadable(pid, error))?;
         Self::new(Of::Process(pid), pid as u32, &exe, &path, options)
     }
 
@@ -97,18 +99,16 @@ impl Target {
             executable: path.to_string_lossy().as_ref().into(),
             uptime_ns: 0,
         };
-        let state = Mutex::new(State {
-            layouts,
-            since: Since::default(),
-            trend: Trend::default(),
-        });
+        let state =
+            Mutex::new(State { layouts, remark, since: Since::default(), trend: Trend::default() });
         Ok(Self { of, process, began: Instant::now(), state })
     }
 
     /// Whether the process is still there. A core always is.
     pub fn lives(&self) -> bool {
         match self.of {
-            Of::Process(pid) => other::lives(pid),
+            // A zombie keeps its folder but has no executable any more.
+            Of::Process(pid) => std::fs::read_link(format!("/proc/{pid}/exe")).is_ok(),
             Of::Core { .. } => true,
         }
     }
@@ -116,13 +116,24 @@ impl Target {
     fn image(&self) -> Result<Image> {
         match &self.of {
             Of::Process(pid) => other::take(pid.cast_unsigned(), other::Limits::default()),
-            Of::Core { core, exe } => core::open(core, exe),
+            Of::Core { .. } => todo!(),
         }
     }
 
     fn uptime_ns(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
+}
+
+fn unreadable(pid: i32, error: std::io::Error) -> Error {
+    let text = match error.kind() {
+        std::io::ErrorKind::NotFound => format!("there is no process {pid} (any more)"),
+        std::io::ErrorKind::PermissionDenied => {
+            format!("process {pid} belongs to another user; run taskprof as that user or as root")
+        }
+        _ => format!("looking at process {pid}"),
+    };
+    Error::io(text, error)
 }
 
 /// Drawn at random, as a profiler inside would.
@@ -138,6 +149,7 @@ impl Source for Target {
 
     fn snapshot(&self, _want: Want) -> Result<Snapshot> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut *state;
         let mut image = self.image()?;
         let roots = Roots {
             handles: Vec::new(),
@@ -150,6 +162,13 @@ impl Source for Target {
         let threads = snapshot::threads(&mut image, &read.polling);
         let mut snapshot = snapshot::of(self.process(), read, threads);
         state.since.observe(self.uptime_ns(), &mut snapshot.tasks);
+        if let Some(remark) = &state.remark {
+            snapshot.coverage.missing.push(Missing {
+                reason: Reason::NoDebugInfo,
+                count: 0,
+                detail: remark.clone(),
+            });
+        }
         snapshot.history = state.trend.observe(&snapshot);
         Ok(snapshot)
     }

@@ -112,10 +112,7 @@ impl Deref for Owned {
 }
 
 /// Writes to the file, or to stdout.
-fn write(
-    output: Option<&Path>,
-    content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> Outcome {
+fn write(output: Option<&Path>, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Outcome {
     let Some(path) = output else {
         let mut stdout = io::BufWriter::new(io::stdout().lock());
         return match content(&mut stdout).and_then(|()| stdout.flush()) {

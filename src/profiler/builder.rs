@@ -203,8 +203,7 @@ impl Builder {
             });
             Watchdog::start(registry.clone(), capture, panics.clone())?
         };
-        let awaits =
-            Arc::new(Awaits::new(self.await_chains.then(|| self.debug_options.clone())));
+        let awaits = Arc::new(Awaits::new(self.await_chains.then(|| self.debug_options.clone())));
         warm_up(stacks.clone(), awaits.clone())?;
         let core = Arc::new(Core {
             process: this_process(&stacks),

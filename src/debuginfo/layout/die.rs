@@ -146,9 +146,9 @@ fn children<'a>(
                 }
             }
             (1, gimli::DW_TAG_subrange_type) => {
-                die.count = value(gimli::DW_AT_count).and_then(|value| value.udata_value()).or_else(
-                    || value(gimli::DW_AT_upper_bound)?.udata_value()?.checked_add(1),
-                );
+                die.count = value(gimli::DW_AT_count)
+                    .and_then(|value| value.udata_value())
+                    .or_else(|| value(gimli::DW_AT_upper_bound)?.udata_value()?.checked_add(1));
             }
             (1, gimli::DW_TAG_template_type_parameter) => {
                 let of = value(gimli::DW_AT_type).and_then(|value| open.reference(value));

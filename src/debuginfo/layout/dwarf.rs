@@ -9,11 +9,11 @@ use addr2line::gimli;
 
 use super::die::{self, Die};
 use super::hash::Hash;
-use super::sections::{Sections, malformed};
 use super::polled;
+use super::sections::{Sections, malformed};
 use super::store::{Abbrevs, Open, Store};
-use super::thread_local::Segment;
 use super::tables::Tables;
+use super::thread_local::Segment;
 use super::{
     Detail, Layouts, Member, Place, Polled, Shape, Tag, TaskType, Type, TypeId, Variant, Variants,
 };
@@ -118,7 +118,15 @@ impl Dwarf {
 
     pub fn describe(&self) -> String {
         let t = &self.tables;
-        format!("runs {} types {} vtables {} polls {} contexts {:?} coroutines {}", t.runs.len(), t.types.len(), t.vtables.len(), t.polls.len(), t.contexts, t.coroutines)
+        format!(
+            "runs {} types {} vtables {} polls {} contexts {:?} coroutines {}",
+            t.runs.len(),
+            t.types.len(),
+            t.vtables.len(),
+            t.polls.len(),
+            t.contexts,
+            t.coroutines
+        )
     }
 
     /// Runs foreign parsers over the file's bytes.
@@ -332,7 +340,11 @@ impl Dwarf {
             let shown = if numbered { own.unwrap_or(field.name) } else { field.name };
             list.push(Variant {
                 name: self.text(shown),
-                values: choice.values.iter().map(|&(low, high)| (low & mask, high & mask)).collect(),
+                values: choice
+                    .values
+                    .iter()
+                    .map(|&(low, high)| (low & mask, high & mask))
+                    .collect(),
                 payload,
                 offset: field.offset,
                 place: field.decl.and_then(|decl| self.place(open, unit, decl)),

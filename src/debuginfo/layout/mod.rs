@@ -7,6 +7,7 @@
 mod die;
 mod dwarf;
 mod hash;
+mod locate;
 mod polled;
 mod root;
 mod scan;
@@ -20,6 +21,7 @@ mod thread_local;
 use std::sync::Arc;
 
 pub use self::dwarf::Dwarf;
+pub use self::locate::{Opened, Options, open};
 use crate::error::Result;
 
 /// A type of one [`Layouts`].

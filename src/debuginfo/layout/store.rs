@@ -265,9 +265,8 @@ impl Part {
             line: root.line,
             folder,
         };
-        let split = root.split.map(|(file, id)| {
-            (PathBuf::from(std::ffi::OsStr::from_bytes(file)), id)
-        });
+        let split =
+            root.split.map(|(file, id)| (PathBuf::from(std::ffi::OsStr::from_bytes(file)), id));
         Ok(Some((unit, split)))
     }
 }
