@@ -10,7 +10,11 @@ mod auxv;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod bias;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod build_id;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod copied;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod core;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod other;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
