@@ -75,6 +75,7 @@ pub fn open(core: &Path, executable: &Path) -> Result<Image> {
         frozen_ns: 0,
         origin: Origin {
             executable: executable.to_owned(),
+            running: executable.to_owned(),
             named,
             root: PathBuf::from("/"),
             mappings: parsed.mappings,

@@ -1,5 +1,4 @@
 use std::io::BufRead as _;
-use std::process::Command;
 
 use proptest::prelude::*;
 
@@ -30,19 +29,7 @@ fn real_core(folder: &Path) -> Option<(PathBuf, u32, [u64; 2])> {
     let mut target = Role::start(ROLE, "target");
     let said = target.hear();
     let (words, constant) = said.split_once(' ').unwrap();
-    let prefix = folder.join("core");
-    let made = Command::new("gcore")
-        .arg("-o")
-        .arg(&prefix)
-        .arg(target.pid().to_string())
-        .stdin(std::process::Stdio::null())
-        .output();
-    let Ok(made) = made else {
-        eprintln!("skipped: there is no gcore here");
-        return None;
-    };
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let path = folder.join(format!("core.{}", target.pid()));
+    let path = crate::sys::testing::core_of(&target, folder)?;
     Some((path, target.pid(), [words.parse().unwrap(), constant.parse().unwrap()]))
 }
 

@@ -157,6 +157,7 @@ fn a_process_that_has_ended_says_so() {
     target.await_state(&['Z']);
     let error = take(pid, Limits::default()).unwrap_err();
     assert!(error.to_string().contains("its parent has not waited"), "{error}");
+    assert!(!lives(pid.cast_signed()) && lives(std::process::id().cast_signed()));
     drop(target);
     let error = take(pid, Limits::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
