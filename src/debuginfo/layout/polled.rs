@@ -39,6 +39,37 @@ pub(super) fn function(of: &str, linkage: Option<&str>) -> String {
     }
 }
 
+/// The two types of `poll<Future, Scheduler>`.
+pub(super) fn task_arguments(name: &str) -> Option<(&str, &str)> {
+    let inner = name.strip_prefix("poll<")?.strip_suffix('>')?;
+    match split_arguments(inner)[..] {
+        [future, scheduler] => Some((future, scheduler)),
+        _ => None,
+    }
+}
+
+/// Splits at commas outside all brackets.
+pub(super) fn split_arguments(text: &str) -> Vec<&str> {
+    let bytes = text.as_bytes();
+    let mut arguments = Vec::new();
+    let (mut depth, mut start) = (0_usize, 0);
+    for (at, &byte) in bytes.iter().enumerate() {
+        match byte {
+            b'>' if at > 0 && bytes[at - 1] == b'-' => {}
+            b'<' | b'(' | b'[' | b'{' => depth += 1,
+            b'>' | b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b',' if depth == 0 => {
+                arguments.push(text[start..at].trim());
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    arguments.push(text[start..].trim());
+    arguments.retain(|argument| !argument.is_empty());
+    arguments
+}
+
 /// `path` and `{async_block_env#0}<T>` to what a person would call it.
 fn of_path(path: &str, env: &str) -> String {
     let env = env.split_once('<').map_or(env, |(env, _)| env);

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use addr2line::gimli::{self, Attribute, AttributeValue, EntriesRaw};
 
+use super::polled;
 use super::sections::{Slice, damaged, terminated};
 use super::store::{Abbrevs, Location, Open, Store};
 use super::tables::{PathId, PollOf, Tables, TaskPoll, ThreadLocal, Vtable};
@@ -212,7 +213,10 @@ impl<'s, 'a> Scan<'s, 'a> {
         }
         let address = self.value(gimli::DW_AT_low_pc).and_then(|value| self.open.address(value));
         let address = address.filter(|&address| !self.open.is_dropped(address));
-        if self.tables.paths.is(path, TASK_PATH) {
+        // With line tables only there are no namespaces: then the name has to
+        // tell it from other functions of two types.
+        let bare = path == 0 && polled::task_arguments(name).is_some_and(is_scheduler);
+        if bare || self.tables.paths.is(path, TASK_PATH) {
             if let Some(address) = address {
                 self.tables.task_polls.push(TaskPoll { address, function: at });
             }
@@ -287,6 +291,13 @@ impl<'s, 'a> Scan<'s, 'a> {
         }
         Ok(())
     }
+}
+
+/// Whether the second type is one of tokio's schedulers.
+fn is_scheduler((_, scheduler): (&str, &str)) -> bool {
+    ["alloc::sync::Arc<tokio::runtime::", "alloc::sync::Arc<tokio::task::local::", "tokio::runtime::"]
+        .iter()
+        .any(|start| scheduler.starts_with(start))
 }
 
 /// Skips what is deeper than `depth`. Inside functions nothing is of
