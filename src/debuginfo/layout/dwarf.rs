@@ -14,7 +14,7 @@ use super::polled;
 use super::split::Found;
 use super::store::{Abbrevs, Open, Store};
 use super::thread_local::Segment;
-use super::tables::Tables;
+use super::tables::{NO_FUNCTION, Tables};
 use super::{
     Detail, Layouts, Member, Place, Polled, Shape, Tag, TaskType, Type, TypeId, Variant, Variants,
 };
@@ -482,13 +482,14 @@ impl Dwarf {
         let known = self.known(id)?;
         let (name, hash) = (Arc::clone(&known.name), known.hash);
         let coroutine = polled::is_coroutine(&name);
-        let Some(function) = self.tables.poll_of(hash) else {
-            let written = polled::coroutine_function(&name);
-            return Ok(written.map(|function| Polled {
-                function: function.into(),
-                place: None,
-                coroutine,
-            }));
+        let function = match self.tables.poll_of(hash) {
+            Some(NO_FUNCTION) => None,
+            None if !coroutine => return Ok(None),
+            other => other,
+        };
+        let Some(function) = function else {
+            let function = polled::function(&name, None).into();
+            return Ok(Some(Polled { function, place: None, coroutine }));
         };
         let store = Arc::clone(&self.store);
         let (unit, open) = store.open_at(function, &mut self.abbrevs)?;

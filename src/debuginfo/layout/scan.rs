@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use addr2line::gimli::{self, Attribute, AttributeValue, EntriesRaw};
 
+use super::hash::Hash;
 use super::polled;
 use super::sections::{Slice, damaged, terminated};
 use super::store::{Abbrevs, Location, Open, Store};
-use super::tables::{PathId, PollOf, Tables, TaskPoll, ThreadLocal, Vtable};
+use super::tables::{NO_FUNCTION, PathId, PollOf, Tables, TaskPoll, ThreadLocal, Vtable};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Threads for the pass.
@@ -220,6 +221,11 @@ impl<'s, 'a> Scan<'s, 'a> {
             if let Some(address) = address {
                 self.tables.task_polls.push(TaskPoll { address, function: at });
             }
+            // What a task runs is a future, even if its own `poll` went into
+            // this function without a trace.
+            if let Some((future, _)) = polled::task_arguments(name) {
+                self.is_future(future);
+            }
             return None;
         }
         Some(Function { at, depth })
@@ -240,10 +246,16 @@ impl<'s, 'a> Scan<'s, 'a> {
         let Some(name) = self.text(gimli::DW_AT_name) else { return Ok(()) };
         let inner = name.strip_prefix("Pin<&mut ").and_then(|rest| rest.strip_suffix('>'));
         if let Some(inner) = inner {
-            let of = super::hash::Hash::of(inner).value();
+            let of = Hash::of(inner).value();
             self.tables.polls.push(PollOf { of, function: method.at });
         }
         Ok(())
+    }
+
+    /// Notes a type of which no more is known than that it is polled.
+    fn is_future(&mut self, name: &str) {
+        let of = Hash::of(name).value();
+        self.tables.polls.push(PollOf { of, function: NO_FUNCTION });
     }
 
     fn variable(&mut self) -> gimli::Result<()> {
@@ -265,6 +277,9 @@ impl<'s, 'a> Scan<'s, 'a> {
             return Ok(());
         };
         let Some(of) = self.open.reference(of) else { return Ok(()) };
+        if is_vtable && let Some(future) = polled::future_behind(terminated(name)) {
+            self.is_future(future);
+        }
         match self.open.location(location) {
             Some(Location::Address(address)) if is_vtable && !self.open.is_dropped(address) => {
                 self.vtable(address, of)
