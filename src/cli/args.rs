@@ -62,6 +62,15 @@ Examples:
   taskprof dump --url http://127.0.0.1:6060 --format json -o snapshot.json
   taskprof dump --url http://127.0.0.1:6060 --format pprof -o tasks.pb.gz")]
     Dump(DumpArgs),
+    /// Save what dumps need of a program's debug information, for its stripped copy
+    #[command(after_help = "\
+Examples:
+  taskprof index target/release/server
+  taskprof index server -o server.taskprof --debug-file server.debug
+
+Beside the stripped program as `PROGRAM.taskprof` it is found by itself; kept
+elsewhere it is named with --layout. It belongs to this one build.")]
+    Index(IndexArgs),
 }
 
 /// Options of whatever runs a server.
@@ -187,6 +196,21 @@ pub struct DumpArgs {
     /// Send the token in this file
     #[arg(long, value_name = "PATH")]
     pub token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct IndexArgs {
+    /// The program, built with `debug = 2`
+    #[arg(value_name = "EXE")]
+    pub program: PathBuf,
+
+    /// Where to write the layouts [default: EXE.taskprof]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// The program's debug information, if it is in a file of its own and not found
+    #[arg(long, value_name = "FILE")]
+    pub debug_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -6,6 +6,7 @@
 mod args;
 mod demo;
 mod dump;
+mod index;
 mod load;
 mod log;
 mod serve;
@@ -66,6 +67,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         args::Command::Serve(args) => serve::run(&args),
         args::Command::Load(args) => load::run(&args),
         args::Command::Dump(args) => dump::run(&args),
+        args::Command::Index(args) => index::run(&args),
     };
     match outcome {
         Ok(()) => DONE,

@@ -166,8 +166,18 @@ impl Dwarf {
         Ok(found)
     }
 
+    /// Whether there are types at all, of tokio or not.
+    pub fn has_types(&self) -> bool {
+        !self.tables.types.is_empty()
+    }
+
+    /// The package that has the rest of split debug information.
+    pub(super) fn package(&self) -> Option<&Path> {
+        self.split.package.as_deref()
+    }
+
     /// What of the debug information is not there although it should be.
-    pub(super) fn remark(&self) -> Option<String> {
+    pub fn remark(&self) -> Option<String> {
         let Found { units, missing, example, .. } = &self.split;
         let example = example.as_ref()?;
         Some(format!(

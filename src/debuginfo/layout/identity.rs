@@ -71,6 +71,21 @@ impl Identity {
     }
 }
 
+/// Size of the debug information in a file, as it lies there.
+///
+/// # Errors
+/// As for [`Identity::of`].
+pub(super) fn debug_bytes(path: &Path) -> Result<u64> {
+    let doing = || format!("reading {}", path.display());
+    let map = MappedFile::open(path).map_err(|error| Error::io(doing(), error))?;
+    let file = object::File::parse(map.as_ref()).map_err(|error| malformed(path, error))?;
+    let sections = file.sections().filter(|section| {
+        section.name().is_ok_and(|name| name.starts_with(".debug_") || name.starts_with(".zdebug_"))
+    });
+    let sizes = sections.filter_map(|section| section.compressed_file_range().ok());
+    Ok(sizes.fold(0_u64, |sum, range| sum.saturating_add(range.compressed_size)))
+}
+
 /// Checksum of a whole file, as `.gnu_debuglink` has it.
 ///
 /// # Errors

@@ -71,7 +71,11 @@ pub fn open(program: &Path, options: &Options) -> Result<Opened> {
         return saved(layout, program, &identity);
     }
     if let Some(debug) = &options.debug_file {
-        return debug_file(program, debug, &identity, &names);
+        if saved::is_saved(debug) {
+            return saved(debug, program, &identity);
+        }
+        let layouts = debug_file(program, debug, &identity, &names)?;
+        return Ok(opened(layouts, debug.clone()));
     }
     for path in saved_files(&names, &identity, options) {
         if path.is_file()
@@ -80,23 +84,55 @@ pub fn open(program: &Path, options: &Options) -> Result<Opened> {
             return Ok(found);
         }
     }
+    let (layouts, path) = search(program, &identity, &names)?;
+    Ok(opened(layouts, path))
+}
+
+/// Debug information to make a saved layout file of.
+#[derive(Debug)]
+pub struct Source {
+    /// The layouts in it.
+    pub layouts: Dwarf,
+    /// The file it is in.
+    pub path: PathBuf,
+    /// What the program's saved layouts are keyed by.
+    pub key: String,
+    /// Size of the debug information as it lies in that file, in bytes.
+    pub bytes: u64,
+}
+
+/// Finds the debug information of a program, saved layouts left aside.
+///
+/// # Errors
+/// As for [`open`].
+pub fn source(program: &Path, debug: Option<&Path>) -> Result<Source> {
+    let identity = Identity::of(program)?;
+    let names = names_of(program);
+    let (layouts, path) = match debug {
+        Some(debug) => (debug_file(program, debug, &identity, &names)?, debug.to_owned()),
+        None => search(program, &identity, &names)?,
+    };
+    let bytes = super::identity::debug_bytes(&path)?
+        + layouts.package().map_or(Ok(0), super::identity::debug_bytes)?;
+    Ok(Source { layouts, path, key: identity.key(), bytes })
+}
+
+/// The best debug information that there is.
+fn search(program: &Path, identity: &Identity, names: &[PathBuf]) -> Result<(Dwarf, PathBuf)> {
     let packages: Vec<PathBuf> = names.iter().map(|name| package_of(name)).collect();
-    let mut best = opened(Dwarf::read(program, program, &packages)?, program.to_owned());
-    if best.layouts.detail() == Detail::Full {
-        return Ok(best);
-    }
-    for (path, sum) in debug_files(&names, &identity) {
-        if !path.is_file() || !matches(&path, sum, &identity) {
+    let mut best = (Dwarf::read(program, program, &packages)?, program.to_owned());
+    for (path, sum) in debug_files(names, identity) {
+        if best.0.detail() == Detail::Full {
+            break;
+        }
+        if !path.is_file() || !matches(&path, sum, identity) {
             continue;
         }
         let mut packages = packages.clone();
         packages.push(package_of(&path));
         let Ok(found) = Dwarf::read(program, &path, &packages) else { continue };
-        if found.detail() > best.layouts.detail() {
-            best = opened(found, path);
-            if best.layouts.detail() == Detail::Full {
-                break;
-            }
+        if found.detail() > best.0.detail() {
+            best = (found, path);
         }
     }
     Ok(best)
@@ -132,10 +168,7 @@ fn debug_file(
     debug: &Path,
     identity: &Identity,
     names: &[PathBuf],
-) -> Result<Opened> {
-    if saved::is_saved(debug) {
-        return saved(debug, program, identity);
-    }
+) -> Result<Dwarf> {
     let theirs = Identity::of(debug)?;
     if let (Some(ours), Some(their)) = (&identity.build_id, &theirs.build_id)
         && ours != their
@@ -155,7 +188,7 @@ fn debug_file(
         let text = format!("{}: {reason}", debug.display());
         return Err(Error::new(ErrorKind::InvalidInput, text));
     }
-    Ok(opened(found, debug.to_owned()))
+    Ok(found)
 }
 
 /// The paths under which a program is known: as given, and where a link such

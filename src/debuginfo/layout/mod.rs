@@ -25,7 +25,7 @@ mod thread_local;
 use std::sync::Arc;
 
 pub use self::dwarf::Dwarf;
-pub use self::locate::{Opened, Options, open};
+pub use self::locate::{Opened, Options, Source, open, source};
 pub use self::saved::{Saved, Written, write};
 use crate::error::Result;
 
