@@ -99,12 +99,17 @@ fn children<'a>(
     // Where the discriminant is described, as the variant part says.
     let mut discriminant = None;
     let mut values = Vec::new();
+    let mut in_part = false;
     while !entries.is_empty() && entries.next_depth() >= 1 {
         let at = open.global(entries.next_offset());
         let depth = entries.next_depth();
         let Some(abbrev) = entries.read_abbreviation()? else { continue };
         let tag = abbrev.tag();
-        let wanted = matches!(
+        if depth == 1 {
+            // Types inside have members as deep as a variant part has its own.
+            in_part = tag == gimli::DW_TAG_variant_part;
+        }
+        let wanted = (depth == 1 || in_part) && matches!(
             (depth, tag),
             (
                 1,
@@ -158,7 +163,7 @@ fn children<'a>(
             }
             (2, gimli::DW_TAG_member) => {
                 if let Some(part) = &mut die.variants
-                    && discriminant.is_none_or(|wanted| wanted == at)
+                    && discriminant == Some(at)
                 {
                     part.tag = field(open, &attributes);
                 }

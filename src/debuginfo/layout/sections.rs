@@ -166,7 +166,17 @@ impl Sections {
     }
 }
 
-pub(super) fn load(
+/// One section of a mapped file.
+///
+/// # Errors
+/// `Malformed`; `OutOfMemory` if it is compressed and claims too much.
+pub(super) fn load_from(map: &Arc<MappedFile>, path: &Path, name: &str) -> Result<Bytes> {
+    let bytes: &MappedFile = map;
+    let file = object::File::parse(bytes.as_ref()).map_err(|error| malformed(path, error))?;
+    load(map, path, &file, name)
+}
+
+fn load(
     map: &Arc<MappedFile>,
     path: &Path,
     file: &object::File<'_>,
