@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::debuginfo::layout::{self, DebugFiles, Detail, Layouts};
+use crate::analyze::Trend;
+use crate::debuginfo::layout::{self, Detail, Layouts, Options};
 use crate::error::{Error, ErrorKind, Result};
-use crate::inspect::image::{Image, core, other};
+use crate::inspect::image::{Image, other};
 use crate::inspect::since::Since;
 use crate::inspect::tasks::{self, Limits, Roots};
-use crate::model::{CpuProfile, Process, Snapshot};
+use crate::model::{CpuProfile, Missing, Process, Reason, Snapshot};
 use crate::serve::{LogTarget, Source, Want};
 
 enum Of {
@@ -36,7 +37,10 @@ pub struct Target {
 
 struct State {
     layouts: Box<dyn Layouts>,
+    /// What is missing of the debug information.
+    remark: Option<String>,
     since: Since,
+    trend: Trend,
 }
 
 impl fmt::Debug for Target {
@@ -51,10 +55,10 @@ impl Target {
     /// # Errors
     /// `NotFound` if there is none or it has ended, `Permission`, and
     /// `Unsupported` for a program without debug information or without tokio.
-    pub fn process(pid: i32, files: &DebugFiles) -> Result<Self> {
+    pub fn process(pid: i32, options: &Options) -> Result<Self> {
         let exe = PathBuf::from(format!("/proc/{pid}/exe"));
-        let path = other::executable(pid)?;
-        Self::new(Of::Process(pid), pid as u32, &exe, &path, files)
+        let path = std::fs::read_link(&exe).map_err(|error| unreadable(pid, error))?;
+        Self::new(Of::Process(pid), pid as u32, &exe, &path, options)
     }
 
     /// A core dump and the program that left it.
@@ -62,13 +66,13 @@ impl Target {
     /// # Errors
     /// `NotFound`, `Malformed` for damaged files, `InvalidInput` if they do
     /// not belong together, `Unsupported` as for a process.
-    pub fn core(core: &Path, exe: &Path, files: &DebugFiles) -> Result<Self> {
+    pub fn core(core: &Path, exe: &Path, options: &Options) -> Result<Self> {
         let of = Of::Core { core: core.into(), exe: exe.into() };
-        Self::new(of, 0, exe, exe, files)
+        Self::new(of, 0, exe, exe, options)
     }
 
-    fn new(of: Of, pid: u32, exe: &Path, path: &Path, files: &DebugFiles) -> Result<Self> {
-        let mut layouts = layout::open(exe, files)?;
+    fn new(of: Of, pid: u32, exe: &Path, path: &Path, options: &Options) -> Result<Self> {
+        let layout::Opened { mut layouts, remark, .. } = layout::open(exe, options)?;
         let name = path.display();
         if layouts.detail() == Detail::Nothing {
             return Err(Error::new(
@@ -95,28 +99,41 @@ impl Target {
             executable: path.to_string_lossy().as_ref().into(),
             uptime_ns: 0,
         };
-        let state = Mutex::new(State { layouts, since: Since::default() });
+        let state =
+            Mutex::new(State { layouts, remark, since: Since::default(), trend: Trend::default() });
         Ok(Self { of, process, began: Instant::now(), state })
     }
 
     /// Whether the process is still there. A core always is.
     pub fn lives(&self) -> bool {
         match self.of {
-            Of::Process(pid) => other::lives(pid),
+            // A zombie keeps its folder but has no executable any more.
+            Of::Process(pid) => std::fs::read_link(format!("/proc/{pid}/exe")).is_ok(),
             Of::Core { .. } => true,
         }
     }
 
     fn image(&self) -> Result<Image> {
         match &self.of {
-            Of::Process(pid) => other::take(*pid),
-            Of::Core { core, exe } => core::open(core, exe),
+            Of::Process(pid) => other::take(pid.cast_unsigned(), other::Limits::default()),
+            Of::Core { .. } => todo!(),
         }
     }
 
     fn uptime_ns(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
+}
+
+fn unreadable(pid: i32, error: std::io::Error) -> Error {
+    let text = match error.kind() {
+        std::io::ErrorKind::NotFound => format!("there is no process {pid} (any more)"),
+        std::io::ErrorKind::PermissionDenied => {
+            format!("process {pid} belongs to another user; run taskprof as that user or as root")
+        }
+        _ => format!("looking at process {pid}"),
+    };
+    Error::io(text, error)
 }
 
 /// Drawn at random, as a profiler inside would.
@@ -132,11 +149,27 @@ impl Source for Target {
 
     fn snapshot(&self, _want: Want) -> Result<Snapshot> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut *state;
         let mut image = self.image()?;
-        let roots = Roots { handles: Vec::new(), search: true };
+        let roots = Roots {
+            handles: Vec::new(),
+            search: true,
+            // A core does not tell the time.
+            monotonic_ns: (image.taken_ns != 0).then_some(image.taken_ns),
+            process: matches!(self.of, Of::Process(_)).then_some(image.pid),
+        };
         let read = tasks::read(&mut image, state.layouts.as_mut(), &roots, &Limits::default())?;
-        let mut snapshot = snapshot::of(self.process(), read, &mut image);
+        let threads = snapshot::threads(&mut image, &read.polling);
+        let mut snapshot = snapshot::of(self.process(), read, threads);
         state.since.observe(self.uptime_ns(), &mut snapshot.tasks);
+        if let Some(remark) = &state.remark {
+            snapshot.coverage.missing.push(Missing {
+                reason: Reason::NoDebugInfo,
+                count: 0,
+                detail: remark.clone(),
+            });
+        }
+        snapshot.history = state.trend.observe(&snapshot);
         Ok(snapshot)
     }
 

@@ -111,7 +111,13 @@ fn finding(graph: &Graph<'_>, id: String, knots: &[Knot<'_>]) -> Finding {
         kind,
         severity: if certain { Severity::Critical } else { Severity::Warning },
         confidence,
-        title: title(graph, kind, worst, knots.len()) + &waits::lasted(since_ns, lower_bound),
+        title: title(graph, kind, worst, knots.len())
+            + &waits::lasted(since_ns, lower_bound)
+            + &match knots.iter().map(|knot| knot.behind.len()).sum() {
+                0 => String::new(),
+                1 => "; 1 more waits behind".to_owned(),
+                n => format!("; {n} more wait behind"),
+            },
         evidence,
         place: waits::at(task(circle[0])).map(ToString::to_string),
         method: concerned.iter().find_map(|task| task.method.as_deref()).map(str::to_owned),

@@ -133,9 +133,7 @@ impl<'a> Graph<'a> {
         let Building { mut nodes, index, .. } = building;
         ends(tasks, &mut nodes, &index);
         nodes.iter_mut().for_each(|node| as_told(tasks, node));
-        for node in &mut nodes {
-            finish(node);
-        }
+        finish(&mut nodes, &index);
         queued_unpolled(tasks, &mut nodes, &index);
         let mut graph = Self { tasks, nodes, waits, stuck: Vec::new(), own };
         graph.stuck = graph.settle(open);
@@ -292,16 +290,24 @@ fn as_told<'a>(tasks: &[Task], node: &mut Node<'a>) {
 }
 
 /// Have all senders been seen? A oneshot has one; of others the channel knows.
-fn finish(node: &mut Node<'_>) {
-    if node.side != Side::Senders {
-        return;
-    }
-    let seen = node.holds.len() as u64;
-    node.complete = !node.waiters.is_empty()
-        && node.waiters.iter().all(|(_, wait)| match wait.kind {
+/// A channel that somebody waits to send into has messages: its receiver has
+/// been woken.
+fn finish(nodes: &mut [Node<'_>], index: &HashMap<Key<'_>, usize>) {
+    for at in 0..nodes.len() {
+        let node = &nodes[at];
+        if node.side != Side::Senders || node.waiters.is_empty() {
+            continue;
+        }
+        let full = index
+            .get(&Key::Named(Side::Receiver, node.name))
+            .is_some_and(|&receiver| !nodes[receiver].waiters.is_empty());
+        let seen = node.holds.len() as u64;
+        let complete = node.waiters.iter().all(|(_, wait)| match wait.kind {
             WaitKind::Oneshot => seen == 1,
-            _ => seen > 0 && wait.senders == Some(seen),
+            _ => seen > 0 && wait.senders == Some(seen) && !full,
         });
+        nodes[at].complete = complete;
+    }
 }
 
 /// A lock that nobody holds and for which a future waits that nobody polls:

@@ -55,7 +55,7 @@ fn two_tasks_that_hold_what_the_other_wants_are_a_proven_deadlock() {
     late.wait.as_mut().unwrap().wait_ns = 20 * SECOND;
     let finding = one([locks(1, "b", &["a"]), late, locks(3, "a", &[])], FindingKind::Deadlock);
     assert_eq!((finding.severity, finding.confidence), (Severity::Critical, Confidence::Proven));
-    assert_eq!(finding.title, "Tasks 1 and 2 wait for each other for 20s");
+    assert_eq!(finding.title, "Tasks 1 and 2 wait for each other for 20s; 1 more waits behind");
     assert_eq!(finding.tasks, [TaskId(1), TaskId(2), TaskId(3)]);
     assert_eq!(finding.count, 3);
     assert_eq!(finding.place.as_deref(), Some("src/app.rs:1"));

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::inspect::image::Image;
 use crate::inspect::join;
 use crate::inspect::tasks::TasksRead;
 use crate::model::{
@@ -76,4 +77,9 @@ pub fn of(process: Process, mut read: TasksRead, threads: Threads) -> Snapshot {
         history: History::default(),
         tasks,
     }
+}
+
+/// The threads that poll.
+pub fn threads(_image: &mut Image, _polling: &[(i32, TaskId)]) -> Threads {
+    Threads { stacks: HashMap::new(), workers: Vec::new() }
 }

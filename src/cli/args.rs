@@ -77,6 +77,15 @@ Examples:
 Each look at the page, and each request, stops the process for as long as its
 memory is copied: about 2 ms with 10,000 tasks.")]
     Attach(AttachArgs),
+    /// Save what dumps need of a program's debug information, for its stripped copy
+    #[command(after_help = "\
+Examples:
+  taskprof index target/release/server
+  taskprof index server -o server.taskprof --debug-file server.debug
+
+Beside the stripped program as `PROGRAM.taskprof` it is found by itself; kept
+elsewhere it is named with --layout. It belongs to this one build.")]
+    Index(IndexArgs),
 }
 
 /// Options of whatever runs a server.
@@ -224,11 +233,11 @@ pub struct DumpArgs {
 #[derive(Clone, Debug, Args)]
 pub struct DebugArgs {
     /// A file with the program's debug information (`.debug` or `.dwp`)
-    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    #[arg(long, value_name = "FILE")]
     pub debug_file: Option<PathBuf>,
 
     /// A layout file that `taskprof index` made of the program before it was stripped
-    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    #[arg(long, value_name = "FILE")]
     pub layout: Option<PathBuf>,
 }
 
@@ -246,17 +255,27 @@ pub struct AttachArgs {
     #[arg(long, value_name = "PATH")]
     pub token_file: Option<PathBuf>,
 
-    /// A file with the program's debug information (`.debug` or `.dwp`)
-    #[arg(long, value_name = "FILE")]
-    pub debug_file: Option<PathBuf>,
-
-    /// A layout file that `taskprof index` made of the program before it was stripped
-    #[arg(long, value_name = "FILE")]
-    pub layout: Option<PathBuf>,
+    #[command(flatten)]
+    pub debug: DebugArgs,
 
     /// Stop by itself after so many seconds [default: run until Ctrl-C]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     pub seconds: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct IndexArgs {
+    /// The program, built with `debug = 2`
+    #[arg(value_name = "EXE")]
+    pub program: PathBuf,
+
+    /// Where to write the layouts [default: EXE.taskprof]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// The program's debug information, if it is in a file of its own and not found
+    #[arg(long, value_name = "FILE")]
+    pub debug_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

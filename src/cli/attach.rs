@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::args::AttachArgs;
+use super::args::{AttachArgs, DebugArgs};
 use super::style::{faint, say, strong};
 use super::{Failure, Outcome, signals, token};
-use crate::attach::{DebugFiles, Target};
+use crate::attach::Target;
+use crate::debuginfo::layout::Options;
 use crate::error::ErrorKind;
 use crate::serve::{self, Listen, ServeConfig, Source as _, Token, Want};
 
@@ -15,9 +16,9 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Serves until a signal, `--seconds`, or the end of the process.
 pub fn run(args: &AttachArgs) -> Outcome {
-    let files =
-        DebugFiles { debug_file: args.debug_file.clone(), layout: args.layout.clone() };
-    let target = Arc::new(Target::process(args.pid, &files)?);
+    let DebugArgs { debug_file, layout } = args.debug.clone();
+    let options = Options { debug_file, layout, folder: None };
+    let target = Arc::new(Target::process(args.pid, &options)?);
     // What cannot be read at all is said now, not to the first browser.
     let first = target.snapshot(Want::ALL)?;
     let stop = signals::stop_token(args.seconds.map(Duration::from_secs))?;

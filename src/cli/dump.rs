@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::args::{DebugArgs, DumpArgs, Format};
 use super::{Failure, Outcome, fetch};
 use crate::analyze::analyze;
-use crate::attach::{DebugFiles, Target};
+use crate::attach::Target;
+use crate::debuginfo::layout::Options;
 use crate::model::{Report, Snapshot, human_duration};
 use crate::render::json::{self, FindingsAnswer, Head};
 use crate::render::{Chunks, html, pprof, text};
@@ -22,20 +23,16 @@ pub fn run(args: &DumpArgs) -> Outcome {
         let mut body = fetch::open(url, args.format, args.token_file.as_deref())?;
         return write(output, |out| io::copy(&mut body, out).map(drop));
     }
-    let files = debug_files(&args.debug);
+    let DebugArgs { debug_file, layout } = args.debug.clone();
+    let options = Options { debug_file, layout, folder: None };
     let target = match (args.pid, &args.core, &args.exe) {
-        (Some(pid), ..) => Target::process(pid, &files)?,
-        (None, Some(core), Some(exe)) => Target::core(core, exe, &files)?,
+        (Some(pid), ..) => Target::process(pid, &options)?,
+        (None, Some(core), Some(exe)) => Target::core(core, exe, &options)?,
         _ => return Err(Failure::usage("expected --url, --pid, or --core with --exe")),
     };
     let snapshot = target.snapshot(Want::ALL)?;
     let report = analyze(&snapshot);
     write(output, |out| render(out, args.format, snapshot, &report))
-}
-
-/// The options as the reader takes them.
-fn debug_files(args: &DebugArgs) -> DebugFiles {
-    DebugFiles { debug_file: args.debug_file.clone(), layout: args.layout.clone() }
 }
 
 fn render(
@@ -115,10 +112,7 @@ impl Deref for Owned {
 }
 
 /// Writes to the file, or to stdout.
-fn write(
-    output: Option<&Path>,
-    content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> Outcome {
+fn write(output: Option<&Path>, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Outcome {
     let Some(path) = output else {
         let mut stdout = io::BufWriter::new(io::stdout().lock());
         return match content(&mut stdout).and_then(|()| stdout.flush()) {

@@ -8,6 +8,7 @@ mod attach;
 mod demo;
 mod dump;
 mod fetch;
+mod index;
 mod load;
 mod log;
 mod serve;
@@ -69,6 +70,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         args::Command::Load(args) => load::run(&args),
         args::Command::Dump(args) => dump::run(&args),
         args::Command::Attach(args) => attach::run(&args),
+        args::Command::Index(args) => index::run(&args),
     };
     match outcome {
         Ok(()) => DONE,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Branch, Held, Location, RuntimeId, Stack, StreamId, TaskId, Wait};
+use super::{Branch, Held, Location, RuntimeId, Stack, StreamId, TaskId, Wait, WaitKind};
 
 /// What a task is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -88,6 +88,20 @@ pub struct Task {
 }
 
 impl Task {
+    /// How long it has waited for what it waits for; where that is not known,
+    /// how long it has been in its state.
+    pub fn waited_ns(&self) -> u64 {
+        match self.wait.as_deref() {
+            Some(wait) if wait.wait_ns > 0 || !wait.lower_bound => wait.wait_ns,
+            _ => self.state_ns,
+        }
+    }
+
+    /// What it waits for, if that is known.
+    pub fn waits_for(&self) -> Option<WaitKind> {
+        self.wait.as_deref().map(|wait| wait.kind).filter(|kind| *kind != WaitKind::Unknown)
+    }
+
     /// Where a person looks first: the innermost frame of the program's own
     /// code, or else the place that spawned it.
     pub fn place(&self) -> Option<&Location> {

@@ -34,6 +34,29 @@ pub enum WaitKind {
 }
 
 impl WaitKind {
+    /// Every kind.
+    pub const ALL: [Self; 19] = [
+        Self::Mutex,
+        Self::RwLockRead,
+        Self::RwLockWrite,
+        Self::Semaphore,
+        Self::MpscRecv,
+        Self::MpscSend,
+        Self::Oneshot,
+        Self::Notify,
+        Self::Watch,
+        Self::Broadcast,
+        Self::Barrier,
+        Self::OnceCell,
+        Self::Join,
+        Self::Sleep,
+        Self::SocketRead,
+        Self::SocketWrite,
+        Self::GrpcMessage,
+        Self::Yield,
+        Self::Unknown,
+    ];
+
     /// The word used in JSON and labels.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::debuginfo::layout::{self, DebugFiles, Detail, Layouts};
+use crate::debuginfo::layout::{self, Detail, Layouts, Options};
 use crate::debuginfo::symbols::own_executable;
 use crate::error::{Error, ErrorKind};
 use crate::inspect::image::own;
@@ -31,7 +31,7 @@ enum State {
     /// Switched off.
     Off,
     /// Not looked for yet.
-    Unread(DebugFiles),
+    Unread(Options),
     Read(Box<dyn Layouts>),
     /// Looked for in vain: not tried again, the program does not change.
     Missing(String),
@@ -44,10 +44,10 @@ impl fmt::Debug for Awaits {
 }
 
 impl Awaits {
-    /// Nothing is read before it is needed. `files`: where to look for debug
+    /// Nothing is read before it is needed. `options`: where to look for debug
     /// information that is not in the executable; `None` switches reading off.
-    pub fn new(files: Option<DebugFiles>) -> Self {
-        Self { state: Mutex::new(files.map_or(State::Off, State::Unread)) }
+    pub fn new(options: Option<Options>) -> Self {
+        Self { state: Mutex::new(options.map_or(State::Off, State::Unread)) }
     }
 
     /// Reads the program's debug information now, so that the first dump does
@@ -69,13 +69,14 @@ impl Awaits {
                 return Err((Reason::NoAwaitChain, "await chains are switched off".into()));
             }
         };
-        let roots = Roots {
+        let mut roots = Roots {
             handles: handles.iter().map(|handle| std::ptr::from_ref(handle) as u64).collect(),
             search: true,
+            ..Roots::default()
         };
         let mut best: Option<TasksRead> = None;
         for _ in 0..ATTEMPTS {
-            let read = read_once(layouts.as_mut(), &roots).map_err(|error| {
+            let read = read_once(layouts.as_mut(), &mut roots).map_err(|error| {
                 let reason = match error.kind() {
                     ErrorKind::Malformed => Reason::NoDebugInfo,
                     _ => Reason::NoMemoryImage,
@@ -95,8 +96,10 @@ impl Awaits {
     }
 }
 
-fn read_once(layouts: &mut dyn Layouts, roots: &Roots) -> Result<TasksRead, Error> {
+fn read_once(layouts: &mut dyn Layouts, roots: &mut Roots) -> Result<TasksRead, Error> {
     let mut image = own::take(LIFE)?;
+    roots.monotonic_ns = Some(image.taken_ns);
+    roots.process = Some(image.pid);
     tasks::read(&mut image, layouts, roots, &Limits::default())
 }
 
@@ -107,14 +110,14 @@ fn short(read: &TasksRead) -> u64 {
 
 impl State {
     fn open(&mut self) -> &mut Self {
-        if let Self::Unread(files) = self {
-            *self = match layout::open(&own_executable(), files) {
-                Ok(layouts) if layouts.detail() == Detail::Nothing => Self::Missing(
+        if let Self::Unread(options) = self {
+            *self = match layout::open(&own_executable(), options) {
+                Ok(found) if found.layouts.detail() == Detail::Nothing => Self::Missing(
                     "the program has no debug information: build it with debug = \"full\", or \
                      put a layout file beside it (taskprof index)"
                         .into(),
                 ),
-                Ok(layouts) => Self::Read(layouts),
+                Ok(found) => Self::Read(found.layouts),
                 Err(error) => Self::Missing(error.to_string()),
             };
         }

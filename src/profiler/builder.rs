@@ -9,7 +9,7 @@ use super::awaits::Awaits;
 use super::{Core, Profiler, Shared, bad_address};
 #[cfg(feature = "console")]
 use crate::console::{self, ConsoleConfig, ConsoleServer};
-use crate::debuginfo::layout::DebugFiles;
+use crate::debuginfo::layout::Options;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect::threads::StackReader;
 #[cfg(feature = "grpc")]
@@ -39,7 +39,7 @@ pub struct Builder {
     max_tasks: usize,
     bounds: Bounds,
     await_chains: bool,
-    debug_files: DebugFiles,
+    debug_options: Options,
     #[cfg(feature = "grpc")]
     metadata: MetadataKeys,
     #[cfg(feature = "grpc")]
@@ -60,7 +60,7 @@ impl Default for Builder {
             max_tasks: DEFAULT_MAX_TASKS,
             bounds: Bounds::default(),
             await_chains: true,
-            debug_files: DebugFiles::default(),
+            debug_options: Options::default(),
             #[cfg(feature = "grpc")]
             metadata: MetadataKeys::default(),
             #[cfg(feature = "grpc")]
@@ -157,7 +157,7 @@ impl Builder {
     /// executable, besides the places beside it and `/usr/lib/debug`.
     #[must_use]
     pub fn debug_folder(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.debug_files.folder = Some(folder.into());
+        self.debug_options.folder = Some(folder.into());
         self
     }
 
@@ -203,8 +203,7 @@ impl Builder {
             });
             Watchdog::start(registry.clone(), capture, panics.clone())?
         };
-        let awaits =
-            Arc::new(Awaits::new(self.await_chains.then(|| self.debug_files.clone())));
+        let awaits = Arc::new(Awaits::new(self.await_chains.then(|| self.debug_options.clone())));
         warm_up(stacks.clone(), awaits.clone())?;
         let core = Arc::new(Core {
             process: this_process(&stacks),

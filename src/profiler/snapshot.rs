@@ -39,7 +39,10 @@ enum Chains {
     Unread(Reason, String),
     /// They were read; what the reader missed, and how many tasks the runtimes
     /// themselves counted in that instant.
-    Read { missing: Vec<Missing>, alive: u64 },
+    Read {
+        missing: Vec<Missing>,
+        alive: u64,
+    },
 }
 
 fn lacks_native(task: &Task) -> bool {

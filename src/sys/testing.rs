@@ -100,6 +100,23 @@ impl Drop for Role {
     }
 }
 
+/// A core dump of a role by gdb's gcore. `None`, and a word about it, where
+/// there is no gdb.
+pub fn core_of(target: &Role, folder: &std::path::Path) -> Option<std::path::PathBuf> {
+    let made = std::process::Command::new("gcore")
+        .arg("-o")
+        .arg(folder.join("core"))
+        .arg(target.pid().to_string())
+        .stdin(std::process::Stdio::null())
+        .output();
+    let Ok(made) = made else {
+        eprintln!("skipped: there is no gcore here");
+        return None;
+    };
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    Some(folder.join(format!("core.{}", target.pid())))
+}
+
 /// Lets any process of this user trace the calling one, where Yama would not.
 pub fn let_anybody_trace() {
     // SAFETY: no pointers. EINVAL where there is no Yama.

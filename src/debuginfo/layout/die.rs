@@ -99,23 +99,29 @@ fn children<'a>(
     // Where the discriminant is described, as the variant part says.
     let mut discriminant = None;
     let mut values = Vec::new();
+    let mut in_part = false;
     while !entries.is_empty() && entries.next_depth() >= 1 {
         let at = open.global(entries.next_offset());
         let depth = entries.next_depth();
         let Some(abbrev) = entries.read_abbreviation()? else { continue };
         let tag = abbrev.tag();
-        let wanted = matches!(
-            (depth, tag),
-            (
-                1,
-                gimli::DW_TAG_member
-                    | gimli::DW_TAG_variant_part
-                    | gimli::DW_TAG_enumerator
-                    | gimli::DW_TAG_subrange_type
-                    | gimli::DW_TAG_template_type_parameter
-            ) | (2, gimli::DW_TAG_member | gimli::DW_TAG_variant)
-                | (3, gimli::DW_TAG_member)
-        );
+        if depth == 1 {
+            // Types inside have members as deep as a variant part has its own.
+            in_part = tag == gimli::DW_TAG_variant_part;
+        }
+        let wanted = (depth == 1 || in_part)
+            && matches!(
+                (depth, tag),
+                (
+                    1,
+                    gimli::DW_TAG_member
+                        | gimli::DW_TAG_variant_part
+                        | gimli::DW_TAG_enumerator
+                        | gimli::DW_TAG_subrange_type
+                        | gimli::DW_TAG_template_type_parameter
+                ) | (2, gimli::DW_TAG_member | gimli::DW_TAG_variant)
+                    | (3, gimli::DW_TAG_member)
+            );
         if depth == 1 && is_type(tag) {
             die.nested.push(at);
         }
@@ -146,9 +152,9 @@ fn children<'a>(
                 }
             }
             (1, gimli::DW_TAG_subrange_type) => {
-                die.count = value(gimli::DW_AT_count).and_then(|value| value.udata_value()).or_else(
-                    || value(gimli::DW_AT_upper_bound)?.udata_value()?.checked_add(1),
-                );
+                die.count = value(gimli::DW_AT_count)
+                    .and_then(|value| value.udata_value())
+                    .or_else(|| value(gimli::DW_AT_upper_bound)?.udata_value()?.checked_add(1));
             }
             (1, gimli::DW_TAG_template_type_parameter) => {
                 let of = value(gimli::DW_AT_type).and_then(|value| open.reference(value));
@@ -158,7 +164,7 @@ fn children<'a>(
             }
             (2, gimli::DW_TAG_member) => {
                 if let Some(part) = &mut die.variants
-                    && discriminant.is_none_or(|wanted| wanted == at)
+                    && discriminant == Some(at)
                 {
                     part.tag = field(open, &attributes);
                 }

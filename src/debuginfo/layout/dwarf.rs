@@ -2,18 +2,19 @@
 //! when they are asked for.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use addr2line::gimli;
 
 use super::die::{self, Die};
 use super::hash::Hash;
-use super::sections::{Sections, malformed};
 use super::polled;
+use super::sections::{Sections, malformed};
+use super::split::Found;
 use super::store::{Abbrevs, Open, Store};
+use super::tables::{NO_FUNCTION, Tables};
 use super::thread_local::Segment;
-use super::tables::Tables;
 use super::{
     Detail, Layouts, Member, Place, Polled, Shape, Tag, TaskType, Type, TypeId, Variant, Variants,
 };
@@ -34,7 +35,8 @@ const MOST: usize = 1 << 20;
 pub struct Dwarf {
     store: Arc<Store>,
     tables: Tables,
-    thread_local: Option<Segment>,
+    segment: Option<Segment>,
+    split: Found,
     abbrevs: Abbrevs,
     types: Vec<Known>,
     by_offset: HashMap<u32, TypeId>,
@@ -46,7 +48,7 @@ pub struct Dwarf {
     tasks: HashMap<u64, Arc<[TaskType]>>,
     texts: HashSet<Arc<str>>,
     void: Option<TypeId>,
-    path: String,
+    path: PathBuf,
 }
 
 /// A type that was met.
@@ -70,22 +72,41 @@ impl std::fmt::Debug for Dwarf {
 }
 
 impl Dwarf {
-    /// Reads a program's debug information: maps the file and goes over its
-    /// units once.
+    /// Reads a program's own debug information: maps the file and goes over
+    /// its units once.
     ///
     /// # Errors
     /// `NotFound` or `Permission` for the file, `Malformed` for its content.
-    pub fn open(exe: &Path) -> Result<Self> {
-        guarded(exe, || Self::read(exe))?
+    pub fn open(program: &Path) -> Result<Self> {
+        Self::read(program, program, &[super::split::package_of(program)])
     }
 
-    fn read(exe: &Path) -> Result<Self> {
-        let doing = || format!("reading {}", exe.display());
-        let map = Arc::new(MappedFile::open(exe).map_err(|error| Error::io(doing(), error))?);
-        let sections = Sections::find(&map, exe, "")?;
+    /// The same from another file with the debug information; where that is
+    /// split, the rest is looked for in the packages.
+    pub(super) fn read(program: &Path, debug: &Path, packages: &[PathBuf]) -> Result<Self> {
+        guarded(debug, || Self::read_files(program, debug, packages))?
+    }
+
+    fn read_files(program: &Path, debug: &Path, packages: &[PathBuf]) -> Result<Self> {
+        let open = |path: &Path| {
+            let doing = || format!("reading {}", path.display());
+            MappedFile::open(path).map(Arc::new).map_err(|error| Error::io(doing(), error))
+        };
+        let map = open(program)?;
+        let segment = Segment::of(&map).map_err(|error| malformed(program, error))?;
+        let map = if debug == program { map } else { open(debug)? };
+        let mut sections = Sections::find(&map, debug, "")?;
+        if debug != program && sections.addr.get().is_empty() {
+            // `objcopy --only-keep-debug` keeps it; others may not.
+            sections.addr = super::sections::load_from(&open(program)?, program, ".debug_addr")?;
+        }
         let mut store = Store::default();
+        let mut split = Found::default();
         if !sections.is_empty() {
-            store.add(sections)?;
+            let skeletons = store.add(sections.clone())?;
+            if !skeletons.is_empty() {
+                split = super::split::add(&mut store, &sections, &skeletons, packages)?;
+            }
         }
         let tables = super::scan::scan(&store)?;
         let mut task_polls: Vec<u64> = tables.task_polls.iter().map(|poll| poll.address).collect();
@@ -93,7 +114,8 @@ impl Dwarf {
         let folders = store.units.iter().filter_map(|unit| unit.folder.as_deref());
         let homes = homes::among(folders);
         Ok(Self {
-            thread_local: Segment::of(&map).map_err(|error| malformed(exe, error))?,
+            segment,
+            split,
             store: Arc::new(store),
             tables,
             abbrevs: Abbrevs::default(),
@@ -107,7 +129,7 @@ impl Dwarf {
             tasks: HashMap::new(),
             texts: HashSet::new(),
             void: None,
-            path: exe.display().to_string(),
+            path: debug.to_owned(),
         })
     }
 
@@ -116,15 +138,60 @@ impl Dwarf {
         self.tables.bytes() + self.store.units.len() * size_of::<super::store::Unit>()
     }
 
-    pub fn describe(&self) -> String {
-        let t = &self.tables;
-        format!("runs {} types {} vtables {} polls {} contexts {:?} coroutines {}", t.runs.len(), t.types.len(), t.vtables.len(), t.polls.len(), t.contexts, t.coroutines)
+    /// All vtables with the type behind each, ascending.
+    pub(super) fn vtables(&mut self) -> Vec<(u64, TypeId)> {
+        let mut vtables = self.tables.vtables.clone();
+        // Of several types behind one the first, as in `behind`.
+        vtables.dedup_by_key(|vtable| vtable.address);
+        let mut known = Vec::with_capacity(vtables.len());
+        for vtable in vtables {
+            let of = self.safely(|layouts| layouts.intern(vtable.of, 0));
+            known.extend(of.ok().map(|of| (vtable.address, of)));
+        }
+        known
+    }
+
+    /// All types whose names begin so.
+    pub(super) fn all(&mut self, start: &str) -> Result<Vec<TypeId>> {
+        let types = self.tables.types.clone();
+        let mut found = Vec::new();
+        let mut path = String::new();
+        for (_, at) in types {
+            path.clear();
+            self.tables.paths.write(self.tables.path_of(at), &mut path);
+            if path.starts_with(start) {
+                found.push(self.safely(|layouts| layouts.intern(at, 0))?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether there are types at all, of tokio or not.
+    pub fn has_types(&self) -> bool {
+        !self.tables.types.is_empty()
+    }
+
+    /// The package that has the rest of split debug information.
+    pub(super) fn package(&self) -> Option<&Path> {
+        self.split.package.as_deref()
+    }
+
+    /// What of the debug information is not there although it should be.
+    pub fn remark(&self) -> Option<String> {
+        let Found { units, missing, example, .. } = &self.split;
+        let example = example.as_ref()?;
+        Some(format!(
+            "the debug information is split and {missing} of {} units are not found: put the \
+             .dwp file beside the program or name it (one looked for: {})",
+            units + missing,
+            example.display()
+        ))
     }
 
     /// Runs foreign parsers over the file's bytes.
     fn safely<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let path = self.path.clone();
-        guarded(Path::new(&path), || run(self))?
+        guarded(&path, || run(self))?
     }
 
     /// The type that a reference means, every equal one the same.
@@ -221,6 +288,14 @@ impl Dwarf {
         self.types.push(Known { at, name: name.into(), hash, size, parsed: None });
         self.by_name.insert((hash, size), id);
         Ok(id)
+    }
+
+    /// A type by its name; one of which only the name is known otherwise.
+    fn named(&mut self, name: &str) -> Result<TypeId> {
+        match self.tables.find(Hash::of(name)) {
+            Some(at) => self.intern(at, 0),
+            None => self.add(None, name.to_owned(), 0),
+        }
     }
 
     /// A type without content, for variants without payload.
@@ -332,7 +407,11 @@ impl Dwarf {
             let shown = if numbered { own.unwrap_or(field.name) } else { field.name };
             list.push(Variant {
                 name: self.text(shown),
-                values: choice.values.iter().map(|&(low, high)| (low & mask, high & mask)).collect(),
+                values: choice
+                    .values
+                    .iter()
+                    .map(|&(low, high)| (low & mask, high & mask))
+                    .collect(),
                 payload,
                 offset: field.offset,
                 place: field.decl.and_then(|decl| self.place(open, unit, decl)),
@@ -389,10 +468,18 @@ impl Dwarf {
         let (_, open) = store.open_at(function, &mut self.abbrevs)?;
         let die = die::whole(&open, function)?;
         let parameter = |name| die.parameters.iter().find(|known| known.0 == name);
-        let (Some(&(_, future)), Some(&(_, scheduler))) = (parameter("T"), parameter("S")) else {
-            return Ok(None);
+        let (future, scheduler) = match (parameter("T"), parameter("S")) {
+            (Some(&(_, future)), Some(&(_, scheduler))) => {
+                (self.intern(future, 0)?, self.intern(scheduler, 0)?)
+            }
+            // Without types there are still their names.
+            _ => {
+                let Some((future, scheduler)) = die.name.and_then(polled::task_arguments) else {
+                    return Ok(None);
+                };
+                (self.named(future)?, self.named(scheduler)?)
+            }
         };
-        let (future, scheduler) = (self.intern(future, 0)?, self.intern(scheduler, 0)?);
         let cell = format!(
             "tokio::runtime::task::core::Cell<{}, {}>",
             self.known(future)?.name,
@@ -409,13 +496,14 @@ impl Dwarf {
         let known = self.known(id)?;
         let (name, hash) = (Arc::clone(&known.name), known.hash);
         let coroutine = polled::is_coroutine(&name);
-        let Some(function) = self.tables.poll_of(hash) else {
-            let written = polled::coroutine_function(&name);
-            return Ok(written.map(|function| Polled {
-                function: function.into(),
-                place: None,
-                coroutine,
-            }));
+        let function = match self.tables.poll_of(hash) {
+            Some(NO_FUNCTION) => None,
+            None if !coroutine => return Ok(None),
+            other => other,
+        };
+        let Some(function) = function else {
+            let function = polled::function(&name, None).into();
+            return Ok(Some(Polled { function, place: None, coroutine }));
         };
         let store = Arc::clone(&self.store);
         let (unit, open) = store.open_at(function, &mut self.abbrevs)?;
@@ -428,12 +516,12 @@ impl Dwarf {
 
 impl Layouts for Dwarf {
     fn detail(&self) -> Detail {
-        if self.tables.coroutines > 0 {
-            Detail::Full
-        } else if self.store.units.is_empty() {
-            Detail::Nothing
-        } else {
-            Detail::Names
+        match (self.tables.coroutines > 0, self.task_polls.is_empty()) {
+            // A program may be compiled with full debug information and tokio
+            // without: its types are known then, and nothing leads to them.
+            (true, false) => Detail::Full,
+            (false, false) => Detail::Names,
+            (_, true) => Detail::Nothing,
         }
     }
 
@@ -494,7 +582,7 @@ impl Layouts for Dwarf {
     }
 
     fn context(&mut self) -> Option<(i64, TypeId)> {
-        let segment = self.thread_local?;
+        let segment = self.segment?;
         let found = *self.tables.contexts.first()?;
         let offset = segment.offset(found.offset)?;
         let of = self.safely(|layouts| layouts.intern(found.of, 0)).ok()?;

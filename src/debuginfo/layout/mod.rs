@@ -7,10 +7,15 @@
 mod die;
 mod dwarf;
 mod hash;
+mod identity;
+mod locate;
 mod polled;
 mod root;
+mod saved;
+
 mod scan;
 mod sections;
+mod split;
 mod store;
 mod tables;
 #[cfg(test)]
@@ -20,6 +25,8 @@ mod thread_local;
 use std::sync::Arc;
 
 pub use self::dwarf::Dwarf;
+pub use self::locate::{Opened, Options, Source, open, source};
+pub use self::saved::{Saved, Written, write};
 use crate::error::Result;
 
 /// A type of one [`Layouts`].

@@ -27,6 +27,8 @@ pub(super) struct Root<'a> {
     /// File with the rest of it, and by which number it is found there: this
     /// unit is only a skeleton.
     pub(super) split: Option<(&'a [u8], u64)>,
+    /// What identifies the unit in both halves.
+    pub(super) id: Option<u64>,
 }
 
 /// Reads a unit's root; `abbrev` is where its abbreviations are.
@@ -43,9 +45,8 @@ pub(super) fn read<'a>(
     let empty = Abbreviations::default();
     let mut input = header.range_from(header.root_offset()..)?;
     input.read_uleb128()?;
-    let mut entries =
-        EntriesRaw::new(input, header.encoding(), &empty, header.root_offset());
-    let mut root = Root { str_offsets: None, ..Root::default() };
+    let mut entries = EntriesRaw::new(input, header.encoding(), &empty, header.root_offset());
+    let mut root = Root::default();
     let (mut folder, mut name, mut id) = (None, None, None);
     for spec in specs {
         let attribute = entries.read_attribute(spec)?;
@@ -66,16 +67,14 @@ pub(super) fn read<'a>(
             _ => {}
         }
     }
-    match header.type_() {
-        UnitType::Skeleton(found) => id = Some(found.0),
-        // The other half says the same of itself.
-        UnitType::SplitCompilation(_) => id = None,
-        _ => {}
+    if let UnitType::Skeleton(found) | UnitType::SplitCompilation(found) = header.type_() {
+        id = Some(found.0);
     }
     let str_offsets = root.str_offsets.unwrap_or(str_offsets);
     let text = |value| view.string(value, header.format(), str_offsets);
     root.folder = folder.and_then(text);
     root.split = name.and_then(text).zip(id);
+    root.id = id;
     Ok(root)
 }
 

@@ -4,9 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use addr2line::gimli::{self, Attribute, AttributeValue, EntriesRaw};
 
+use super::hash::Hash;
+use super::polled;
 use super::sections::{Slice, damaged, terminated};
 use super::store::{Abbrevs, Location, Open, Store};
-use super::tables::{PathId, PollOf, Tables, TaskPoll, ThreadLocal, Vtable};
+use super::tables::{NO_FUNCTION, PathId, PollOf, Tables, TaskPoll, ThreadLocal, Vtable};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Threads for the pass.
@@ -212,9 +214,17 @@ impl<'s, 'a> Scan<'s, 'a> {
         }
         let address = self.value(gimli::DW_AT_low_pc).and_then(|value| self.open.address(value));
         let address = address.filter(|&address| !self.open.is_dropped(address));
-        if self.tables.paths.is(path, TASK_PATH) {
+        // With line tables only there are no namespaces: then the name has to
+        // tell it from other functions of two types.
+        let bare = path == 0 && polled::task_arguments(name).is_some_and(is_scheduler);
+        if bare || self.tables.paths.is(path, TASK_PATH) {
             if let Some(address) = address {
                 self.tables.task_polls.push(TaskPoll { address, function: at });
+            }
+            // What a task runs is a future, even if its own `poll` went into
+            // this function without a trace.
+            if let Some((future, _)) = polled::task_arguments(name) {
+                self.is_future(future);
             }
             return None;
         }
@@ -236,10 +246,16 @@ impl<'s, 'a> Scan<'s, 'a> {
         let Some(name) = self.text(gimli::DW_AT_name) else { return Ok(()) };
         let inner = name.strip_prefix("Pin<&mut ").and_then(|rest| rest.strip_suffix('>'));
         if let Some(inner) = inner {
-            let of = super::hash::Hash::of(inner).value();
+            let of = Hash::of(inner).value();
             self.tables.polls.push(PollOf { of, function: method.at });
         }
         Ok(())
+    }
+
+    /// Notes a type of which no more is known than that it is polled.
+    fn is_future(&mut self, name: &str) {
+        let of = Hash::of(name).value();
+        self.tables.polls.push(PollOf { of, function: NO_FUNCTION });
     }
 
     fn variable(&mut self) -> gimli::Result<()> {
@@ -261,6 +277,9 @@ impl<'s, 'a> Scan<'s, 'a> {
             return Ok(());
         };
         let Some(of) = self.open.reference(of) else { return Ok(()) };
+        if is_vtable && let Some(future) = polled::future_behind(terminated(name)) {
+            self.is_future(future);
+        }
         match self.open.location(location) {
             Some(Location::Address(address)) if is_vtable && !self.open.is_dropped(address) => {
                 self.vtable(address, of)
@@ -287,6 +306,17 @@ impl<'s, 'a> Scan<'s, 'a> {
         }
         Ok(())
     }
+}
+
+/// Whether the second type is one of tokio's schedulers.
+fn is_scheduler((_, scheduler): (&str, &str)) -> bool {
+    [
+        "alloc::sync::Arc<tokio::runtime::",
+        "alloc::sync::Arc<tokio::task::local::",
+        "tokio::runtime::",
+    ]
+    .iter()
+    .any(|start| scheduler.starts_with(start))
 }
 
 /// Skips what is deeper than `depth`. Inside functions nothing is of

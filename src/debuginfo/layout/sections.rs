@@ -166,12 +166,17 @@ impl Sections {
     }
 }
 
-pub(super) fn load(
-    map: &Arc<MappedFile>,
-    path: &Path,
-    file: &object::File<'_>,
-    name: &str,
-) -> Result<Bytes> {
+/// One section of a mapped file.
+///
+/// # Errors
+/// `Malformed`; `OutOfMemory` if it is compressed and claims too much.
+pub(super) fn load_from(map: &Arc<MappedFile>, path: &Path, name: &str) -> Result<Bytes> {
+    let bytes: &MappedFile = map;
+    let file = object::File::parse(bytes.as_ref()).map_err(|error| malformed(path, error))?;
+    load(map, path, &file, name)
+}
+
+fn load(map: &Arc<MappedFile>, path: &Path, file: &object::File<'_>, name: &str) -> Result<Bytes> {
     let Some(section) = file.section_by_name(name) else { return Ok(Bytes::None) };
     let found = section.compressed_file_range().map_err(|error| malformed(path, error))?;
     if found.format == CompressionFormat::None {

@@ -216,6 +216,31 @@ impl Store {
     }
 }
 
+/// The units of a split file: what identifies them, and where they begin.
+///
+/// # Errors
+/// `Malformed`.
+pub(super) fn ids(sections: &Sections) -> Result<Vec<(u64, u64)>> {
+    let view = sections.view();
+    let mut headers = view.info.units();
+    let mut ids = Vec::new();
+    while let Some(header) = headers.next().map_err(damaged)? {
+        let Some(DebugInfoOffset(at)) = header.debug_info_offset() else { continue };
+        let id = match header.type_() {
+            UnitType::SplitCompilation(id) => Some(id.0),
+            _ => {
+                let abbrev = header.debug_abbrev_offset().0 as u64;
+                root::read(&view, &header, abbrev, 0).map_err(damaged)?.id
+            }
+        };
+        ids.extend(id.map(|id| (id, at as u64)));
+        if ids.len() > UNITS {
+            break;
+        }
+    }
+    Ok(ids)
+}
+
 fn outside() -> Error {
     Error::new(ErrorKind::Malformed, "damaged debug information: a reference leads outside")
 }
@@ -265,9 +290,8 @@ impl Part {
             line: root.line,
             folder,
         };
-        let split = root.split.map(|(file, id)| {
-            (PathBuf::from(std::ffi::OsStr::from_bytes(file)), id)
-        });
+        let split =
+            root.split.map(|(file, id)| (PathBuf::from(std::ffi::OsStr::from_bytes(file)), id));
         Ok(Some((unit, split)))
     }
 }

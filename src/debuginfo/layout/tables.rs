@@ -100,6 +100,10 @@ pub(super) struct Vtable {
     pub(super) of: u32,
 }
 
+/// Stands for the function of a type of which only is known that it is
+/// polled. Sorts behind all others.
+pub(super) const NO_FUNCTION: u32 = u32::MAX;
+
 /// A function that polls a type, by the hash of the type's whole name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PollOf {
@@ -177,7 +181,7 @@ impl Tables {
         after.checked_sub(1).map_or(0, |index| self.runs[index].1)
     }
 
-    /// The function that polls a type.
+    /// The function that polls a type, or [`NO_FUNCTION`].
     pub(super) fn poll_of(&self, name: Hash) -> Option<u32> {
         let at = self.polls.binary_search_by_key(&name.value(), |entry| entry.of).ok()?;
         Some(self.polls[at].function)

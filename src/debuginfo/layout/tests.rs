@@ -8,7 +8,12 @@ fn probe() {
     let path = std::env::var("PROBE").unwrap();
     let start = std::time::Instant::now();
     let mut layouts = Dwarf::open(std::path::Path::new(&path)).unwrap();
-    println!("{layouts:?} in {:?}, {} KiB, {:?}", start.elapsed(), layouts.table_bytes() / 1024, layouts.detail());
+    println!(
+        "{layouts:?} in {:?}, {} KiB, {:?}",
+        start.elapsed(),
+        layouts.table_bytes() / 1024,
+        layouts.detail()
+    );
     println!("{}", layouts.describe());
     println!("context {:?}", layouts.context());
     let polls = layouts.task_polls();

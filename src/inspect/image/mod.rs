@@ -5,14 +5,18 @@ mod cache;
 
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod auxv;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod bias;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod build_id;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod copied;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod core;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod other;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -21,6 +25,8 @@ pub mod own;
 mod pages;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod pieces;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod stacks;
 
 use super::maps::Mapping;
 use crate::sys::registers::Registers;
@@ -97,8 +103,10 @@ impl fmt::Debug for Image {
 /// The files behind an image.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
-    /// Where to open the executable, even if its file was replaced.
+    /// Where to open the executable.
     pub executable: PathBuf,
+    /// Where to open it when its file was replaced.
+    pub running: PathBuf,
     /// What the mappings call the executable.
     pub named: Option<PathBuf>,
     /// Where its process's `/` is.
@@ -110,11 +118,30 @@ pub struct Origin {
 impl Origin {
     /// This process.
     pub fn own(mappings: Vec<Mapping>) -> Self {
-        Self {
-            executable: crate::debuginfo::symbols::own_executable(),
-            named: std::fs::read_link("/proc/self/exe").ok(),
-            root: PathBuf::from("/"),
-            mappings,
-        }
+        let running = crate::debuginfo::symbols::own_executable();
+        Self::living(running, PathBuf::from("/"), mappings)
+    }
+
+    /// A living process, by its `/proc/PID/exe` and its root.
+    fn living(running: PathBuf, root: PathBuf, mappings: Vec<Mapping>) -> Self {
+        let link = std::fs::read_link(&running).ok();
+        let named = link.map(|link| match link.to_str().and_then(|it| it.strip_suffix(DELETED)) {
+            Some(before) => PathBuf::from(before),
+            None => link,
+        });
+        let mut origin = Self { executable: PathBuf::new(), running, named, root, mappings };
+        origin.executable = match &origin.named {
+            Some(named) => origin.file(named),
+            None => origin.running.clone(),
+        };
+        origin
+    }
+
+    /// Where to open a file that the process calls so.
+    pub fn file(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 }
+
+/// What the kernel writes after the name of a file that is gone.
+const DELETED: &str = " (deleted)";

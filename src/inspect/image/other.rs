@@ -87,7 +87,7 @@ impl Target {
     fn find(pid: u32) -> Result<Self> {
         let pid = refused::checked(pid)?;
         let bias = entry_of(pid)
-            .and_then(|entry| bias::from_entry(entry, &executable(pid)))
+            .and_then(|entry| bias::from_entry(entry, &running(pid)))
             .map_err(|error| refused::explained(pid, error))?;
         let memory = File::open(format!("/proc/{pid}/mem"))
             .map_err(|error| refused::explained(pid, Error::io("opening its memory", error)))?;
@@ -139,12 +139,11 @@ impl Target {
             pid: self.pid.cast_unsigned(),
             taken_ns: stop.taken_ns,
             frozen_ns: stop.frozen.as_nanos() as u64,
-            origin: Origin {
-                executable: executable(self.pid),
-                named: std::fs::read_link(executable(self.pid)).ok(),
-                root: PathBuf::from(format!("/proc/{}/root", self.pid)),
-                mappings: stop.mappings,
-            },
+            origin: Origin::living(
+                running(self.pid),
+                PathBuf::from(format!("/proc/{}/root", self.pid)),
+                stop.mappings,
+            ),
         })
     }
 
@@ -247,8 +246,27 @@ fn too_large(needed: u64, limits: Limits) -> Error {
     Error::new(ErrorKind::OutOfMemory, text)
 }
 
-fn executable(pid: i32) -> PathBuf {
+fn running(pid: i32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/exe"))
+}
+
+/// Path of a process's executable, as the process sees it.
+///
+/// # Errors
+/// Those of [`take`] that need no stop to be known.
+pub fn executable(pid: i32) -> Result<PathBuf> {
+    let pid = refused::checked(pid.cast_unsigned())?;
+    let link = std::fs::read_link(running(pid))
+        .map_err(|error| refused::explained(pid, Error::io("reading its name", error)))?;
+    Ok(match link.to_str().and_then(|link| link.strip_suffix(super::DELETED)) {
+        Some(before) => PathBuf::from(before),
+        None => link,
+    })
+}
+
+/// Whether a process is there and has not ended.
+pub fn lives(pid: i32) -> bool {
+    refused::lives(pid)
 }
 
 /// `AT_ENTRY` of a process: pairs of words, see proc_pid_auxv(5).

@@ -81,6 +81,7 @@ impl Render {
             holders: Vec::new(),
             queue: raw.queue,
             wait_ns: 0,
+            senders: None,
             lower_bound: true,
         }
     }

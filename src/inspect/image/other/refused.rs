@@ -27,6 +27,11 @@ pub fn ended(pid: i32) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no process {pid} (any more)"))
 }
 
+/// Whether a process is there and has not ended.
+pub fn lives(pid: i32) -> bool {
+    Status::read(pid).is_some_and(|status| !status.has_ended())
+}
+
 /// Says what is behind an error on the way.
 pub fn explained(pid: i32, error: Error) -> Error {
     let Some(status) = Status::read(pid) else { return ended(pid).with_source(error) };
@@ -69,10 +74,13 @@ impl Status {
         self.field(name)?.split_ascii_whitespace().next()?.parse().ok()
     }
 
+    fn has_ended(&self) -> bool {
+        self.field("State").is_some_and(|state| state.starts_with(['Z', 'X']))
+    }
+
     /// What keeps anybody from copying this process.
     fn fault(&self, pid: i32) -> Option<Error> {
-        let (kind, text) = if self.field("State").is_some_and(|state| state.starts_with(['Z', 'X']))
-        {
+        let (kind, text) = if self.has_ended() {
             (
                 ErrorKind::NotFound,
                 format!("process {pid} has ended; its parent has not waited for it yet"),

@@ -16,7 +16,13 @@ fn target() {
     // Memory that is mapped and never touched.
     let untouched = Vec::<u8>::with_capacity(256 << 20);
     let parked = std::thread::Builder::new().name("parked-by-name".to_owned());
-    parked.spawn(std::thread::park).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let park = move || {
+        tell.send(()).unwrap();
+        std::thread::park();
+    };
+    parked.spawn(park).unwrap();
+    told.recv().unwrap();
     say(&format!(
         "{} {} {} {} {}",
         words.as_ptr() as u64,
@@ -151,6 +157,7 @@ fn a_process_that_has_ended_says_so() {
     target.await_state(&['Z']);
     let error = take(pid, Limits::default()).unwrap_err();
     assert!(error.to_string().contains("its parent has not waited"), "{error}");
+    assert!(!lives(pid.cast_signed()) && lives(std::process::id().cast_signed()));
     drop(target);
     let error = take(pid, Limits::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
