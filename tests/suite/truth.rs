@@ -217,14 +217,18 @@ impl Comparison {
     fn holds(&mut self, role: &Value, task: &Value) {
         let mut found: Vec<&Value> = list(&task["holds"]).iter().collect();
         for hold in list(&role["holds"]) {
-            let mark = marks().get(text(&hold["mark"])).expect("a mark");
+            // `-`: in a frame of a library.
+            let mark = text(&hold["mark"]);
+            let mark = (mark != "-").then(|| marks().get(mark).expect("a mark"));
             let local = text(&hold["local"]);
             let index = found.iter().position(|seen| {
                 let named = text(&seen["local"]);
                 seen["kind"] == hold["kind"]
                     && (named == local || named.starts_with(&format!("{local}.")))
-                    && seen["location"]["line"] == mark.line
-                    && text(&seen["location"]["file"]).ends_with(&mark.file)
+                    && mark.is_none_or(|mark| {
+                        seen["location"]["line"] == mark.line
+                            && text(&seen["location"]["file"]).ends_with(&mark.file)
+                    })
                     && seen["dormant"] == hold["dormant"]
             });
             match index {

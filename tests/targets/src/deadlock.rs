@@ -2,6 +2,7 @@
 //! only look so.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Mutex, Notify, RwLock, Semaphore};
 use tokio::time::sleep;
@@ -124,36 +125,63 @@ async fn lock_release_lock(lock: Lock) -> u32 {
     first + *again
 }
 
-/// A circle through a lock for readers and writers, a semaphore and a mutex.
+/// A circle through a lock for readers and writers and a mutex.
 pub async fn mixed(stage: &mut Stage) {
-    let table = Arc::new(RwLock::new(0));
-    let permits = Arc::new(Semaphore::new(1));
-    let lock = Lock::default();
+    let (table, lock) = (Arc::new(RwLock::new(0)), Lock::default());
     let go = Arc::new(Notify::new());
-
-    let reader = role("reader").path(&["reader_wants"]).waits("semaphore").on("permits");
+    let reader = role("reader").path(&["reader_wants"]).waits("mutex").on("m").queue(1);
     let reader = reader.holds("rw_lock_read", "table", "reading", "reader_wants");
-    stage.spawn(reader, reader_then_permit(table.clone(), permits.clone(), go.clone()));
-    let user = role("user").path(&["user_wants"]).waits("mutex").on("m");
-    let user = user.holds("permit", "permits", "permit", "user_wants");
-    stage.spawn(user, permit_then_lock(permits.clone(), lock.clone(), go.clone()));
+    stage.spawn(reader, read_then_lock(table.clone(), lock.clone(), go.clone()));
     let writer = role("writer").path(&["writer_wants"]).waits("rw_lock_write").on("table");
     let writer = writer.holds("mutex", "m", "guard", "writer_wants");
     stage.spawn(writer, lock_then_write(lock.clone(), table.clone(), go.clone()));
-
-    let taken = || table.try_write().is_err() && permits.available_permits() == 0 && locked(&lock);
-    until(taken).await;
-    for _ in 0..3 {
-        go.notify_one();
-    }
-    stage.finding("deadlock", &["reader", "user", "writer"]);
+    until(|| table.try_write().is_err() && locked(&lock)).await;
+    go.notify_one();
+    go.notify_one();
+    stage.finding("deadlock", &["reader", "writer"]);
 }
 
-async fn reader_then_permit(table: Arc<RwLock<u32>>, permits: Arc<Semaphore>, go: Arc<Notify>) {
+/// The reader waits for a lock that is with a task which only sleeps.
+pub async fn mixed_with_way_out(stage: &mut Stage) {
+    let (table, lock) = (Arc::new(RwLock::new(0)), Lock::default());
+    let go = Arc::new(Notify::new());
+    let reader = role("reader").path(&["reader_wants"]).waits("mutex").on("m").queue(1);
+    let reader = reader.holds("rw_lock_read", "table", "reading", "reader_wants");
+    stage.spawn(reader, read_then_lock(table.clone(), lock.clone(), go.clone()));
+    let end = role("end").path(&["hold"]).waits("sleep").holds("mutex", "m", "guard", "hold");
+    stage.spawn(end, hold(lock.clone()));
+    until(|| table.try_write().is_err() && locked(&lock)).await;
+    go.notify_one();
+    let writer = role("writer").path(&["only_writes"]).waits("rw_lock_write").on("table");
+    stage.spawn(writer, only_writes(table));
+}
+
+async fn read_then_lock(table: Arc<RwLock<u32>>, lock: Lock, go: Arc<Notify>) {
     let reading = table.read().await;
     go.notified().await;
-    let permit = permits.acquire().await; // MARK: reader_wants
-    drop((permit, reading));
+    let guard = lock.lock().await; // MARK: reader_wants
+    drop((guard, reading));
+}
+
+async fn only_writes(table: Arc<RwLock<u32>>) {
+    *table.write().await += 1; // MARK: only_writes
+}
+
+/// A circle through a semaphore with one permit. How many it ever had nothing
+/// tells, so it is suspected, and only once it has lasted.
+pub async fn permits(stage: &mut Stage) {
+    let (permits, lock) = (Arc::new(Semaphore::new(1)), Lock::default());
+    let go = Arc::new(Notify::new());
+    let user = role("user").path(&["user_wants"]).waits("mutex").on("m");
+    let user = user.holds("permit", "permits", "permit", "user_wants");
+    stage.spawn(user, permit_then_lock(permits.clone(), lock.clone(), go.clone()));
+    let owner = role("owner").path(&["owner_wants"]).waits("semaphore").on("permits");
+    let owner = owner.holds("mutex", "m", "guard", "owner_wants");
+    stage.spawn(owner, lock_then_permit(lock.clone(), permits.clone(), go.clone()));
+    until(|| permits.available_permits() == 0 && locked(&lock)).await;
+    go.notify_one();
+    go.notify_one();
+    stage.finding("deadlock", &["user", "owner"]);
 }
 
 async fn permit_then_lock(permits: Arc<Semaphore>, lock: Lock, go: Arc<Notify>) {
@@ -172,7 +200,7 @@ async fn lock_then_write(lock: Lock, table: Arc<RwLock<u32>>, go: Arc<Notify>) {
 
 /// Two permits, two holders: the one in the circle is not the only one who
 /// could give one back.
-pub async fn mixed_readers(stage: &mut Stage) {
+pub async fn permits_with_way_out(stage: &mut Stage) {
     let permits = Arc::new(Semaphore::new(2));
     let (lock, go) = (Lock::default(), Arc::new(Notify::new()));
 
@@ -204,6 +232,33 @@ async fn lock_then_permit(lock: Lock, permits: Arc<Semaphore>, go: Arc<Notify>) 
     go.notified().await;
     let permit = permits.acquire().await; // MARK: owner_wants
     drop((permit, guard));
+}
+
+/// What looks like a circle and is none: a guard that was dropped before the
+/// end of its scope leaves its bytes in the task.
+pub async fn stale(stage: &mut Stage) {
+    let (m, n, go) = (Lock::default(), Lock::default(), Arc::new(Notify::new()));
+    let dropped = Arc::new(AtomicBool::new(false));
+    let first = role("first").path(&["wants_second"]).waits("mutex").on("n").queue(1);
+    stage.spawn(first, lock_drop_lock(m.clone(), n.clone(), dropped.clone(), go.clone()));
+    until(|| dropped.load(Ordering::Acquire)).await;
+    let sleeper = role("sleeper").path(&["hold"]).waits("sleep");
+    stage.spawn(sleeper.holds("mutex", "m", "guard", "hold"), hold(m.clone()));
+    until(|| locked(&m)).await;
+    let second = stands_between("second", "n", "m");
+    stage.spawn(second, take_both(n.clone(), m.clone(), go.clone()));
+    until(|| locked(&n)).await;
+    go.notify_one();
+    go.notify_one();
+}
+
+async fn lock_drop_lock(first: Lock, second: Lock, dropped: Arc<AtomicBool>, go: Arc<Notify>) {
+    let mut guard = first.lock().await;
+    *guard += 1;
+    drop(guard);
+    dropped.store(true, Ordering::Release);
+    go.notified().await;
+    *second.lock().await += 1; // MARK: wants_second
 }
 
 const CROWD: usize = 20;

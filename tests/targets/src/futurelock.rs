@@ -25,7 +25,8 @@ pub async fn queued(stage: &mut Stage) {
     let (lock, passed) = (Lock::default(), Arc::new(AtomicBool::new(false)));
     let held = lock.lock().await;
     let stuck = role("stuck").path(&["behind_itself"]).waits("mutex").on("m").queue(1);
-    let stuck = stuck.dormant(&[&["work_waits"]]);
+    // The lock is granted to the future's place in the queue; it has no guard yet.
+    let stuck = stuck.keeps("mutex", "m", "__awaitee", "-").dormant(&[&["work_waits"]]);
     stage.spawn(stuck, moves_on(lock.clone(), passed.clone()));
     until(|| passed.load(Ordering::Acquire)).await;
     drop(held);
@@ -143,7 +144,10 @@ async fn holds(permits: Arc<Semaphore>) {
 }
 
 async fn item(number: u32, permits: Arc<Semaphore>, greedy: bool) -> u32 {
-    if number > 0 {
+    if number == 0 {
+        // So that the others are polled too before the first is ready.
+        tokio::task::yield_now().await;
+    } else {
         let permit = if greedy { permits.acquire().await.ok() } else { None };
         sleep(HOUR).await; // MARK: item_holds
         drop(permit);

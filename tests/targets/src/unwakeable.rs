@@ -9,7 +9,8 @@ use crate::stage::{Stage, role};
 
 pub async fn no_waker(stage: &mut Stage) {
     drop(stage.spawn(role("waits_for_nothing"), waits_for_nothing()));
-    drop(stage.spawn(role("forgot_waker"), forgot_waker()));
+    let role_of_other = role("forgot_waker").path(&["forgetful_poll", "forgot_waker"]);
+    drop(stage.spawn(role_of_other, forgot_waker()));
     stage.finding("unwakeable", &["waits_for_nothing", "forgot_waker"]);
 }
 
@@ -23,6 +24,7 @@ struct Forgetful;
 impl Future for Forgetful {
     type Output = ();
 
+    // NEXT: forgetful_poll
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
     }
