@@ -106,9 +106,10 @@ fn a_futurelock_that_holds() {
     with_twin("futurelock-held");
 }
 
+/// Through a permit, so it is told once it has lasted.
 #[test]
 fn a_futurelock_in_a_stream() {
-    with_twin("futurelock-stream");
+    with_twin_over_time("futurelock-stream", Duration::from_secs(3), false, 10);
 }
 
 #[test]
