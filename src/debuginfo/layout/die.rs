@@ -109,18 +109,19 @@ fn children<'a>(
             // Types inside have members as deep as a variant part has its own.
             in_part = tag == gimli::DW_TAG_variant_part;
         }
-        let wanted = (depth == 1 || in_part) && matches!(
-            (depth, tag),
-            (
-                1,
-                gimli::DW_TAG_member
-                    | gimli::DW_TAG_variant_part
-                    | gimli::DW_TAG_enumerator
-                    | gimli::DW_TAG_subrange_type
-                    | gimli::DW_TAG_template_type_parameter
-            ) | (2, gimli::DW_TAG_member | gimli::DW_TAG_variant)
-                | (3, gimli::DW_TAG_member)
-        );
+        let wanted = (depth == 1 || in_part)
+            && matches!(
+                (depth, tag),
+                (
+                    1,
+                    gimli::DW_TAG_member
+                        | gimli::DW_TAG_variant_part
+                        | gimli::DW_TAG_enumerator
+                        | gimli::DW_TAG_subrange_type
+                        | gimli::DW_TAG_template_type_parameter
+                ) | (2, gimli::DW_TAG_member | gimli::DW_TAG_variant)
+                    | (3, gimli::DW_TAG_member)
+            );
         if depth == 1 && is_type(tag) {
             die.nested.push(at);
         }

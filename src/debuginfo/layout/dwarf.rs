@@ -9,12 +9,12 @@ use addr2line::gimli;
 
 use super::die::{self, Die};
 use super::hash::Hash;
-use super::sections::{Sections, malformed};
 use super::polled;
+use super::sections::{Sections, malformed};
 use super::split::Found;
 use super::store::{Abbrevs, Open, Store};
-use super::thread_local::Segment;
 use super::tables::{NO_FUNCTION, Tables};
+use super::thread_local::Segment;
 use super::{
     Detail, Layouts, Member, Place, Polled, Shape, Tag, TaskType, Type, TypeId, Variant, Variants,
 };
@@ -407,7 +407,11 @@ impl Dwarf {
             let shown = if numbered { own.unwrap_or(field.name) } else { field.name };
             list.push(Variant {
                 name: self.text(shown),
-                values: choice.values.iter().map(|&(low, high)| (low & mask, high & mask)).collect(),
+                values: choice
+                    .values
+                    .iter()
+                    .map(|&(low, high)| (low & mask, high & mask))
+                    .collect(),
                 payload,
                 offset: field.offset,
                 place: field.decl.and_then(|decl| self.place(open, unit, decl)),

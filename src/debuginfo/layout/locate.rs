@@ -182,9 +182,9 @@ fn debug_file(
     let of = if theirs.is_package { program } else { debug };
     let found = Dwarf::read(program, of, &packages)?;
     if found.detail() == Detail::Nothing {
-        let reason = found.remark().unwrap_or_else(|| {
-            "no debug information of a tokio program in it".to_owned()
-        });
+        let reason = found
+            .remark()
+            .unwrap_or_else(|| "no debug information of a tokio program in it".to_owned());
         let text = format!("{}: {reason}", debug.display());
         return Err(Error::new(ErrorKind::InvalidInput, text));
     }
@@ -231,7 +231,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 fn saved_files(names: &[PathBuf], identity: &Identity, options: &Options) -> Vec<PathBuf> {
     let beside = names.iter().map(|name| with_suffix(name, ".taskprof"));
-    let kept = options.folder.iter().map(|folder| folder.join(format!("{}.taskprof", identity.key())));
+    let kept =
+        options.folder.iter().map(|folder| folder.join(format!("{}.taskprof", identity.key())));
     beside.chain(kept).collect()
 }
 

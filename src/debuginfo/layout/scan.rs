@@ -310,9 +310,13 @@ impl<'s, 'a> Scan<'s, 'a> {
 
 /// Whether the second type is one of tokio's schedulers.
 fn is_scheduler((_, scheduler): (&str, &str)) -> bool {
-    ["alloc::sync::Arc<tokio::runtime::", "alloc::sync::Arc<tokio::task::local::", "tokio::runtime::"]
-        .iter()
-        .any(|start| scheduler.starts_with(start))
+    [
+        "alloc::sync::Arc<tokio::runtime::",
+        "alloc::sync::Arc<tokio::task::local::",
+        "tokio::runtime::",
+    ]
+    .iter()
+    .any(|start| scheduler.starts_with(start))
 }
 
 /// Skips what is deeper than `depth`. Inside functions nothing is of

@@ -176,12 +176,7 @@ pub(super) fn load_from(map: &Arc<MappedFile>, path: &Path, name: &str) -> Resul
     load(map, path, &file, name)
 }
 
-fn load(
-    map: &Arc<MappedFile>,
-    path: &Path,
-    file: &object::File<'_>,
-    name: &str,
-) -> Result<Bytes> {
+fn load(map: &Arc<MappedFile>, path: &Path, file: &object::File<'_>, name: &str) -> Result<Bytes> {
     let Some(section) = file.section_by_name(name) else { return Ok(Bytes::None) };
     let found = section.compressed_file_range().map_err(|error| malformed(path, error))?;
     if found.format == CompressionFormat::None {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use flate2::read::ZlibDecoder;
 
-use super::bytes::{Cursor, damaged};
 use super::super::hash::Hash;
 use super::super::{
     Detail, Layouts, Member, Place, Polled, Shape, Tag, TaskType, Type, TypeId, Variant, Variants,
 };
+use super::bytes::{Cursor, damaged};
 use super::{MAGIC, MAX_INFLATED, VERSION};
 use crate::error::{Error, ErrorKind, Result};
 

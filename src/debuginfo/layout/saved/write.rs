@@ -7,10 +7,10 @@ use std::sync::Arc;
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
+use super::super::{Detail, Dwarf, Layouts as _, Shape, Type, TypeId};
 use super::bytes::put;
 use super::collect::{Collected, collect};
 use super::{MAGIC, VERSION};
-use super::super::{Detail, Dwarf, Layouts as _, Shape, Type, TypeId};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What was written.
@@ -256,5 +256,7 @@ pub(super) fn words(text: &str) -> Vec<&str> {
 
 /// Bytes of names; all of a character outside ASCII, so that none is split.
 fn is_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'{' | b'}' | b'#' | b'&' | b'*') || byte >= 0x80
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'_' | b'{' | b'}' | b'#' | b'&' | b'*')
+        || byte >= 0x80
 }
