@@ -159,6 +159,16 @@ fn what_is_no_core_dump_says_what_it_is() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
+/// The seeds of `fuzz/fuzz_targets/core.rs` and whatever it found once.
+#[test]
+fn the_corpus_is_harmless_and_has_a_whole_core_dump() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/core");
+    assert_eq!(std::fs::read(folder.join("one-thread")).unwrap(), made());
+    for entry in std::fs::read_dir(folder).unwrap() {
+        try_bytes(&std::fs::read(entry.unwrap().path()).unwrap());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
