@@ -129,7 +129,8 @@ fn all_that_a_core_dump_tells_is_taken() {
     let undumped = &parsed.mappings[1];
     assert_eq!(undumped.range, 0x50_0000..0x50_1000);
     assert!(matches!(&undumped.backing, Backing::File { path, .. } if path.ends_with("some.so")));
-    assert_eq!(maps::writable(&parsed.mappings), [0x7000_0000..0x7000_1000]);
+    let writable = 0x7000_0000..0x7000_1000;
+    assert_eq!(maps::writable(&parsed.mappings), [writable]);
     let mut memory = Dumped::new(core, parsed.pieces);
     let mut bytes = [0; 4];
     memory.read(0x7000_0ffc, &mut bytes).unwrap();
