@@ -74,6 +74,7 @@ fn idle(id: u64, at_s: u64) -> Task {
         longest_poll_ns: 4_000_000,
         stack: None,
         wait: None,
+        unhooked: false,
         branches: Box::default(),
         holds: Box::default(),
     }

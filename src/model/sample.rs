@@ -82,6 +82,7 @@ pub fn task(id: u64, spawned_at: &Arc<Location>) -> Task {
         longest_poll_ns: 1_000_000,
         stack: None,
         wait: None,
+        unhooked: false,
         branches: Box::default(),
         holds: Box::default(),
     }

@@ -66,6 +66,10 @@ pub struct Task {
     pub busy_ns: u64,
     /// The longest poll, to the microsecond, the current one included.
     pub longest_poll_ns: u64,
+    /// No hook sees it (another process, a `LocalSet`, no `tokio_unstable`):
+    /// `state_ns` and `age_ns` are lower bounds, polls and busy time unknown.
+    #[serde(default)]
+    pub unhooked: bool,
     /// Its stack, if one could be had.
     pub stack: Option<Arc<Stack>>,
     /// What it waits for, if known. Boxed: most of 100,000 tasks have none.

@@ -460,6 +460,7 @@ impl Copied {
             longest_poll_ns: clock::ticks_ns((self.state >> 32) << LONGEST_SHIFT).max(current),
             stack: None,
             wait: None,
+            unhooked: false,
             branches: Box::default(),
             holds: Box::default(),
         }

@@ -1,0 +1,4 @@
+//! Reading real tasks, and nonsense.
+
+mod chains;
+mod own;
