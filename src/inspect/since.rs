@@ -95,6 +95,7 @@ mod tests {
             fd: None,
             holders: Vec::new(),
             queue: None,
+            senders: None,
             wait_ns: 0,
             lower_bound: false,
         };

@@ -7,7 +7,6 @@ pub mod auxv;
 pub mod clock;
 pub mod cpu_clock;
 pub mod map;
-pub mod monotonic;
 #[cfg_attr(not(tokio_unstable), allow(dead_code))] // the hooks write it
 pub mod polled;
 pub mod registers;

@@ -14,7 +14,6 @@ fn probe() {
         layouts.table_bytes() / 1024,
         layouts.detail()
     );
-    println!("{}", layouts.describe());
     println!("context {:?}", layouts.context());
     let polls = layouts.task_polls();
     println!("{} polls", polls.len());

@@ -54,7 +54,7 @@ impl Claims {
     ) {
         let mut struck: HashMap<Arc<str>, Vec<(TaskId, HeldKind)>> = HashMap::new();
         for (resource, claims) in self.by_resource {
-            let free = if claims.iter().any(|claim| is_lock(claim.kind)) {
+            let free = if claims.iter().any(|claim| is_semaphore(claim.kind)) {
                 semaphores.get(memory, resource).map(|semaphore| semaphore.free)
             } else {
                 None
@@ -79,8 +79,9 @@ impl Claims {
     }
 }
 
-fn is_lock(kind: HeldKind) -> bool {
-    matches!(kind, HeldKind::Mutex | HeldKind::RwLockRead | HeldKind::RwLockWrite)
+fn is_semaphore(kind: HeldKind) -> bool {
+    use HeldKind::{Mutex, Permit, RwLockRead, RwLockWrite};
+    matches!(kind, Mutex | RwLockRead | RwLockWrite | Permit)
 }
 
 /// The claims that are not to be believed, given how many permits are free.
@@ -94,7 +95,7 @@ fn strike(claims: &[Claim], free: Option<u64>) -> Vec<(TaskId, HeldKind)> {
     let (possible, mut out): (Vec<Claim>, Vec<Claim>) =
         claims.iter().partition(|claim| !impossible(claim.kind));
     let exclusive = |kind: HeldKind| matches!(kind, HeldKind::Mutex | HeldKind::RwLockWrite);
-    let certain = possible.iter().filter(|claim| exclusive(claim.kind) && !claim.doubtful).count();
+    let certain = possible.iter().filter(|claim| !claim.doubtful).count();
     let rivals = possible.iter().filter(|claim| exclusive(claim.kind)).count();
     for claim in possible {
         let wrong = if exclusive(claim.kind) {
@@ -106,7 +107,8 @@ fn strike(claims: &[Claim], free: Option<u64>) -> Vec<(TaskId, HeldKind)> {
                 _ => true,
             }
         } else {
-            claim.doubtful
+            // Somebody has what is gone; where nobody is sure, it may be these.
+            claim.doubtful && (certain > 0 || free != Some(0))
         };
         if wrong {
             out.push(claim);

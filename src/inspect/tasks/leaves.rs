@@ -22,6 +22,7 @@ pub enum Leaf {
     MpscRecv {
         channel: Route,
         waker: Option<Route>,
+        senders: Option<Route>,
     },
     /// `None` inside: it has its value.
     Oneshot {
@@ -34,6 +35,7 @@ pub enum Leaf {
     },
     Broadcast {
         shared: Route,
+        senders: Option<u64>,
     },
     /// To the header of the task.
     Join {
@@ -121,7 +123,9 @@ pub fn find(types: &mut Types<'_>, id: TypeId, name: &str) -> Option<Leaf> {
         });
     }
     if name.starts_with(RECV) {
-        return Some(Leaf::Broadcast { shared: types.route(id, &[tokio::BROADCAST], 2)? });
+        let shared = types.route(id, &[tokio::BROADCAST], 2)?;
+        let senders = types.path(shared.ty, &["num_tx"]).map(|(offset, _)| offset);
+        return Some(Leaf::Broadcast { shared, senders });
     }
     if name.starts_with(JOIN_HANDLE) {
         return Some(Leaf::Join {
@@ -158,11 +162,14 @@ pub fn within_receiver(types: &mut Types<'_>, id: TypeId, name: &str) -> Option<
 fn receiver(types: &mut Types<'_>, id: TypeId) -> Option<Leaf> {
     let channel = tokio::channel(types, id)?;
     let chan = types.route(id, &[tokio::CHAN], 1)?;
+    let senders = types
+        .path(chan.ty, &["tx_count"])
+        .map(|(offset, number)| chan.clone().then(offset, number));
     let waker = tokio::waker(types, chan.ty, &["rx_waker"]).map(|place| {
         let ty = chan.ty;
         chan.then(place.vtable, ty)
     });
-    Some(Leaf::MpscRecv { channel, waker })
+    Some(Leaf::MpscRecv { channel, waker, senders })
 }
 
 /// Where a `Sleep` keeps its deadline, as seconds and nanoseconds.

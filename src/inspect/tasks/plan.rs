@@ -101,6 +101,14 @@ pub enum Node {
         next: u64,
         future: Part,
     },
+    /// The closure of a `select!`: its futures, but for those that a bit of
+    /// `disabled` rules out.
+    Select {
+        disabled: u64,
+        size: u8,
+        futures: u64,
+        branches: Box<[(u32, Part)]>,
+    },
     /// Another list of tasks.
     LocalSet {
         owned: OwnedList,
@@ -333,6 +341,9 @@ impl<'a> Plans<'a> {
                 if ty.name.starts_with("alloc::vec::Vec<") {
                     return self.vec(ty).unwrap_or(Node::Skip);
                 }
+                if let Some(node) = self.select(ty, members) {
+                    return node;
+                }
                 match self.struct_parts(ty).1 {
                     parts if parts.is_empty() => Node::Skip,
                     parts => Node::Parts(parts.into()),
@@ -373,6 +384,35 @@ impl<'a> Plans<'a> {
         let of = self.types.target(data.ty)?;
         let stride = self.types.get(of)?.size;
         (stride > 0).then_some(Node::Slice { data: data.offset, length: length.offset, of, stride })
+    }
+
+    /// What tokio's `select!` makes: a closure over references to its
+    /// `disabled` mask and to the tuple of its `futures`.
+    fn select(&mut self, ty: &Type, members: &[Member]) -> Option<Node> {
+        if members.len() != 2 || !ty.name.contains("{closure_env#") {
+            return None;
+        }
+        let field = |name: &str| members.iter().find(|member| member.name.ends_with(name));
+        let (disabled, futures) = (field("disabled")?, field("futures")?);
+        let mask = self.types.target(disabled.ty)?;
+        let mask = self.types.get(mask)?;
+        let tuple = self.types.target(futures.ty)?;
+        let tuple = self.types.get(tuple)?;
+        if !matches!(mask.shape, Shape::Opaque) || !tuple.name.starts_with('(') {
+            return None;
+        }
+        let branches = self
+            .struct_parts(&tuple)
+            .1
+            .into_iter()
+            .filter_map(|part| Some((part.name.strip_prefix("__")?.parse().ok()?, part)))
+            .collect();
+        Some(Node::Select {
+            disabled: disabled.offset,
+            size: u8::try_from(mask.size).ok()?,
+            futures: futures.offset,
+            branches,
+        })
     }
 
     fn vec(&mut self, ty: &Type) -> Option<Node> {

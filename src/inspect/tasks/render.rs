@@ -81,7 +81,7 @@ impl Render {
             holders: Vec::new(),
             queue: raw.queue,
             wait_ns: 0,
-            senders: None,
+            senders: raw.senders,
             lower_bound: true,
         }
     }

@@ -57,7 +57,7 @@ impl Walker<'_, '_> {
                     (number(queued, 1) == 1, number(lacks, 8), number(wanted, 8));
                 self.acquire(resource, at.wrapping_add(*node), queued, lacks, wanted)
             }
-            Leaf::MpscRecv { channel, waker } => {
+            Leaf::MpscRecv { channel, waker, senders } => {
                 let resource = channel.follow(self.memory, at)?;
                 let waits = match waker {
                     Some(waker) => {
@@ -68,7 +68,14 @@ impl Walker<'_, '_> {
                 };
                 // `recv` itself has nothing else to wait for.
                 let by_recv = self.scope() == Some(Scope::MpscSend);
-                if waits || by_recv { plain(WaitKind::MpscRecv, Some(resource)) } else { None }
+                if !waits && !by_recv {
+                    return None;
+                }
+                let senders = senders
+                    .as_ref()
+                    .and_then(|senders| senders.follow(self.memory, at))
+                    .and_then(|at| self.memory.word(at).ok());
+                Some(RawWait { senders, ..RawWait::new(WaitKind::MpscRecv, Some(resource)) })
             }
             Leaf::Oneshot { inner } => {
                 plain(WaitKind::Oneshot, Some(inner.follow(self.memory, at)?))
@@ -81,8 +88,11 @@ impl Walker<'_, '_> {
                 let notify = notify.follow(self.memory, at)?;
                 Some(self.notified(notify))
             }
-            Leaf::Broadcast { shared } => {
-                plain(WaitKind::Broadcast, Some(shared.follow(self.memory, at)?))
+            Leaf::Broadcast { shared, senders } => {
+                let shared = shared.follow(self.memory, at)?;
+                let senders =
+                    senders.and_then(|offset| self.memory.word(shared.wrapping_add(offset)).ok());
+                Some(RawWait { senders, ..RawWait::new(WaitKind::Broadcast, Some(shared)) })
             }
             Leaf::Join { header } => {
                 let header = header.follow(self.memory, at)?;

@@ -52,6 +52,7 @@ pub struct RawWait {
     pub deadline: Option<i128>,
     pub fd: Option<i32>,
     pub queue: Option<u64>,
+    pub senders: Option<u64>,
     pub detail: RawDetail,
 }
 
@@ -73,8 +74,8 @@ pub enum RawDetail {
 
 impl RawWait {
     pub fn new(kind: WaitKind, resource: Option<u64>) -> Self {
-        let (joins, deadline, fd, queue) = (None, None, None, None);
-        Self { kind, resource, joins, deadline, fd, queue, detail: RawDetail::None }
+        let (joins, deadline, fd, queue, senders) = (None, None, None, None, None);
+        Self { kind, resource, joins, deadline, fd, queue, senders, detail: RawDetail::None }
     }
 }
 
@@ -98,6 +99,7 @@ struct Kept {
     state: usize,
     at: u64,
     dormant: bool,
+    keeper: Option<Arc<str>>,
 }
 
 /// What was found of one task.
@@ -160,6 +162,8 @@ pub struct Walker<'w, 'a> {
     borrowed: bool,
     doubtful: bool,
     local: Option<Arc<str>>,
+    /// The local that keeps what is dormant.
+    keeper: Option<Arc<str>>,
     /// How many of the addresses reached are in order.
     sorted: usize,
 }
@@ -191,6 +195,7 @@ impl<'w, 'a> Walker<'w, 'a> {
             borrowed: false,
             doubtful: false,
             local: None,
+            keeper: None,
             sorted: 0,
         }
     }
@@ -293,6 +298,21 @@ impl<'w, 'a> Walker<'w, 'a> {
                 }
                 self.level = outer;
             }
+            Node::Select { disabled, size, futures, branches } => {
+                let mask = self
+                    .target(at.wrapping_add(*disabled))
+                    .and_then(|mask| self.memory.number(mask, *size).ok());
+                if let (Some(mask), Some(tuple)) = (mask, self.target(at.wrapping_add(*futures))) {
+                    self.trace.reached.push(tuple);
+                    let outer = std::mem::replace(&mut self.borrowed, true);
+                    for (bit, part) in branches {
+                        if mask.checked_shr(*bit).unwrap_or(0) & 1 == 0 {
+                            self.poll_parts(std::slice::from_ref(part), tuple);
+                        }
+                    }
+                    self.borrowed = outer;
+                }
+            }
             Node::LocalSet { owned, parts } => {
                 self.local_set(owned, at);
                 self.poll_parts(parts, at);
@@ -330,7 +350,8 @@ impl<'w, 'a> Walker<'w, 'a> {
         if !state.locals.is_empty() {
             let (level, dormant) = (self.level, self.dormant);
             let coroutine = node.clone();
-            self.trace.kept.push(Kept { level, coroutine, state: index, at, dormant });
+            let keeper = self.keeper.clone();
+            self.trace.kept.push(Kept { level, coroutine, state: index, at, dormant, keeper });
         }
         if state.stage == CoStage::Unresumed {
             self.tip(None);
@@ -350,22 +371,29 @@ impl<'w, 'a> Walker<'w, 'a> {
     /// Ends a hand-written future, given what was found in it.
     fn settle(&mut self, manner: Manner, inside: &Node, before: usize) {
         let found = self.trace.tips.len() - before;
-        let unknown =
-            |wait: Option<&RawWait>| wait.is_none_or(|wait| wait.kind == WaitKind::Unknown);
-        match manner {
-            Manner::Combines if found == 0 && !matches!(inside, Node::Skip) => {}
-            _ if found == 0 => self.tip(Some(RawWait::new(WaitKind::Unknown, None))),
-            Manner::Keeps if found > 1 => {
-                let tips = &self.trace.tips[before..];
-                if tips.iter().any(|tip| !unknown(tip.wait.as_ref())) {
-                    let mut index = 0;
-                    self.trace.tips.retain(|tip| {
-                        index += 1;
-                        index <= before || !unknown(tip.wait.as_ref())
-                    });
-                }
+        if found == 0 {
+            let is_done = manner == Manner::Combines && !matches!(inside, Node::Skip);
+            if !is_done {
+                self.tip(Some(RawWait::new(WaitKind::Unknown, None)));
             }
-            _ => {}
+        } else if found > 1 && manner != Manner::Waits {
+            self.drop_unknown(before);
+        }
+    }
+
+    /// Of several places where a library's future may wait, those that say
+    /// nothing and are of no code of the program's are left out.
+    fn drop_unknown(&mut self, before: usize) {
+        let known = |wait: Option<RawWait>| wait.is_some_and(|wait| wait.kind != WaitKind::Unknown);
+        if !self.trace.tips[before..].iter().any(|tip| known(tip.wait)) {
+            return;
+        }
+        let new = self.trace.tips.split_off(before);
+        for tip in new {
+            let frames = self.trace.frames(tip.level, self.level);
+            if known(tip.wait) || frames.iter().any(|&frame| self.plans.frames.is_user(frame)) {
+                self.trace.tips.push(tip);
+            }
         }
     }
 
@@ -375,6 +403,8 @@ impl<'w, 'a> Walker<'w, 'a> {
         let (node, state, at) = (kept.coroutine.clone(), kept.state, kept.at);
         self.level = kept.level;
         self.dormant = kept.dormant;
+        self.local = None;
+        self.keeper = kept.keeper.clone();
         let Node::Coroutine(coroutine) = &*node else { return };
         let state = &coroutine.states[state];
         self.doubtful = state
@@ -391,11 +421,14 @@ impl<'w, 'a> Walker<'w, 'a> {
                 continue;
             }
             let node = self.plans.node(part.ty);
-            let outer = match &self.local {
-                // The variable says more than the fields below it.
-                Some(local) if !local.is_empty() => Some(local.clone()),
-                _ => self.local.replace(part.name.clone()),
-            };
+            // The variable says more than the fields below it.
+            let outer = self.local.clone();
+            if outer.is_none() {
+                self.local = Some(part.name.clone());
+                if !self.dormant {
+                    self.keeper = Some(part.name.clone());
+                }
+            }
             self.keep(&node, at.wrapping_add(part.offset));
             self.local = outer;
         }
@@ -516,7 +549,8 @@ impl<'w, 'a> Walker<'w, 'a> {
     }
 
     pub fn note(&mut self, kind: HeldKind, resource: u64) {
-        let local = self.local.clone().filter(|local| !local.is_empty());
+        let local = if self.dormant { &self.keeper } else { &self.local };
+        let local = local.clone().filter(|local| !local.is_empty() && !local.starts_with("__"));
         let (level, dormant, doubtful) = (self.level, self.dormant, self.doubtful);
         self.trace.holds.push(RawHeld { kind, resource, local, level, dormant, doubtful });
     }

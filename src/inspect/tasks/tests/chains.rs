@@ -1,32 +1,17 @@
 //! Await chains and waits of tasks that are parked on purpose.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Mutex, Notify, RwLock, Semaphore, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, Notify};
 
-use super::own::{at_rest, line_of, show, user_frames};
-use crate::inspect::tasks::{TaskRead, TasksRead};
-use crate::model::{HeldKind, TaskId, WaitKind};
+use super::own::{at_rest, id, line_of, runtime, show, task, user_frames};
+use crate::model::{HeldKind, WaitKind};
 
 fn here(marker: &str) -> u32 {
     line_of(include_str!("chains.rs"), marker)
-}
-
-fn runtime() -> Runtime {
-    Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-}
-
-fn id<T>(handle: &tokio::task::JoinHandle<T>) -> TaskId {
-    TaskId(handle.id().to_string().parse().unwrap())
-}
-
-fn task(read: &TasksRead, id: TaskId) -> &TaskRead {
-    read.tasks.iter().find(|task| task.id == id).expect("the task")
 }
 
 async fn inner(notify: Arc<Notify>) {

@@ -1,4 +1,7 @@
 //! Reading real tasks, and nonsense.
 
 mod chains;
+mod forks;
+mod kinds;
 mod own;
+mod wild;

@@ -7,12 +7,13 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinHandle;
 
 use crate::debuginfo::layout::Dwarf;
-use crate::inspect::image::{Fault, Image, Memory};
+use crate::inspect::image::{Fault, Image, Memory, Origin};
 use crate::inspect::tasks::{Limits, Roots, TaskRead, TasksRead, read};
-use crate::model::TaskState;
+use crate::model::{TaskId, TaskState};
 
 /// `/proc/self/mem`.
 pub struct Own {
@@ -54,7 +55,15 @@ pub fn image() -> Image {
     let writable = maps.iter().filter(|(_, flags, ..)| flags.starts_with("rw-p"));
     let writable = writable.map(|(range, ..)| range.clone()).collect();
     let file = File::open("/proc/self/mem").unwrap();
-    Image { memory: Box::new(Own { file, writable }), bias, threads: Vec::new() }
+    Image {
+        memory: Box::new(Own { file, writable }),
+        bias,
+        threads: Vec::new(),
+        pid: std::process::id(),
+        taken_ns: crate::sys::clock::monotonic_ns(),
+        frozen_ns: 0,
+        origin: Origin::default(),
+    }
 }
 
 pub fn layouts() -> MutexGuard<'static, Dwarf> {
@@ -62,6 +71,18 @@ pub fn layouts() -> MutexGuard<'static, Dwarf> {
     let layouts =
         LAYOUTS.get_or_init(|| Mutex::new(Dwarf::open(&std::env::current_exe().unwrap()).unwrap()));
     layouts.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+pub fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+pub fn id<T>(handle: &JoinHandle<T>) -> TaskId {
+    TaskId(handle.id().to_string().parse().unwrap())
+}
+
+pub fn task(read: &TasksRead, id: TaskId) -> &TaskRead {
+    read.tasks.iter().find(|task| task.id == id).expect("the task")
 }
 
 /// Reads what `handle` leads to until all of it is at rest.
@@ -72,7 +93,7 @@ pub fn at_rest(handles: &[&Handle], search: bool) -> TasksRead {
             handles: handles.iter().map(|handle| std::ptr::from_ref(*handle) as u64).collect(),
             search,
             process: Some(std::process::id()),
-            monotonic_ns: Some(crate::sys::monotonic::now_ns()),
+            monotonic_ns: Some(crate::sys::clock::monotonic_ns()),
         };
         let read = read(&mut image(), &mut *layouts(), &roots, &Limits::default()).unwrap();
         let alive = handles.iter().map(|handle| handle.metrics().num_alive_tasks()).sum::<usize>();
@@ -91,6 +112,11 @@ pub fn line_of(source: &str, marker: &str) -> u32 {
     let (_, line) = lines.next().unwrap_or_else(|| panic!("no {marker}"));
     assert!(lines.next().is_none(), "{marker} twice");
     line
+}
+
+/// The line below the comment `//@marker`, which stands alone.
+pub fn line_below(source: &str, marker: &str) -> u32 {
+    line_of(source, marker) + 1
 }
 
 /// `function:line` of the program's own frames, innermost first.
