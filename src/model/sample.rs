@@ -83,6 +83,7 @@ pub fn task(id: u64, spawned_at: &Arc<Location>) -> Task {
         stack: None,
         wait: None,
         unhooked: false,
+        wakers: None,
         branches: Box::default(),
         holds: Box::default(),
     }
