@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use crate::analyze::Trend;
 use crate::debuginfo::layout::{self, Detail, Layouts, Options};
 use crate::error::{Error, ErrorKind, Result};
-use crate::inspect::image::{Image, other};
+use crate::inspect::image::stacks::NativeStacks;
+use crate::inspect::image::{Image, core, other};
 use crate::inspect::since::Since;
 use crate::inspect::tasks::{self, Limits, Roots};
 use crate::model::{CpuProfile, Missing, Process, Reason, Snapshot};
@@ -37,6 +38,8 @@ pub struct Target {
 
 struct State {
     layouts: Box<dyn Layouts>,
+    /// Made with the first image, which knows the program's files.
+    stacks: Option<NativeStacks>,
     /// What is missing of the debug information.
     remark: Option<String>,
     since: Since,
@@ -99,8 +102,13 @@ impl Target {
             executable: path.to_string_lossy().as_ref().into(),
             uptime_ns: 0,
         };
-        let state =
-            Mutex::new(State { layouts, remark, since: Since::default(), trend: Trend::default() });
+        let state = Mutex::new(State {
+            layouts,
+            stacks: None,
+            remark,
+            since: Since::default(),
+            trend: Trend::default(),
+        });
         Ok(Self { of, process, began: Instant::now(), state })
     }
 
@@ -116,7 +124,7 @@ impl Target {
     fn image(&self) -> Result<Image> {
         match &self.of {
             Of::Process(pid) => other::take(pid.cast_unsigned(), other::Limits::default()),
-            Of::Core { .. } => todo!(),
+            Of::Core { core, exe } => core::open(core, exe),
         }
     }
 
@@ -159,7 +167,14 @@ impl Source for Target {
             process: matches!(self.of, Of::Process(_)).then_some(image.pid),
         };
         let read = tasks::read(&mut image, state.layouts.as_mut(), &roots, &Limits::default())?;
-        let threads = snapshot::threads(&mut image, &read.polling);
+        let stacks = state.stacks.get_or_insert_with(|| NativeStacks::new(&image.origin.clone()));
+        let threads = if read.polling.is_empty() {
+            snapshot::Threads::default()
+        } else {
+            // Without them the tasks that run have no stack, and that is said.
+            let native = stacks.read(&mut image).unwrap_or_default();
+            snapshot::threads(&image, &read, &native)
+        };
         let mut snapshot = snapshot::of(self.process(), read, threads);
         state.since.observe(self.uptime_ns(), &mut snapshot.tasks);
         if let Some(remark) = &state.remark {

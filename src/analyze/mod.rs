@@ -17,6 +17,7 @@ mod knots;
 mod leaks;
 mod streams;
 mod trend;
+mod unwakeable;
 mod waits;
 mod words;
 
@@ -42,6 +43,7 @@ pub fn analyze(snapshot: &Snapshot) -> Report {
     leaks::tasks(snapshot, &mut findings);
     capacity::full(snapshot, &mut findings);
     growth::found(snapshot, &mut findings);
+    unwakeable::found(snapshot, &mut findings);
     if snapshot.tasks.iter().any(|task| task.wait.is_some()) {
         let graph = graph::Graph::of(snapshot);
         deadlock::found(&graph, &mut findings);

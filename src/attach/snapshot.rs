@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::inspect::image::Image;
-use crate::inspect::join;
+use crate::inspect::join::{self, FIRST_STRANGER};
 use crate::inspect::tasks::TasksRead;
 use crate::model::{
-    Counters, Coverage, History, Missing, Process, Reason, Runtime, SCHEMA_VERSION, Snapshot,
-    Stack, Task, TaskId, TaskState, Timestamp, Worker,
+    Counters, Coverage, History, Missing, Process, Reason, Runtime, RuntimeId, SCHEMA_VERSION,
+    Snapshot, Stack, Task, TaskId, TaskState, Timestamp, Worker, WorkerState,
 };
 
 /// Native stacks of threads, and which task each polled.
+#[derive(Debug, Default)]
 pub struct Threads {
     /// Stacks of the tasks that were being polled.
     pub stacks: HashMap<TaskId, Arc<Stack>>,
@@ -53,6 +54,13 @@ pub fn of(process: Process, mut read: TasksRead, threads: Threads) -> Snapshot {
         0,
         "the root future of block_on, and closures of spawn_blocking: in no list of tokio's",
     );
+    let mut workers = threads.workers;
+    for worker in &mut workers {
+        let of = |task: &&Task| Some(task.id) == worker.task;
+        if let Some(task) = tasks.iter().find(of) {
+            worker.runtime = task.runtime;
+        }
+    }
     Snapshot {
         schema: SCHEMA_VERSION,
         taken_at: Timestamp::now(),
@@ -68,7 +76,7 @@ pub fn of(process: Process, mut read: TasksRead, threads: Threads) -> Snapshot {
         counters: Counters::default(),
         blocked_threshold_ns: 0,
         runtimes,
-        workers: threads.workers,
+        workers,
         blocked: Vec::new(),
         pauses: Vec::new(),
         connections: Vec::new(),
@@ -79,7 +87,31 @@ pub fn of(process: Process, mut read: TasksRead, threads: Threads) -> Snapshot {
     }
 }
 
-/// The threads that poll.
-pub fn threads(_image: &mut Image, _polling: &[(i32, TaskId)]) -> Threads {
-    Threads { stacks: HashMap::new(), workers: Vec::new() }
+/// The threads that poll, as workers.
+pub fn threads(image: &Image, read: &TasksRead, native: &[(i32, Arc<Stack>)]) -> Threads {
+    let mut threads = Threads::default();
+    for (index, &(tid, task)) in read.polling.iter().enumerate() {
+        let stack = native.iter().find(|(of, _)| *of == tid).map(|(_, stack)| stack.clone());
+        if let Some(stack) = &stack {
+            threads.stacks.insert(task, stack.clone());
+        }
+        let name = image.threads.iter().find(|thread| thread.tid == tid);
+        threads.workers.push(Worker {
+            runtime: RuntimeId(FIRST_STRANGER),
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            tid: tid.try_into().ok(),
+            thread: name.map(|thread| thread.name.as_str().into()),
+            state: WorkerState::Polling,
+            state_ns: 0,
+            task: Some(task),
+            method: None,
+            polls: None,
+            busy_ns: 0,
+            parks: 0,
+            local_queue_depth: None,
+            blocked: false,
+            stack,
+        });
+    }
+    threads
 }

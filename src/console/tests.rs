@@ -75,6 +75,7 @@ fn idle(id: u64, at_s: u64) -> Task {
         stack: None,
         wait: None,
         unhooked: false,
+        wakers: None,
         branches: Box::default(),
         holds: Box::default(),
     }

@@ -25,6 +25,7 @@ pub fn unhooked(read: TaskRead, runtime: RuntimeId) -> Task {
         unhooked: true,
         stack: read.stack,
         wait: read.wait,
+        wakers: read.wakers,
         branches: read.branches,
         holds: read.holds,
     }
@@ -168,6 +169,7 @@ fn overlay(task: &mut Task, image: TaskRead) {
             task.stack = image.stack;
         }
     }
+    task.wakers = image.wakers;
     task.branches = image.branches;
     task.holds = image.holds;
     task.wait = image.wait;
@@ -189,6 +191,7 @@ mod tests {
             spawned_at: None,
             stack: None,
             wait: None,
+            wakers: None,
             branches: Box::default(),
             holds: Box::default(),
         }

@@ -83,6 +83,7 @@ pub fn task(id: u64, spawned_at: &Arc<Location>) -> Task {
         stack: None,
         wait: None,
         unhooked: false,
+        wakers: None,
         branches: Box::default(),
         holds: Box::default(),
     }
@@ -149,7 +150,7 @@ pub fn wait(kind: WaitKind, resource: &str) -> Wait {
         deadline_in_ns: None,
         fd: None,
         holders: Vec::new(),
-        queue: None,
+        queue: Some(1),
         senders: None,
         wait_ns: 41 * SECOND,
         lower_bound: false,
@@ -172,6 +173,7 @@ pub fn held(
         function: Some(function.into()),
         location: Some(place(&format!("src/{}.rs", at.0), at.1)),
         dormant,
+        within: None,
     }
 }
 

@@ -74,6 +74,11 @@ pub struct Task {
     pub stack: Option<Arc<Stack>>,
     /// What it waits for, if known. Boxed: most of 100,000 tasks have none.
     pub wait: Option<Box<Wait>>,
+    /// Wakers of it that exist, abort handles included, by tokio's count of
+    /// references: an idle task without any cannot be woken. `None` unless its
+    /// memory was read and it was idle.
+    #[serde(default)]
+    pub wakers: Option<u64>,
     /// What else it awaits at once, or keeps without polling it.
     #[serde(default)]
     pub branches: Box<[Branch]>,

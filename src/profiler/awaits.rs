@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
@@ -18,9 +18,16 @@ use crate::model::Reason;
 /// runtime's list and its count at odds; another image shows both.
 const ATTEMPTS: usize = 3;
 
+/// Once this has passed what there is must do.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Reading stops here and says so. 100,000 tasks take a fifth of a second;
+/// this is for machines that are overwhelmed.
+const READING: Duration = Duration::from_secs(10);
+
 /// An image lives no longer, whatever happens to its reader: while it does,
 /// every page that the process writes to is copied.
-const LIFE: Duration = Duration::from_secs(5);
+const LIFE: Duration = Duration::from_secs(15);
 
 /// Reads await chains, once the program's layouts are known.
 pub struct Awaits {
@@ -74,6 +81,7 @@ impl Awaits {
             search: true,
             ..Roots::default()
         };
+        let begun = Instant::now();
         let mut best: Option<TasksRead> = None;
         for _ in 0..ATTEMPTS {
             let read = read_once(layouts.as_mut(), &mut roots).map_err(|error| {
@@ -83,7 +91,9 @@ impl Awaits {
                 };
                 (reason, error.to_string())
             });
+            let late = begun.elapsed() > PATIENCE;
             match (read, &best) {
+                (Ok(read), None) if late => return Ok(read),
                 (Ok(read), _) if short(&read) == 0 => return Ok(read),
                 (Ok(read), Some(other)) if short(&read) >= short(other) => {}
                 (Ok(read), _) => best = Some(read),
@@ -100,7 +110,8 @@ fn read_once(layouts: &mut dyn Layouts, roots: &mut Roots) -> Result<TasksRead, 
     let mut image = own::take(LIFE)?;
     roots.monotonic_ns = Some(image.taken_ns);
     roots.process = Some(image.pid);
-    tasks::read(&mut image, layouts, roots, &Limits::default())
+    let limits = Limits { deadline: Some(Instant::now() + READING), ..Limits::default() };
+    tasks::read(&mut image, layouts, roots, &limits)
 }
 
 /// Tasks that the runtimes count and the image does not show.

@@ -113,7 +113,7 @@ impl Core {
             dropped: totals.dropped + streams.untracked,
         };
         let lost = Lost { torn, no_stack, untracked: streams.untracked, chains };
-        coverage.missing = self.missing(want, &cells, &runtimes, &coverage, &lost);
+        coverage.missing = self.missing(&cells, &runtimes, &coverage, &lost);
         if !want.tasks {
             coverage.running =
                 workers.iter().filter(|worker| worker.state == WorkerState::Polling).count() as u64;
@@ -217,7 +217,6 @@ impl Core {
 
     fn missing(
         &self,
-        want: Want,
         cells: &[Arc<RuntimeCell>],
         runtimes: &[Runtime],
         coverage: &Coverage,

@@ -461,6 +461,7 @@ impl Copied {
             stack: None,
             wait: None,
             unhooked: false,
+            wakers: None,
             branches: Box::default(),
             holds: Box::default(),
         }

@@ -106,6 +106,9 @@ pub struct TaskRead {
     /// Await chain, innermost first. Not for running tasks: what memory holds
     /// of them is what they were before.
     pub stack: Option<Arc<Stack>>,
+    /// Wakers and abort handles of it, by its count of references, if it is
+    /// idle: others are referred to by whoever runs them.
+    pub wakers: Option<u64>,
     /// What it waits for.
     pub wait: Option<Box<Wait>>,
     /// What else it awaits at once or keeps without polling it.

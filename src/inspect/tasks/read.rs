@@ -23,6 +23,14 @@ use crate::model::{Missing, Reason, TaskId, TaskState};
 /// How often the clock is looked at: once in so many tasks.
 const CLOCK: usize = 64;
 
+/// References to an idle task besides the list's and the join handle's: its
+/// wakers and abort handles. On the way out, a join handle may count as one.
+fn wakers(bits: u64) -> u64 {
+    let references = bits / state::REF_ONE;
+    let join_handle = u64::from(bits & state::JOIN_INTEREST != 0);
+    references.saturating_sub(1 + join_handle)
+}
+
 /// Reads every task that the roots lead to.
 ///
 /// What cannot be read is named in [`TasksRead::missing`]; an image of
@@ -199,6 +207,7 @@ impl<'a> Reader<'a> {
             owner,
             state,
             spawned_at,
+            wakers: (state == TaskState::Idle).then(|| wakers(bits)),
             stack: None,
             wait: None,
             branches: Box::default(),

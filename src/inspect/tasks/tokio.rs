@@ -14,6 +14,8 @@ pub mod state {
     pub const COMPLETE: u64 = 0b10;
     /// Woken: it is, or will be, in a run queue.
     pub const NOTIFIED: u64 = 0b100;
+    /// Its join handle is there, and counts as a reference.
+    pub const JOIN_INTEREST: u64 = 0b1000;
     /// Reference counts begin here.
     pub const REF_ONE: u64 = 1 << 6;
 }
