@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::sys::zeroed::{self, Line};
+use crate::sys::zeroed::{self, Lines};
 
 /// Threads that have a line of their own at a time; one line more is common.
 const OWN: usize = 256;
@@ -26,7 +26,7 @@ thread_local! {
 /// Up to eight totals.
 #[derive(Debug)]
 pub struct Tally {
-    lines: Box<[Line]>,
+    lines: Lines,
 }
 
 impl Default for Tally {

@@ -1,29 +1,32 @@
 //! Which cell is a task's: nearly always the one that its id names.
 //!
 //! ```text
-//!   task id ──► home in the 1st window    1,024 cells
-//!          └──► home in the 2nd           8,192      where the first is taken
-//!          └──► ...                       8 times more, up to half the room
-//!          └──► index ──► any cell of the rest        where all are taken
+//!   task id ──► its home in one of the windows     2,048 cells
+//!          │                                      16,384
+//!          │                                     131,072, for 200,000 tasks
+//!          └──► index ──► any cell of the rest, where all homes are taken
 //! ```
 //!
-//! tokio's ids ascend, so the tasks that live at a time have different homes
-//! unless old ones are among them: a birth, a poll and an end then cost one
-//! cache line, and no look-up. Tasks that stay fill the windows from the small
-//! end, and others go on to the next. What homes cannot give, the index does.
-//! So what is resident follows the tasks that live, not those that ever were.
+//! tokio's ids ascend, so tasks that live at a time have different homes unless
+//! old ones are among them: a birth, a poll and an end then cost one cache line,
+//! and no look-up. New tasks begin with one window, the smallest at first;
+//! where that proves crowded they begin with the next. So what is resident
+//! follows the tasks that live, not those that ever were.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::cell::Cell;
 use super::index::Index;
 use crate::registry::tally;
-use crate::sys::zeroed::{self, Line};
+use crate::sys::zeroed::{self, Line, Lines};
 
-/// Cells of the first window: 64 KiB, which a core's own cache holds.
-const FIRST_WINDOW: usize = 1024;
+/// The smallest window has so many cells: 128 KiB, which a core's own cache
+/// holds. Smaller ones are made only where the room is small.
+const SMALLEST: usize = 2048;
 /// Each window has so many times the cells of the one before.
 const GROWTH: usize = 8;
+/// A window is crowded if it repels more than one task in so many.
+const CROWDED: u64 = 3;
 /// Cell numbers have 24 bits in an index entry, and 0 means none.
 const MOST_CELLS: usize = (1 << 24) - 2;
 /// Free lists: a spawning thread uses its own, so that they are not contended.
@@ -32,10 +35,15 @@ const FREE_LISTS: usize = 16;
 /// All cells: those of the windows, then the rest.
 #[derive(Debug)]
 pub struct Cells {
-    lines: Box<[Line]>,
-    /// Of the first window.
-    mask: u64,
-    further: Vec<Window>,
+    lines: Lines,
+    /// From the smallest to the largest.
+    windows: Box<[Window]>,
+    /// The window to begin with: `first cell << 32 | mask`, and its number.
+    begin: AtomicU64,
+    beginning: AtomicUsize,
+    /// Tasks that it repelled since an id.
+    repelled: AtomicU64,
+    since: AtomicU64,
     /// The rest begins here.
     rest: u32,
     /// Of the rest, those never used start here.
@@ -49,16 +57,31 @@ pub struct Cells {
 #[derive(Debug)]
 struct Window {
     /// Number of its first cell.
-    begin: u32,
-    mask: u64,
+    first: u32,
+    mask: u32,
     /// It has ever had a task, and is worth being looked at.
     used: AtomicBool,
 }
 
 impl Window {
-    fn cell_of(&self, home: u64) -> u32 {
-        self.begin + (home & self.mask) as u32
+    fn packed(&self) -> u64 {
+        u64::from(self.first) << 32 | u64::from(self.mask)
     }
+
+    fn cell_of(&self, id: u64) -> u32 {
+        cell_of(self.packed(), id)
+    }
+
+    fn note_used(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Release);
+        }
+    }
+}
+
+#[inline]
+fn cell_of(window: u64, id: u64) -> u32 {
+    (window >> 32) as u32 + (home(id) & window) as u32
 }
 
 /// Which of a window's cells, by its low bits. Ids that come in strides (of
@@ -72,24 +95,32 @@ impl Cells {
     /// Room for `max` tasks (at most 16 million).
     pub fn new(max: usize) -> Self {
         let max = max.clamp(1, MOST_CELLS);
-        let half = (max / 2).max(1);
-        let first = FIRST_WINDOW.min(1 << half.ilog2());
-        let mut further = Vec::new();
-        let (mut begin, mut size) = (first, first * GROWTH);
-        while begin + size <= half {
-            let (begin32, mask) = (begin as u32, size as u64 - 1);
-            further.push(Window { begin: begin32, mask, used: AtomicBool::new(false) });
-            begin += size;
-            size *= GROWTH;
+        // Two thirds for the largest window and an eighth of that, and so on,
+        // leave a fourth at least for the rest.
+        let mut sizes = vec![1 << (max * 2 / 3).max(1).ilog2()];
+        while sizes[0] / GROWTH >= SMALLEST {
+            sizes.insert(0, sizes[0] / GROWTH);
         }
+        let mut rest = 0;
+        let windows: Box<[Window]> = sizes
+            .into_iter()
+            .map(|size| {
+                let first = rest as u32;
+                rest += size;
+                Window { first, mask: size as u32 - 1, used: AtomicBool::new(first == 0) }
+            })
+            .collect();
         Self {
             lines: zeroed::lines(max),
-            mask: first as u64 - 1,
-            further,
-            rest: begin as u32,
-            fresh: AtomicU32::new(begin as u32),
+            begin: AtomicU64::new(windows[0].packed()),
+            windows,
+            beginning: AtomicUsize::new(0),
+            repelled: AtomicU64::new(0),
+            since: AtomicU64::new(0),
+            rest: rest as u32,
+            fresh: AtomicU32::new(rest as u32),
             free: Default::default(),
-            index: Index::new(max - begin),
+            index: Index::new(max - rest),
         }
     }
 
@@ -104,31 +135,36 @@ impl Cells {
         Cell(&self.lines[number as usize])
     }
 
+    /// The cell of a task in the window to begin with. Which one that is may
+    /// change at any time: it is where to look first, and no more.
+    #[inline]
+    fn first_choice(&self, id: u64) -> (u32, Cell<'_>) {
+        let number = cell_of(self.begin.load(Ordering::Acquire), id);
+        (number, self.at(number))
+    }
+
     /// A task's cell.
     #[inline]
     pub fn find(&self, id: u64) -> Option<(u32, Cell<'_>)> {
-        let number = (home(id) & self.mask) as u32;
-        let cell = self.at(number);
+        let (number, cell) = self.first_choice(id);
         if cell.is_of(id) { Some((number, cell)) } else { self.find_further(id) }
     }
 
     #[cold]
     fn find_further(&self, id: u64) -> Option<(u32, Cell<'_>)> {
-        for window in &self.further {
-            let number = window.cell_of(home(id));
-            if self.at(number).is_of(id) {
-                return Some((number, self.at(number)));
-            }
-        }
-        let number = self.index.find(id, |number| self.at(number).is_of(id))?.number;
-        Some((number, self.at(number)))
+        let home = self.windows.iter().map(|window| window.cell_of(id));
+        let found = home.map(|number| (number, self.at(number))).find(|(_, cell)| cell.is_of(id));
+        found.or_else(|| {
+            let number = self.index.find(id, |number| self.at(number).is_of(id))?.number;
+            Some((number, self.at(number)))
+        })
     }
 
     /// Has a cell filled for a new task, which is found from then on. False if
     /// there is no room.
     #[inline]
     pub fn enter(&self, id: u64, fill: impl FnOnce(Cell<'_>)) -> bool {
-        let cell = self.at((home(id) & self.mask) as u32);
+        let (_, cell) = self.first_choice(id);
         if cell.take() {
             fill(cell);
             return true;
@@ -138,12 +174,13 @@ impl Cells {
 
     #[cold]
     fn enter_further(&self, id: u64, fill: impl FnOnce(Cell<'_>)) -> bool {
-        for window in &self.further {
-            let cell = self.at(window.cell_of(home(id)));
+        let beginning = self.beginning.load(Ordering::Relaxed).min(self.windows.len() - 1);
+        self.note_repelled(id, beginning);
+        let (smaller, others) = self.windows.split_at(beginning);
+        for window in others[1..].iter().chain(smaller.iter().rev()) {
+            let cell = self.at(window.cell_of(id));
             if cell.take() {
-                if !window.used.load(Ordering::Relaxed) {
-                    window.used.store(true, Ordering::Release);
-                }
+                window.note_used();
                 fill(cell);
                 return true;
             }
@@ -162,8 +199,7 @@ impl Cells {
     /// then falls to the caller; none if there is no such task.
     #[inline]
     pub fn leave(&self, id: u64) -> Option<u32> {
-        let number = (home(id) & self.mask) as u32;
-        let cell = self.at(number);
+        let (_, cell) = self.first_choice(id);
         if cell.is_of(id) { cell.end(id) } else { self.leave_further(id) }
     }
 
@@ -185,14 +221,35 @@ impl Cells {
 
     /// All cells that may hold a task.
     pub fn used(&self) -> impl Iterator<Item = Cell<'_>> {
-        let first = &self.lines[..=self.mask as usize];
-        let further = self.further.iter().filter(|window| window.used.load(Ordering::Acquire));
-        let further = further.flat_map(|window| {
-            let begin = window.begin as usize;
-            &self.lines[begin..=begin + window.mask as usize]
+        let windows = self.windows.iter().filter(|window| window.used.load(Ordering::Acquire));
+        let windows = windows.flat_map(|window| {
+            let first = window.first as usize;
+            &self.lines[first..=first + window.mask as usize]
         });
         let rest = &self.lines[self.rest as usize..self.fresh.load(Ordering::Acquire) as usize];
-        first.iter().chain(further).chain(rest).map(Cell)
+        windows.chain(rest).map(Cell)
+    }
+
+    /// Goes on to the next window if this one repels too many. The figures are
+    /// rough where threads meet, and need not be better: nothing but the order
+    /// of looking depends on them.
+    fn note_repelled(&self, id: u64, beginning: usize) {
+        let window = &self.windows[beginning];
+        let repelled = self.repelled.fetch_add(1, Ordering::Relaxed) + 1;
+        if repelled <= u64::from(window.mask) / 8 {
+            return;
+        }
+        // Ids count the tasks that were spawned meanwhile.
+        let spawned = id.saturating_sub(self.since.swap(id, Ordering::Relaxed));
+        self.repelled.store(0, Ordering::Relaxed);
+        if let Some(next) = self.windows.get(beginning + 1)
+            && repelled.saturating_mul(CROWDED) > spawned
+        {
+            next.note_used();
+            // Release: who finds tasks there must find it used.
+            self.begin.store(next.packed(), Ordering::Release);
+            self.beginning.store(beginning + 1, Ordering::Relaxed);
+        }
     }
 
     fn take_from_rest(&self) -> Option<u32> {
@@ -230,6 +287,72 @@ impl Cells {
                 Ok(_) => return Some(number),
                 Err(now) => before = now,
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::tasks::{Birth, CellNumber};
+
+    fn enter(cells: &Cells, id: u64) {
+        let birth =
+            Birth { id, parent: 0, parent_cell: CellNumber::NONE, runtime: 0, place: 0, now: 1 };
+        assert!(cells.enter(id, |cell| cell.fill(&birth, 0)), "room for {id}");
+    }
+
+    /// Of a million tasks every `stride`-th stays, up to `most`.
+    fn crowd(stride: u64, most: usize) -> Cells {
+        let cells = Cells::new(200_000);
+        let mut stay = Vec::new();
+        for id in 1..=1_000_000 {
+            enter(&cells, id);
+            if id % stride == 0 && stay.len() < most {
+                stay.push(id);
+            } else {
+                assert_eq!(cells.leave(id), Some(0));
+            }
+        }
+        assert!(stay.iter().all(|&id| cells.find(id).is_some_and(|(_, cell)| cell.is_of(id))));
+        assert_eq!(cells.used().filter_map(|cell| cell.id()).count(), stay.len());
+        cells
+    }
+
+    #[test]
+    fn new_tasks_begin_where_there_is_room() {
+        for (most, window) in [(0, 0), (100, 0), (5_000, 1), (60_000, 2)] {
+            let cells = crowd(8, most);
+            assert_eq!(cells.beginning.load(Ordering::Relaxed), window, "{most} tasks that stay");
+        }
+    }
+
+    #[test]
+    fn strides_find_all_homes() {
+        for stride in [2, 3, 7, 16, 64, 100, 256, 1_000, 1_024] {
+            let mask = SMALLEST as u64 - 1;
+            let homes: std::collections::HashSet<u64> =
+                (0..SMALLEST as u64 / 2).map(|n| home(n * stride) & mask).collect();
+            assert!(homes.len() > SMALLEST / 4, "stride {stride}: {} homes", homes.len());
+        }
+    }
+
+    #[test]
+    fn every_cell_is_given_out_whatever_the_bound() {
+        for max in [1, 2, 3, 10, 1_000, 20_000] {
+            let cells = Cells::new(max);
+            let birth = |id| Birth {
+                id,
+                parent: 0,
+                parent_cell: CellNumber::NONE,
+                runtime: 0,
+                place: 0,
+                now: 1,
+            };
+            let all = 40 * max as u64 + 10_000;
+            let held =
+                (1..all).filter(|&id| cells.enter(id, |cell| cell.fill(&birth(id), 0))).count();
+            assert_eq!(held, max);
         }
     }
 }

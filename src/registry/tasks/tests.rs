@@ -69,13 +69,13 @@ fn the_bound_holds_and_counts_what_it_drops() {
 
 #[test]
 fn cells_are_reused_so_that_churn_needs_no_more_memory() {
-    let tasks = tasks(10_000);
+    let tasks = tasks(DEFAULT_MAX_TASKS);
     for id in 1..=1_000_000 {
         tasks.spawned(&birth(id));
         tasks.ended(id);
     }
     assert_eq!(tasks.totals().dropped, 0);
-    assert!(tasks.cells.used().count() <= 1_024, "the first window is enough");
+    assert_eq!(tasks.cells.used().count(), 2_048, "the smallest window is enough");
 }
 
 #[test]
