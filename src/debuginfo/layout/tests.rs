@@ -76,7 +76,8 @@ struct Slow(tokio::sync::oneshot::Receiver<u32>);
 impl Future for Slow {
     type Output = u32;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<u32> { // mark: slow poll
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<u32> {
+        // mark: slow poll
         Pin::new(&mut self.0).poll(context).map(|got| got.unwrap_or(0))
     }
 }
@@ -86,7 +87,8 @@ struct Feed {
 }
 
 impl Feed {
-    async fn watch(&self, doors: &tokio::sync::Semaphore) -> u32 { // mark: watch
+    async fn watch(&self, doors: &tokio::sync::Semaphore) -> u32 {
+        // mark: watch
         let guard = self.lock.lock().await; // mark: watch lock
         let permit = doors.acquire().await; // mark: watch acquire
         drop(permit);
@@ -94,13 +96,15 @@ impl Feed {
     }
 }
 
-async fn generic<T: Send>(value: T) -> T { // mark: generic
+async fn generic<T: Send>(value: T) -> T {
+    // mark: generic
     tokio::task::yield_now().await; // mark: generic yield
     value
 }
 
 fn boxed(depth: u32) -> Pin<Box<dyn Future<Output = u32> + Send>> {
-    Box::pin(async move { // mark: boxed
+    Box::pin(async move {
+        // mark: boxed
         if depth == 0 { 0 } else { boxed(depth - 1).await + 1 } // mark: boxed await
     })
 }
@@ -127,15 +131,13 @@ fn variants(layouts: &mut impl Layouts, id: TypeId) -> Variants {
 
 /// Uses everything, so that it is compiled.
 fn run() -> u32 {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         let (send, receive) = tokio::sync::oneshot::channel();
         let slow = tokio::spawn(Slow(receive));
-        let watch = tokio::spawn(async { // mark: spawned
+        let watch = tokio::spawn(async {
+            // mark: spawned
             let (feed, doors) = (Feed { lock: 4.into() }, tokio::sync::Semaphore::new(1));
             feed.watch(&doors).await // mark: spawned await
         });
@@ -165,9 +167,9 @@ fn task_types(layouts: &mut impl Layouts) -> Vec<(u64, TaskType)> {
 
 /// The task whose future has this name.
 fn task_of(layouts: &mut impl Layouts, name: &str) -> (u64, TaskType) {
-    let found = task_types(layouts).into_iter().find(|(_, task)| {
-        &*layouts.ty(task.future).unwrap().name == name
-    });
+    let found = task_types(layouts)
+        .into_iter()
+        .find(|(_, task)| &*layouts.ty(task.future).unwrap().name == name);
     found.unwrap_or_else(|| panic!("no task of {name}"))
 }
 
@@ -187,7 +189,8 @@ fn line_in(variants: &Variants, state: &str) -> u32 {
 fn the_program_does_what_the_tests_count_on() {
     assert_eq!(run(), 5 + 4 + 4 + 2 + 7 + 1);
     assert_eq!(format!("{:?}", Sample::default().pair), "(0, 0)");
-    let kept = [Fields::Unit, Fields::Named { at: 1, name: String::new() }, Fields::Niche(Box::new(1))];
+    let kept =
+        [Fields::Unit, Fields::Named { at: 1, name: String::new() }, Fields::Niche(Box::new(1))];
     assert_eq!(kept.len(), 3);
     assert_ne!(Wide::Small as u128, Wide::Large as u128);
     assert_ne!(Signed::Minus, Signed::Plus);
@@ -206,15 +209,19 @@ fn structs_are_as_the_compiler_lays_them_out() {
         .into_iter()
         .map(|(name, offset, ty)| (name, offset, ty.size))
         .collect();
-    let member = |name: &str, offset: usize, size: usize| (name.to_owned(), offset as u64, size as u64);
-    assert_eq!(found, [
-        member("flag", offset_of!(Sample, flag), 1),
-        member("number", offset_of!(Sample, number), 8),
-        member("pair", offset_of!(Sample, pair), size_of::<(u16, u32)>()),
-        member("text", offset_of!(Sample, text), size_of::<String>()),
-        member("list", offset_of!(Sample, list), 20),
-        member("next", offset_of!(Sample, next), 8),
-    ]);
+    let member =
+        |name: &str, offset: usize, size: usize| (name.to_owned(), offset as u64, size as u64);
+    assert_eq!(
+        found,
+        [
+            member("flag", offset_of!(Sample, flag), 1),
+            member("number", offset_of!(Sample, number), 8),
+            member("pair", offset_of!(Sample, pair), size_of::<(u16, u32)>()),
+            member("text", offset_of!(Sample, text), size_of::<String>()),
+            member("list", offset_of!(Sample, list), 20),
+            member("next", offset_of!(Sample, next), 8),
+        ]
+    );
     let list = &members(&mut *own, id)[4].2;
     assert!(matches!(list.shape, Shape::Array { count: 5, of } if own.ty(of).unwrap().size == 4));
     assert_eq!(&*list.name, "[u32; 5]");
@@ -251,7 +258,9 @@ fn enums_tell_their_variants_apart() {
     assert_eq!(names, ["at", "name"]);
     assert_eq!(&*own.ty(named).unwrap().name, format!("{HERE}::Fields::Named"));
 
-    let next = own.find(&format!("core::option::Option<alloc::boxed::Box<{HERE}::Sample, alloc::alloc::Global>>"));
+    let next = own.find(&format!(
+        "core::option::Option<alloc::boxed::Box<{HERE}::Sample, alloc::alloc::Global>>"
+    ));
     let next = variants(&mut *own, next.unwrap());
     assert_eq!(next.tag, Some(Tag { offset: 0, size: 8 }));
     assert_eq!(*variant(&next, "None").values, [(0, 0)]);
@@ -343,8 +352,7 @@ fn tasks_are_found_by_their_poll_functions() {
     assert!(own.task(poll + 1).is_empty() && own.task(0).is_empty());
 
     // The other way of reading the same file agrees on what the address is.
-    let mut symbols =
-        crate::debuginfo::symbols::Symbols::open(&program(), true).unwrap();
+    let mut symbols = crate::debuginfo::symbols::Symbols::open(&program(), true).unwrap();
     let frames = symbols.frames(poll);
     assert!(frames.last().unwrap().function_full.contains("runtime::task::raw::poll"));
 

@@ -127,6 +127,7 @@ impl Render {
                 None => kept.push(held),
             }
         }
+        let main = main(&trace.tips);
         kept.into_iter()
             .map(|held| {
                 let level = trace.levels.get(held.level as usize);
@@ -138,19 +139,40 @@ impl Render {
                     function: frame.map(|frame| frame.function.clone()),
                     location: frame.and_then(|frame| frame.location.clone()),
                     dormant: held.dormant,
+                    within: within(trace, main, held.level),
                 }
             })
             .collect()
     }
 }
 
+/// Which of several chains, counted from the main one as branches are, has
+/// this level to itself.
+fn within(trace: &Trace, main: Option<&Tip>, level: u32) -> Option<u32> {
+    let main = main?;
+    if trace.tips.len() < 2 {
+        return None;
+    }
+    let others = trace.tips.iter().filter(|tip| !std::ptr::eq(*tip, main));
+    let mut passing = std::iter::once(main)
+        .chain(others)
+        .zip(0..)
+        .filter(|(tip, _)| levels(trace, tip.level).binary_search(&level).is_ok());
+    let (_, only) = passing.next()?;
+    passing.next().is_none().then_some(only)
+}
+
 /// The chain that is shown as the task's own: the first that it polls, and of
-/// those the first that says what it waits for.
+/// those the first that says what it waits for. A timer beside something else
+/// is a timeout or a keep-alive: the other thing is what matters.
 fn main(tips: &[Tip]) -> Option<&Tip> {
-    let known =
-        |tip: &&Tip| !tip.dormant && tip.wait.is_some_and(|wait| wait.kind != WaitKind::Unknown);
+    let waits = |tip: &Tip, timer: bool| {
+        let known = |kind| kind != WaitKind::Unknown && (kind == WaitKind::Sleep) == timer;
+        !tip.dormant && tip.wait.is_some_and(|wait| known(wait.kind))
+    };
     tips.iter()
-        .find(known)
+        .find(|tip| waits(tip, false))
+        .or_else(|| tips.iter().find(|tip| waits(tip, true)))
         .or_else(|| tips.iter().find(|tip| !tip.dormant))
         .or_else(|| tips.first())
 }
