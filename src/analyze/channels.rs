@@ -39,7 +39,7 @@ fn stuck<'a>(graph: &Graph<'a>, node: &Node<'a>) -> Option<Stuck<'a>> {
     }
     let hold = *node.holds.first()?;
     // In or behind a knot: told there.
-    if graph.stuck[hold.task] {
+    if node.waiters.iter().any(|&tip| graph.stuck[tip]) {
         return None;
     }
     let receiver = &graph.tasks[hold.task];
@@ -66,7 +66,7 @@ fn stuck<'a>(graph: &Graph<'a>, node: &Node<'a>) -> Option<Stuck<'a>> {
     let mut senders: Vec<_> = node
         .waiters
         .iter()
-        .map(|&(task, wait)| (&graph.tasks[task], wait))
+        .filter_map(|&tip| Some((&graph.tasks[graph.tips[tip].task], graph.tips[tip].wait?)))
         .filter(|(_, wait)| wait.wait_ns >= LONG_NS)
         .collect();
     senders.sort_by_key(|(task, wait)| (std::cmp::Reverse(wait.wait_ns), task.id));

@@ -18,8 +18,9 @@ pub fn found(snapshot: &Snapshot, graph: &Graph<'_>, findings: &mut Vec<Finding>
         let mut waiters: Vec<(usize, &Wait)> = node
             .waiters
             .iter()
-            .copied()
-            .filter(|&(task, wait)| wait.wait_ns >= LONG_NS && !graph.stuck[task])
+            .filter(|&&tip| !graph.stuck[tip])
+            .filter_map(|&tip| Some((graph.tips[tip].task, graph.tips[tip].wait?)))
+            .filter(|(_, wait)| wait.wait_ns >= LONG_NS)
             .collect();
         if waiters.len() < WAITERS {
             continue;

@@ -5,18 +5,29 @@ use std::collections::BTreeMap;
 use super::graph::{Graph, Side};
 use super::knots::{Knot, Link, knots};
 use super::{LISTED, waits, words};
-use crate::model::{Confidence, Edge, Finding, FindingKind, Severity, Task, TaskId, WaitKind};
+use crate::model::{
+    Confidence, Edge, Finding, FindingKind, Location, Severity, Task, TaskId, Wait, WaitKind,
+    human_duration,
+};
 
 /// Edges listed of one finding: more than a person follows.
 const EDGES: usize = 32;
 /// Circles that rest on a guess are told only once they have lasted.
 const SUSPECTED_NS: u64 = 10_000_000_000;
 
+/// Timeouts may end a circle before anybody notices.
+const TIMED_NS: u64 = 1_000_000_000;
+
 /// One finding for all knots that are tied at the same places.
 pub fn found(graph: &Graph<'_>, findings: &mut Vec<Finding>) {
     let mut alike: BTreeMap<String, Vec<Knot<'_>>> = BTreeMap::new();
     for knot in knots(graph) {
-        if knot.confidence == Confidence::Suspected && since(&knot).0 < SUSPECTED_NS {
+        let least = match knot.confidence {
+            Confidence::Suspected => SUSPECTED_NS,
+            _ if knot.timed => TIMED_NS,
+            _ => 0,
+        };
+        if since(&knot).0 < least {
             continue;
         }
         alike.entry(id(graph, &knot)).or_default().push(knot);
@@ -25,6 +36,11 @@ pub fn found(graph: &Graph<'_>, findings: &mut Vec<Finding>) {
         knots.sort_by_key(|knot| std::cmp::Reverse((knot.behind.len(), since(knot).0)));
         findings.push(finding(graph, id, &knots));
     }
+}
+
+/// Where a link waits.
+fn at<'a>(graph: &Graph<'a>, link: &Link<'_>) -> Option<&'a Location> {
+    waits::frame(graph.tips[link.tip].stack).and_then(|frame| frame.location.as_ref())
 }
 
 fn kind(knot: &Knot<'_>) -> FindingKind {
@@ -51,8 +67,8 @@ fn id(graph: &Graph<'_>, knot: &Knot<'_>) -> String {
         .links
         .iter()
         .map(|link| {
-            let task = &graph.tasks[link.from];
-            waits::at(task).map_or_else(|| task.id.to_string(), ToString::to_string)
+            let at = at(graph, link);
+            at.map_or_else(|| graph.tasks[link.from].id.to_string(), ToString::to_string)
         })
         .collect();
     places.sort_unstable();
@@ -63,8 +79,9 @@ fn finding(graph: &Graph<'_>, id: String, knots: &[Knot<'_>]) -> Finding {
     let worst = &knots[0];
     let kind = kind(worst);
     let task = |index: usize| &graph.tasks[index];
+    let first = &worst.links[0];
     let confidence = knots.iter().map(|knot| knot.confidence).max().unwrap_or(worst.confidence);
-    let certain = confidence == Confidence::Proven;
+    let certain = confidence == Confidence::Proven && !worst.timed;
     let mut evidence: Vec<String> =
         worst.links.iter().take(EDGES).map(|link| link_sentence(graph, link)).collect();
     if worst.links.len() > EDGES {
@@ -92,18 +109,26 @@ fn finding(graph: &Graph<'_>, id: String, knots: &[Knot<'_>]) -> Finding {
             words::count(knots.len() as u64, "knot")
         ));
     }
+    evidence.extend(worst.way_out.map(|task| way_out(graph, worst, task)));
     evidence.push(advice(kind, worst).to_owned());
-    if !certain {
-        evidence.push(
+    match confidence {
+        Confidence::Suspected => evidence.push(
             "It is suspected only: a permit, a guard or a stack on the way could not be seen whole."
                 .to_owned(),
-        );
+        ),
+        Confidence::Likely => evidence.push(
+            "It is not proven: that the end of a channel still is where it was seen, only the \
+             locals of its task tell."
+                .to_owned(),
+        ),
+        Confidence::Proven => {}
     }
     let all = || knots.iter().flat_map(|knot| &knot.tasks);
     let behind = || knots.iter().flat_map(|knot| &knot.behind);
     let count = (all().count() + behind().count()) as u64;
     let (since_ns, lower_bound) = knots.iter().map(since).max().unwrap_or_default();
-    let circle: Vec<usize> = worst.links.iter().map(|link| link.from).collect();
+    let mut circle: Vec<usize> = worst.links.iter().map(|link| link.from).collect();
+    circle.dedup();
     let rest = all().chain(behind()).copied().filter(|index| !circle.contains(index));
     let concerned: Vec<&Task> = circle.iter().copied().chain(rest).take(LISTED).map(task).collect();
     Finding {
@@ -119,7 +144,7 @@ fn finding(graph: &Graph<'_>, id: String, knots: &[Knot<'_>]) -> Finding {
                 n => format!("; {n} more wait behind"),
             },
         evidence,
-        place: waits::at(task(circle[0])).map(ToString::to_string),
+        place: at(graph, first).map(ToString::to_string),
         method: concerned.iter().find_map(|task| task.method.as_deref()).map(str::to_owned),
         since_ns,
         count,
@@ -154,6 +179,7 @@ fn title(graph: &Graph<'_>, kind: FindingKind, knot: &Knot<'_>, alike: usize) ->
             ids[0]
         ),
         (_, [one]) => format!("Task {one} waits for {what} on what it holds itself"),
+        (_, [a, b]) if a == b => format!("Two branches of task {a} wait for each other"),
         (_, [a, b]) => format!("Tasks {a} and {b} wait for each other"),
         (_, [a, .., z]) => {
             format!("{} tasks wait in a circle, from task {a} to task {z} and back", ids.len())
@@ -169,7 +195,8 @@ fn link_sentence(graph: &Graph<'_>, link: &Link<'_>) -> String {
     let itself = link.hold.task == link.from;
     let who = if itself { "the same task".to_owned() } else { format!("task {}", holder.id) };
     let guard = waits::guard(link.hold.local, link.hold.function, link.hold.location);
-    let text = waits::sentence(&graph.tasks[link.from], link.wait);
+    let tip = &graph.tips[link.tip];
+    let text = waits::clause(graph.tasks[link.from].id, tip.stack, link.wait);
     let text = match (link.own, link.side) {
         (Some(_), _) => format!(
             "{text}; before that {who} queued for it in a future{guard} that it keeps and does not \
@@ -199,6 +226,28 @@ fn dormant(link: &Link<'_>) -> &'static str {
     if link.hold.dormant { " in a future that it keeps and does not poll" } else { "" }
 }
 
+/// What would break the circle, by breaking off what a task is at.
+fn way_out(graph: &Graph<'_>, knot: &Knot<'_>, task: usize) -> String {
+    let id = graph.tasks[task].id;
+    let due = |wait: &Wait| match wait.deadline_in_ns {
+        Some(ns) if ns > 0 => format!(", due in {}", human_duration(ns.unsigned_abs())),
+        _ => String::new(),
+    };
+    let link = knot.links.iter().find(|link| link.from == task);
+    if let Some(link) = link.filter(|link| link.wait.deadline_in_ns.is_some()) {
+        return format!("Only a timeout around the wait of task {id} ends it{}.", due(link.wait));
+    }
+    let other = graph.ways_out(task).find_map(|tip| tip.wait);
+    let what = other.map_or_else(
+        || "something else".to_owned(),
+        |wait| format!("{}{}", words::article(wait.kind.words()), due(wait)),
+    );
+    format!(
+        "Task {id} also awaits {what}: should that come first, the task may drop this wait and \
+         what it holds there. Nothing else ends it."
+    )
+}
+
 fn advice(kind: FindingKind, knot: &Knot<'_>) -> &'static str {
     match kind {
         FindingKind::Futurelock => {
@@ -223,7 +272,7 @@ fn edge(graph: &Graph<'_>, link: &Link<'_>) -> Edge {
         waits: task.id,
         kind: link.wait.kind,
         resource: link.wait.resource.clone(),
-        at: waits::at(task).cloned(),
+        at: at(graph, link).cloned(),
         holder: graph.tasks[link.hold.task].id,
         local: link.hold.local.map(Into::into),
         held_at: link.hold.location.cloned(),

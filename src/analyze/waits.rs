@@ -55,10 +55,14 @@ pub fn place(function: Option<&str>, location: Option<&Location>) -> String {
 
 /// `task 17 waits for a mutex lock (0x7f10) in ledger::post at src/ledger.rs:204 for 41s`
 pub fn sentence(task: &Task, wait: &Wait) -> String {
-    let frame = frame(task.stack.as_deref());
+    clause(task.id, task.stack.as_deref(), wait)
+}
+
+/// The same of one of the things that a task awaits.
+pub fn clause(id: TaskId, stack: Option<&Stack>, wait: &Wait) -> String {
+    let frame = frame(stack);
     format!(
-        "task {} waits for {}{}{}",
-        task.id,
+        "task {id} waits for {}{}{}",
         what(wait),
         place(frame.map(|frame| &*frame.function), frame.and_then(|frame| frame.location.as_ref())),
         lasted(wait.wait_ns, wait.lower_bound)

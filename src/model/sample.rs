@@ -150,7 +150,7 @@ pub fn wait(kind: WaitKind, resource: &str) -> Wait {
         deadline_in_ns: None,
         fd: None,
         holders: Vec::new(),
-        queue: None,
+        queue: Some(1),
         senders: None,
         wait_ns: 41 * SECOND,
         lower_bound: false,
@@ -173,6 +173,7 @@ pub fn held(
         function: Some(function.into()),
         location: Some(place(&format!("src/{}.rs", at.0), at.1)),
         dormant,
+        within: None,
     }
 }
 

@@ -143,6 +143,12 @@ pub struct Held {
     pub location: Option<Location>,
     /// It sits in a future that its task keeps but no longer polls.
     pub dormant: bool,
+    /// Of a task that awaits several things at once: the one whose future has
+    /// this, so that it is given up when that future ends or is dropped; 0 for
+    /// the task's main chain, n for `branches[n - 1]`. None if it lies around
+    /// several of them, or if there is only one.
+    #[serde(default)]
+    pub within: Option<u32>,
 }
 
 /// Something else that a task awaits at the same time (`select!`, `join!`,

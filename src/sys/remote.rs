@@ -177,8 +177,9 @@ mod tests {
         let apart = [page(3)..page(4), page(1)..page(2), page(0)..page(1)];
         let there = vec![page(3)..page(4), page(0)..page(1)];
         assert_eq!(copy(&apart, 4), (true, there, vec![4, 1]));
-        assert_eq!(copy(&[page(2)..page(4)], 1), (false, vec![page(2)..page(3)], vec![3]));
-        assert_eq!(copy(&[page(1)..page(2)], 4), (true, vec![], vec![]));
+        let (upper, first, closed) = (page(2)..page(4), page(2)..page(3), page(1)..page(2));
+        assert_eq!(copy(&[upper], 1), (false, vec![first], vec![3]));
+        assert_eq!(copy(&[closed], 4), (true, vec![], vec![]));
         assert_eq!(copy(&[], 1), (true, vec![], vec![]));
     }
 

@@ -14,8 +14,8 @@ const MIDDLE = 30;
 /** The end of a path is short enough for its place. */
 const short = (text, most) => (text.length > most ? `…${text.slice(1 - most)}` : text);
 
-function Label({ x, y, edge }) {
-  return html`<text class="what" x=${x} y=${y} text-anchor="middle">${waitText(edge.kind)}${edge.dormant ? ', not polled' : ''}</text>`;
+function Label({ x, y, edge, anchor = 'middle' }) {
+  return html`<text class="what" x=${x} y=${y} text-anchor=${anchor}>${waitText(edge.kind)}${edge.dormant ? ', not polled' : ''}</text>`;
 }
 
 export function WaitGraph({ edges }) {
@@ -23,7 +23,7 @@ export function WaitGraph({ edges }) {
   const ids = [...new Set(edges.flatMap((edge) => [edge.waits, edge.holder]))];
   const left = (id) => 4 + ids.indexOf(id) * STEP;
   const back = edges.some((edge) => ids.indexOf(edge.holder) <= ids.indexOf(edge.waits));
-  const [width, height] = [left(ids.at(-1)) + BOX + 4, back ? 122 : 64];
+  const [width, height] = [Math.max(240, left(ids.at(-1)) + BOX + 4), back ? 122 : 64];
   return html`<div class="scroll" tabindex="0" role="region" aria-label="Who waits for whom"><svg class="graph" viewBox=${`0 0 ${width} ${height}`} width=${width} height=${height}>
     ${edges.map((edge) => {
       const [from, to] = [left(edge.waits), left(edge.holder)];
@@ -33,7 +33,9 @@ export function WaitGraph({ edges }) {
       }
       // Out of the bottom and back into it.
       const [x, end] = [from + BOX - 30, to + 30];
-      return html`<path d=${`M${x} 54V84q0 12 -12 12H${end + 12}q-12 0 -12 -12V56m-5 8l5 -8l5 8`} /><${Label} x=${(x + end) / 2} y=${113} edge=${edge} />`;
+      return html`<path d=${`M${x} 54V84q0 12 -12 12H${end + 12}q-12 0 -12 -12V56m-5 8l5 -8l5 8`} />${
+        from === to ? html`<${Label} x=${from} y="113" edge=${edge} anchor="start" />` : html`<${Label} x=${(x + end) / 2} y="113" edge=${edge} />`
+      }`;
     })}
     ${ids.map((id) => {
       const at = edges.find((edge) => edge.waits === id)?.at ?? edges.find((edge) => edge.holder === id)?.held_at;

@@ -158,7 +158,7 @@ export class World {
       group('g-conn', 212, 200 * S, this.task(3, { stack: null, wait: null, method: null, spawned_at: location(`${TOKIO}/../../tonic-0.14.9/src/transport/server/mod.rs`.replace('/tokio-1.54.1/src/../..', ''), 812) })),
       group('g-block', 1, 3.2 * S + this.age, this.blocker()),
       group('g-cycle', 2, 41 * S, this.locked()),
-      group('g-fresh', 7, 0.02 * S, this.task(4, { state: 'scheduled', stack: null, method: '/billing.Charge/Card', spawned_at: location('src/service.rs', 97) })),
+      group('g-fresh', 7, 0.02 * S, this.task(4, { state: 'scheduled', stack: null, wait: null, method: '/billing.Charge/Card', spawned_at: location('src/service.rs', 97) })),
       ...Array.from({ length: 250 }, (_, i) => group(`g-${i}`, 640 - i, (300 - i) * S, this.task(100 + i, { stack: waitStack(this.name(`worker::step_${i}`, i), '/srv/build/billing/src/worker.rs', 40 + i) }))),
     ];
   }

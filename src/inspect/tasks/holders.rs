@@ -12,7 +12,7 @@ use super::TaskRead;
 use super::render::Render;
 use super::semaphores::Semaphores;
 use super::tokio::RWLOCK_PERMITS;
-use super::walk::RawHeld;
+use super::walk::{RawHeld, Tip};
 use crate::inspect::image::Cached;
 use crate::model::{Held, HeldKind, Holder, TaskId, Wait, WaitKind};
 
@@ -20,6 +20,8 @@ use crate::model::{Held, HeldKind, Holder, TaskId, Wait, WaitKind};
 #[derive(Default)]
 pub struct Claims {
     by_resource: HashMap<u64, Vec<Claim>>,
+    /// Not to be believed, whatever else is seen.
+    struck: Vec<(u64, TaskId, HeldKind)>,
 }
 
 #[derive(Clone, Copy)]
@@ -30,9 +32,17 @@ struct Claim {
 }
 
 impl Claims {
-    /// Notes what a task seems to hold.
-    pub fn note(&mut self, task: TaskId, holds: &[RawHeld]) {
+    /// Notes what a task seems to hold, given where it waits.
+    pub fn note(&mut self, task: TaskId, holds: &[RawHeld], tips: &[Tip]) {
         for held in holds {
+            // A guard that may have been dropped, and the same lock wanted
+            // again: it has been.
+            let wanted =
+                |tip: &Tip| tip.wait.is_some_and(|wait| wait.resource == Some(held.resource));
+            if held.doubtful && is_semaphore(held.kind) && tips.iter().any(wanted) {
+                self.struck.push((held.resource, task, held.kind));
+                continue;
+            }
             let claims = self.by_resource.entry(held.resource).or_default();
             let same =
                 claims.iter_mut().find(|claim| claim.task == task && claim.kind == held.kind);
@@ -53,6 +63,14 @@ impl Claims {
         tasks: &mut [TaskRead],
     ) {
         let mut struck: HashMap<Arc<str>, Vec<(TaskId, HeldKind)>> = HashMap::new();
+        for (resource, task, kind) in self.struck {
+            let sure = self.by_resource.get(&resource).is_some_and(|claims| {
+                claims.iter().any(|claim| claim.task == task && claim.kind == kind)
+            });
+            if !sure {
+                struck.entry(render.resource(resource)).or_default().push((task, kind));
+            }
+        }
         for (resource, claims) in self.by_resource {
             let free = if claims.iter().any(|claim| is_semaphore(claim.kind)) {
                 semaphores.get(memory, resource).map(|semaphore| semaphore.free)
@@ -61,7 +79,7 @@ impl Claims {
             };
             let out = strike(&claims, free);
             if !out.is_empty() {
-                struck.insert(render.resource(resource), out);
+                struck.entry(render.resource(resource)).or_default().extend(out);
             }
         }
         if !struck.is_empty() {

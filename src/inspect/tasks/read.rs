@@ -51,9 +51,13 @@ pub fn read(
         Detail::Names | Detail::Full => Offsets::find(&mut types),
     };
     let Some(offsets) = offsets else {
+        let reason = match detail {
+            Detail::Nothing => Reason::NoDebugInfo,
+            Detail::Names | Detail::Full => Reason::TypesOnly,
+        };
         let detail = "the program's debug information has no types of tokio's tasks: \
                       build it with `debug = \"full\"`, or give its layout file";
-        let missing = Missing { reason: Reason::NoDebugInfo, count: 0, detail: detail.into() };
+        let missing = Missing { reason, count: 0, detail: detail.into() };
         return Ok(TasksRead { missing: vec![missing], ..TasksRead::default() });
     };
     let semaphores = BatchSemaphore::find(&mut types);
@@ -71,7 +75,7 @@ pub fn read(
         trace: Trace::default(),
         behind: HashMap::new(),
         headers: HashMap::new(),
-        doubtful: holders::Claims::default(),
+        claims: holders::Claims::default(),
         read: TasksRead::default(),
         lost: Lost::default(),
     };
@@ -105,7 +109,7 @@ struct Reader<'a> {
     behind: HashMap<u64, Option<TypeId>>,
     /// Ids of tasks that have been joined, by header.
     headers: HashMap<u64, Option<u64>>,
-    doubtful: holders::Claims,
+    claims: holders::Claims,
     read: TasksRead,
     lost: Lost,
 }
@@ -257,7 +261,7 @@ impl<'a> Reader<'a> {
                 self.headers.insert(header, id);
             }
         }
-        self.doubtful.note(task.id, &self.trace.holds);
+        self.claims.note(task.id, &self.trace.holds, &self.trace.tips);
         let headers = &self.headers;
         let joins = |header: u64| headers.get(&header).copied().flatten();
         self.render.task(&mut self.plans.frames, &self.trace, task, or_one_of, joins);
@@ -274,7 +278,7 @@ impl<'a> Reader<'a> {
         let mut read = self.read;
         read.tasks.sort_by_key(|task| task.id);
         read.owners.sort_by_key(|owner| owner.address);
-        self.doubtful.settle(memory, &mut self.semaphores, &mut self.render, &mut read.tasks);
+        self.claims.settle(memory, &mut self.semaphores, &mut self.render, &mut read.tasks);
         let mut miss = |reason, count, detail: &str| {
             if count > 0 {
                 read.missing.push(Missing { reason, count, detail: detail.to_owned() });

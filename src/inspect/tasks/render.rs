@@ -57,7 +57,7 @@ impl Render {
                 .collect();
         }
         if !trace.holds.is_empty() {
-            task.holds = self.holds(frames, trace);
+            task.holds = self.holds(frames, trace, main);
         }
     }
 
@@ -109,7 +109,8 @@ impl Render {
             .clone()
     }
 
-    fn holds(&mut self, frames: &Frames, trace: &Trace) -> Box<[Held]> {
+    fn holds(&mut self, frames: &Frames, trace: &Trace, main: &Tip) -> Box<[Held]> {
+        let polled = polled(trace, main);
         let mut kept: Vec<&RawHeld> = Vec::new();
         for held in &trace.holds {
             let same = kept
@@ -138,6 +139,7 @@ impl Render {
                     function: frame.map(|frame| frame.function.clone()),
                     location: frame.and_then(|frame| frame.location.clone()),
                     dormant: held.dormant,
+                    within: within(trace, &polled, held.level),
                 }
             })
             .collect()
@@ -145,14 +147,43 @@ impl Render {
 }
 
 /// The chain that is shown as the task's own: the first that it polls, and of
-/// those the first that says what it waits for.
+/// those the first that says what it waits for. A timer beside something else
+/// is a timeout or a keep-alive: the other thing is what matters.
 fn main(tips: &[Tip]) -> Option<&Tip> {
-    let known =
-        |tip: &&Tip| !tip.dormant && tip.wait.is_some_and(|wait| wait.kind != WaitKind::Unknown);
+    let waits = |tip: &Tip, timer: bool| {
+        let known = |kind| kind != WaitKind::Unknown && (kind == WaitKind::Sleep) == timer;
+        !tip.dormant && tip.wait.is_some_and(|wait| known(wait.kind))
+    };
     tips.iter()
-        .find(known)
+        .find(|tip| waits(tip, false))
+        .or_else(|| tips.iter().find(|tip| waits(tip, true)))
         .or_else(|| tips.iter().find(|tip| !tip.dormant))
         .or_else(|| tips.first())
+}
+
+/// The chains that a task polls, by their numbers in the model, if there are
+/// several.
+fn polled(trace: &Trace, main: &Tip) -> Vec<(u32, Vec<u32>)> {
+    let others = trace.tips.iter().filter(|tip| !std::ptr::eq(*tip, main));
+    let numbered = std::iter::once((0, main)).chain((1..).zip(others));
+    let polled = numbered.filter(|(_, tip)| !tip.dormant);
+    polled.map(|(number, tip)| (number, levels(trace, tip.level))).collect()
+}
+
+/// The only one of the polled chains that leads through what holds something.
+fn within(trace: &Trace, polled: &[(u32, Vec<u32>)], level: u32) -> Option<u32> {
+    if polled.len() < 2 {
+        return None;
+    }
+    let mut at = level;
+    while let Some(here) = trace.levels.get(at as usize) {
+        let mut through = polled.iter().filter(|(_, levels)| levels.binary_search(&at).is_ok());
+        if let Some(&(number, _)) = through.next() {
+            return through.next().is_none().then_some(number);
+        }
+        at = here.parent;
+    }
+    None
 }
 
 /// Levels of a chain, ascending.

@@ -638,8 +638,12 @@ impl<'w, 'a> Walker<'w, 'a> {
         let mut nodes = Vec::new();
         let mut node = self.target(at.wrapping_add(head));
         while let Some(address) = node {
-            // A loop ends at the bound, which is small enough for that.
-            if nodes.len() >= self.limits.list || nodes.first() == Some(&address) {
+            // Any other loop than back to the start ends at a bound.
+            self.steps += 1;
+            if nodes.len() >= self.limits.list
+                || self.steps > STEPS
+                || nodes.first() == Some(&address)
+            {
                 self.trace.cut = true;
                 break;
             }

@@ -2,7 +2,7 @@ use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::sys::testing::one_copy_at_a_time;
+use crate::sys::testing::{Role, one_copy_at_a_time, role, say};
 
 const LIFE: Duration = Duration::from_secs(20);
 
@@ -114,5 +114,35 @@ fn each_refusal_says_what_to_do() {
         let error = refused(io::Error::from_raw_os_error(number));
         assert_eq!(error.kind(), kind);
         assert!(error.to_string().contains(word), "{error}");
+    }
+}
+
+const ROLE: &str = "sys::fork::tests::play_a_role";
+
+#[test]
+#[ignore = "started by the test below"]
+fn play_a_role() {
+    if role().is_some() {
+        let copy = Copy::new(LIFE).unwrap();
+        say(&copy.pid().to_string());
+        std::thread::park();
+    }
+}
+
+#[test]
+fn the_copy_dies_with_the_process() {
+    let mut server = Role::start(ROLE, "server");
+    let copy = server.hear();
+    assert!(std::fs::read_to_string(format!("/proc/{copy}/comm")).unwrap().starts_with("taskprof"));
+    server.signal(libc::SIGKILL);
+    server.child.wait().unwrap();
+    let begin = Instant::now();
+    // Nobody is left to wait for it but init, which may take its time.
+    let lives = || {
+        std::fs::read_to_string(format!("/proc/{copy}/stat")).is_ok_and(|it| !it.contains(") Z "))
+    };
+    while lives() {
+        assert!(begin.elapsed() < LIFE / 4, "the copy outlives its process");
+        std::thread::yield_now();
     }
 }

@@ -83,8 +83,8 @@ pub fn open(core: &Path, executable: &Path) -> Result<Image> {
     })
 }
 
-/// Reads damaged bytes as a core dump would be read: for tests and fuzzing.
-#[doc(hidden)]
+/// Reads any bytes as a core dump would be read.
+#[cfg(any(test, fuzzing))]
 pub fn try_bytes(bytes: &[u8]) {
     let Ok(parsed) = parse::parse(bytes) else { return };
     let mappings: Vec<_> = parsed.mappings.iter().take(64).cloned().collect();

@@ -129,7 +129,8 @@ fn all_that_a_core_dump_tells_is_taken() {
     let undumped = &parsed.mappings[1];
     assert_eq!(undumped.range, 0x50_0000..0x50_1000);
     assert!(matches!(&undumped.backing, Backing::File { path, .. } if path.ends_with("some.so")));
-    assert_eq!(maps::writable(&parsed.mappings), [0x7000_0000..0x7000_1000]);
+    let writable = 0x7000_0000..0x7000_1000;
+    assert_eq!(maps::writable(&parsed.mappings), [writable]);
     let mut memory = Dumped::new(core, parsed.pieces);
     let mut bytes = [0; 4];
     memory.read(0x7000_0ffc, &mut bytes).unwrap();
@@ -157,6 +158,16 @@ fn what_is_no_core_dump_says_what_it_is() {
     assert!(error.to_string().contains("not a core dump"), "{error}");
     let error = open(Path::new("/no/such/core"), &own).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+/// The seeds of `fuzz/fuzz_targets/core.rs` and whatever it found once.
+#[test]
+fn the_corpus_is_harmless_and_has_a_whole_core_dump() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/core");
+    assert_eq!(std::fs::read(folder.join("one-thread")).unwrap(), made());
+    for entry in std::fs::read_dir(folder).unwrap() {
+        try_bytes(&std::fs::read(entry.unwrap().path()).unwrap());
+    }
 }
 
 proptest! {

@@ -106,3 +106,31 @@ fn a_locks_waiters_know_its_holder() {
     assert_eq!(*dropped.holds, [], "{}", show(dropped));
     assert_eq!(user_frames(dropped), [format!("chains::dropper:{}", here("dropper"))]);
 }
+
+async fn relock(lock: Arc<Mutex<u32>>, go: Arc<Notify>) {
+    let mut guard = lock.lock().await;
+    *guard += 1;
+    drop(guard);
+    go.notified().await;
+    *lock.lock().await += 1; //@relock
+}
+
+#[test]
+fn a_lock_given_back_is_not_held_though_its_guard_still_lies_there() {
+    let runtime = runtime();
+    let (lock, go) = (Arc::new(Mutex::new(0)), Arc::new(Notify::new()));
+    let again = runtime.spawn(relock(lock.clone(), go.clone()));
+    at_rest(&[runtime.handle()], false);
+    // Held where no task's memory shows it.
+    let guard = lock.blocking_lock();
+    go.notify_one();
+    let relock = format!("chains::relock:{}", here("relock"));
+    let read = std::iter::repeat_with(|| at_rest(&[runtime.handle()], false))
+        .find(|read| user_frames(task(read, id(&again))) == [relock.as_str()])
+        .unwrap();
+    let again = task(&read, id(&again));
+    assert_eq!(again.wait.as_ref().unwrap().kind, WaitKind::Mutex);
+    assert_eq!(again.wait.as_ref().unwrap().holders, [], "{}", show(again));
+    assert_eq!(*again.holds, [], "{}", show(again));
+    drop(guard);
+}
