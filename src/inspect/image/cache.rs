@@ -8,11 +8,11 @@ use super::{Fault, Memory};
 
 /// Large enough that neighbours on the heap come along, small enough that a
 /// stray pointer costs little.
-const CHUNK: usize = 64 * 1024;
+const CHUNK: usize = 16 * 1024;
 /// What a chunk falls back to where part of it is not there.
 const PAGE: usize = 4096;
 /// 16 MiB in all.
-const SLOTS: usize = 256;
+const SLOTS: usize = 1024;
 const NO_CHUNK: u64 = u64::MAX;
 
 /// Memory behind a bounded cache.
@@ -26,11 +26,11 @@ pub struct Cached<'a> {
 struct Slot {
     chunk: u64,
     /// One bit for each page that is there.
-    pages: u16,
+    pages: u8,
     data: Vec<u8>,
 }
 
-const _: () = assert!(CHUNK / PAGE == u16::BITS as usize);
+const ALL_PAGES: u8 = (1 << (CHUNK / PAGE)) - 1;
 
 impl<'a> Cached<'a> {
     /// Reads from `memory`, at most `bytes` in all; what lies beyond is a fault.
@@ -102,7 +102,7 @@ impl<'a> Cached<'a> {
                 self.fetched += CHUNK as u64;
                 let at = chunk * CHUNK as u64;
                 if self.memory.read(at, &mut slot.data).is_ok() {
-                    slot.pages = u16::MAX;
+                    slot.pages = ALL_PAGES;
                 } else {
                     for (page, data) in slot.data.chunks_exact_mut(PAGE).enumerate() {
                         let at = at + (page * PAGE) as u64;

@@ -1,8 +1,9 @@
 //! Fields found by type and member name, so that no layout is written down.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
+use super::hash::NumberMap;
 use crate::debuginfo::layout::{Layouts, Member, Polled, Shape, Type, TypeId, Variants};
 use crate::inspect::image::Cached;
 
@@ -12,12 +13,12 @@ const SEARCHED: usize = 4_000;
 /// The program's types, each asked for once.
 pub struct Types<'a> {
     pub layouts: &'a mut dyn Layouts,
-    known: HashMap<TypeId, Option<Arc<Type>>>,
+    known: NumberMap<TypeId, Option<Arc<Type>>>,
 }
 
 impl<'a> Types<'a> {
     pub fn new(layouts: &'a mut dyn Layouts) -> Self {
-        Self { layouts, known: HashMap::new() }
+        Self { layouts, known: NumberMap::default() }
     }
 
     /// A type, or none if its debug information is damaged.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::hash::NumberMap;
 use crate::debuginfo::layout::{Place, Polled};
 use crate::debuginfo::names;
 use crate::model::{Frame, FrameKind, Location, Stack, StackSource};
@@ -16,7 +17,7 @@ pub struct Frames {
     frames: Vec<Frame>,
     by_frame: HashMap<Frame, FrameId>,
     /// Outermost frame first; the merged names it could be as well.
-    stacks: HashMap<Box<[FrameId]>, Arc<Stack>>,
+    stacks: NumberMap<Box<[FrameId]>, Arc<Stack>>,
 }
 
 impl Frames {

@@ -71,7 +71,10 @@ impl Claims {
                 struck.entry(render.resource(resource)).or_default().push((task, kind));
             }
         }
-        for (resource, claims) in self.by_resource {
+        // Neighbours in memory come from one read.
+        let mut claimed: Vec<(u64, Vec<Claim>)> = self.by_resource.into_iter().collect();
+        claimed.sort_unstable_by_key(|(resource, _)| *resource);
+        for (resource, claims) in claimed {
             let free = if claims.iter().any(|claim| is_semaphore(claim.kind)) {
                 semaphores.get(memory, resource).map(|semaphore| semaphore.free)
             } else {

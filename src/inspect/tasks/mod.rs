@@ -16,6 +16,7 @@
 mod cells;
 mod fields;
 mod frames;
+mod hash;
 mod holders;
 mod holds;
 mod leaves;

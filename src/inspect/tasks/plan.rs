@@ -1,12 +1,12 @@
 //! What to do with a value of each type, worked out once a type: which parts
 //! can hold a future or a guard, and how to read the ones that are known.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::fields::{Route, Types};
 use super::frames::{FrameId, Frames};
+use super::hash::NumberMap;
 use super::holds::{self, Hold};
 use super::leaves::{self, Leaf};
 use super::tokio::{self, OwnedList};
@@ -224,13 +224,18 @@ impl Scope {
 pub struct Plans<'a> {
     pub types: Types<'a>,
     pub frames: Frames,
-    nodes: HashMap<TypeId, Rc<Node>>,
-    masks: HashMap<TypeId, u8>,
+    nodes: NumberMap<TypeId, Rc<Node>>,
+    masks: NumberMap<TypeId, u8>,
 }
 
 impl<'a> Plans<'a> {
     pub fn new(types: Types<'a>) -> Self {
-        Self { types, frames: Frames::default(), nodes: HashMap::new(), masks: HashMap::new() }
+        Self {
+            types,
+            frames: Frames::default(),
+            nodes: NumberMap::default(),
+            masks: NumberMap::default(),
+        }
     }
 
     /// What to do with a value of a type.
@@ -578,7 +583,8 @@ impl<'a> Plans<'a> {
             return mask;
         }
         let mut explored: Vec<(TypeId, u8, Vec<TypeId>)> = Vec::new();
-        let mut index = HashMap::from([(id, 0_usize)]);
+        let mut index = NumberMap::default();
+        index.insert(id, 0_usize);
         let mut next = vec![id];
         while let Some(id) = next.pop() {
             if explored.len() > EXPLORED {

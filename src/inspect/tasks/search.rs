@@ -6,6 +6,7 @@
 //! if its scheduler's list has the id that the header names.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use super::fields::Types;
 use super::owners::Owners;
@@ -45,7 +46,15 @@ pub fn search(
     let mut hunt =
         Hunt { offsets, bias, polls: &polls, vtables: HashMap::new(), schedulers: HashSet::new() };
     let mut piece = vec![0_u8; PIECE];
-    for region in memory.memory().writable().to_vec() {
+    let regions = memory.memory().writable().to_vec();
+    // Vtables are constants: no word that points into writable memory is one,
+    // unless the program's own data could not be made read-only. That is the
+    // first writable region behind its code.
+    let code = bias.wrapping_add(*last);
+    let data = regions.iter().find(|region| region.start >= code).cloned().unwrap_or(0..0);
+    let heaps: Vec<Range<u64>> =
+        regions.iter().filter(|&region| *region != data).cloned().collect();
+    for region in regions {
         let mut at = region.start.next_multiple_of(8);
         while at < region.end {
             let len = (region.end - at).min(PIECE as u64) as usize & !7;
@@ -62,7 +71,10 @@ pub fn search(
                 for (index, word) in bytes.chunks_exact(8).enumerate() {
                     let word = u64::from_le_bytes(word.try_into().unwrap_or_default());
                     // Nearly every word ends here.
-                    if word.wrapping_sub(low) < high - low && word % 8 == 0 {
+                    if word.wrapping_sub(low) < high - low
+                        && word % 8 == 0
+                        && !is_within(&heaps, word)
+                    {
                         let place = at + index as u64 * 8;
                         hunt.word(memory, types, owners, word, place);
                     }
@@ -72,6 +84,11 @@ pub fn search(
         }
     }
     searched
+}
+
+fn is_within(regions: &[Range<u64>], word: u64) -> bool {
+    let next = regions.partition_point(|region| region.end <= word);
+    regions.get(next).is_some_and(|region| region.start <= word)
 }
 
 struct Hunt<'h> {
