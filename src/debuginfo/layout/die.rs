@@ -2,6 +2,7 @@
 
 use addr2line::gimli::{self, Attribute, AttributeValue, EntriesRaw};
 
+use super::hash::Hash;
 use super::sections::{Slice, damaged};
 use super::store::Open;
 use crate::error::{Error, ErrorKind, Result};
@@ -31,6 +32,27 @@ pub(super) struct Die<'a> {
     pub(super) nested: Vec<u32>,
     pub(super) decl: Option<(u64, u32)>,
     pub(super) linkage: Option<&'a str>,
+}
+
+impl Die<'_> {
+    /// Tells apart types of equal names and sizes: their members' names and
+    /// places, and for coroutines the lines.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let variants = self
+            .variants
+            .iter()
+            .flat_map(|part| part.tag.iter().chain(part.list.iter().map(|choice| &choice.field)));
+        let fields = self.members.iter().chain(variants).fold(Hash::default(), |hash, field| {
+            let line = field.decl.map_or(0, |decl| decl.1);
+            hash.with(field.name.as_bytes())
+                .with(&field.offset.to_le_bytes())
+                .with(&line.to_le_bytes())
+        });
+        let names = self.enumerators.iter().fold(fields, |hash, (name, value)| {
+            hash.with(name.as_bytes()).with(&value.to_le_bytes())
+        });
+        names.value()
+    }
 }
 
 /// A member.
@@ -109,18 +131,19 @@ fn children<'a>(
             // Types inside have members as deep as a variant part has its own.
             in_part = tag == gimli::DW_TAG_variant_part;
         }
-        let wanted = (depth == 1 || in_part) && matches!(
-            (depth, tag),
-            (
-                1,
-                gimli::DW_TAG_member
-                    | gimli::DW_TAG_variant_part
-                    | gimli::DW_TAG_enumerator
-                    | gimli::DW_TAG_subrange_type
-                    | gimli::DW_TAG_template_type_parameter
-            ) | (2, gimli::DW_TAG_member | gimli::DW_TAG_variant)
-                | (3, gimli::DW_TAG_member)
-        );
+        let wanted = (depth == 1 || in_part)
+            && matches!(
+                (depth, tag),
+                (
+                    1,
+                    gimli::DW_TAG_member
+                        | gimli::DW_TAG_variant_part
+                        | gimli::DW_TAG_enumerator
+                        | gimli::DW_TAG_subrange_type
+                        | gimli::DW_TAG_template_type_parameter
+                ) | (2, gimli::DW_TAG_member | gimli::DW_TAG_variant)
+                    | (3, gimli::DW_TAG_member)
+            );
         if depth == 1 && is_type(tag) {
             die.nested.push(at);
         }
@@ -151,9 +174,9 @@ fn children<'a>(
                 }
             }
             (1, gimli::DW_TAG_subrange_type) => {
-                die.count = value(gimli::DW_AT_count).and_then(|value| value.udata_value()).or_else(
-                    || value(gimli::DW_AT_upper_bound)?.udata_value()?.checked_add(1),
-                );
+                die.count = value(gimli::DW_AT_count)
+                    .and_then(|value| value.udata_value())
+                    .or_else(|| value(gimli::DW_AT_upper_bound)?.udata_value()?.checked_add(1));
             }
             (1, gimli::DW_TAG_template_type_parameter) => {
                 let of = value(gimli::DW_AT_type).and_then(|value| open.reference(value));

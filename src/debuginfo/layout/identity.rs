@@ -54,9 +54,8 @@ impl Identity {
         Ok(Self {
             build_id: build_id.map(hexadecimal),
             code,
-            debug_link: link.map(|(name, sum)| {
-                (String::from_utf8_lossy(name).into_owned().into(), sum)
-            }),
+            debug_link: link
+                .map(|(name, sum)| (String::from_utf8_lossy(name).into_owned().into(), sum)),
             is_package: file.section_by_name(".debug_cu_index").is_some(),
         })
     }

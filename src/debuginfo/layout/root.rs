@@ -45,8 +45,7 @@ pub(super) fn read<'a>(
     let empty = Abbreviations::default();
     let mut input = header.range_from(header.root_offset()..)?;
     input.read_uleb128()?;
-    let mut entries =
-        EntriesRaw::new(input, header.encoding(), &empty, header.root_offset());
+    let mut entries = EntriesRaw::new(input, header.encoding(), &empty, header.root_offset());
     let mut root = Root::default();
     let (mut folder, mut name, mut id) = (None, None, None);
     for spec in specs {

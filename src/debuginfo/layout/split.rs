@@ -128,9 +128,8 @@ fn single(
     let name = written.file_name().map(PathBuf::from).unwrap_or_default();
     // Where the compiler put it; beside the program; where cargo keeps what
     // a program in the folder above was linked from.
-    let moved = folders
-        .iter()
-        .flat_map(|folder| [folder.join(&name), folder.join("deps").join(&name)]);
+    let moved =
+        folders.iter().flat_map(|folder| [folder.join(&name), folder.join("deps").join(&name)]);
     for path in std::iter::once(written.clone()).chain(moved) {
         let map = match MappedFile::open(&path) {
             Ok(map) => Arc::new(map),

@@ -76,7 +76,8 @@ struct Slow(tokio::sync::oneshot::Receiver<u32>);
 impl Future for Slow {
     type Output = u32;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<u32> { // mark: slow poll
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<u32> {
+        // mark: slow poll
         Pin::new(&mut self.0).poll(context).map(|got| got.unwrap_or(0))
     }
 }
@@ -86,7 +87,8 @@ struct Feed {
 }
 
 impl Feed {
-    async fn watch(&self, doors: &tokio::sync::Semaphore) -> u32 { // mark: watch
+    async fn watch(&self, doors: &tokio::sync::Semaphore) -> u32 {
+        // mark: watch
         let guard = self.lock.lock().await; // mark: watch lock
         let permit = doors.acquire().await; // mark: watch acquire
         drop(permit);
@@ -94,13 +96,15 @@ impl Feed {
     }
 }
 
-async fn generic<T: Send>(value: T) -> T { // mark: generic
+async fn generic<T: Send>(value: T) -> T {
+    // mark: generic
     tokio::task::yield_now().await; // mark: generic yield
     value
 }
 
 fn boxed(depth: u32) -> Pin<Box<dyn Future<Output = u32> + Send>> {
-    Box::pin(async move { // mark: boxed
+    Box::pin(async move {
+        // mark: boxed
         if depth == 0 { 0 } else { boxed(depth - 1).await + 1 } // mark: boxed await
     })
 }
@@ -127,15 +131,13 @@ fn variants(layouts: &mut impl Layouts, id: TypeId) -> Variants {
 
 /// Uses everything, so that it is compiled.
 fn run() -> u32 {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         let (send, receive) = tokio::sync::oneshot::channel();
         let slow = tokio::spawn(Slow(receive));
-        let watch = tokio::spawn(async { // mark: spawned
+        let watch = tokio::spawn(async {
+            // mark: spawned
             let (feed, doors) = (Feed { lock: 4.into() }, tokio::sync::Semaphore::new(1));
             feed.watch(&doors).await // mark: spawned await
         });
@@ -165,9 +167,9 @@ fn task_types(layouts: &mut impl Layouts) -> Vec<(u64, TaskType)> {
 
 /// The task whose future has this name.
 fn task_of(layouts: &mut impl Layouts, name: &str) -> (u64, TaskType) {
-    let found = task_types(layouts).into_iter().find(|(_, task)| {
-        &*layouts.ty(task.future).unwrap().name == name
-    });
+    let found = task_types(layouts)
+        .into_iter()
+        .find(|(_, task)| &*layouts.ty(task.future).unwrap().name == name);
     found.unwrap_or_else(|| panic!("no task of {name}"))
 }
 
@@ -187,9 +189,11 @@ fn line_in(variants: &Variants, state: &str) -> u32 {
 fn the_program_does_what_the_tests_count_on() {
     assert_eq!(run(), 5 + 4 + 4 + 2 + 7 + 1);
     assert_eq!(format!("{:?}", Sample::default().pair), "(0, 0)");
-    let kept = [Fields::Unit, Fields::Named { at: 1, name: String::new() }, Fields::Niche(Box::new(1))];
+    let kept =
+        [Fields::Unit, Fields::Named { at: 1, name: String::new() }, Fields::Niche(Box::new(1))];
     assert_eq!(kept.len(), 3);
-    assert_ne!(Wide::Small as u128, Wide::Large as u128);
+    let wide = std::hint::black_box([Wide::Small, Wide::Large]);
+    assert_eq!(format!("{wide:?}"), "[Small, Large]");
     assert_ne!(Signed::Minus, Signed::Plus);
     let either = Either { whole: 1 };
     assert_eq!(size_of_val(&either), 8);
@@ -206,15 +210,19 @@ fn structs_are_as_the_compiler_lays_them_out() {
         .into_iter()
         .map(|(name, offset, ty)| (name, offset, ty.size))
         .collect();
-    let member = |name: &str, offset: usize, size: usize| (name.to_owned(), offset as u64, size as u64);
-    assert_eq!(found, [
-        member("flag", offset_of!(Sample, flag), 1),
-        member("number", offset_of!(Sample, number), 8),
-        member("pair", offset_of!(Sample, pair), size_of::<(u16, u32)>()),
-        member("text", offset_of!(Sample, text), size_of::<String>()),
-        member("list", offset_of!(Sample, list), 20),
-        member("next", offset_of!(Sample, next), 8),
-    ]);
+    let member =
+        |name: &str, offset: usize, size: usize| (name.to_owned(), offset as u64, size as u64);
+    assert_eq!(
+        found,
+        [
+            member("flag", offset_of!(Sample, flag), 1),
+            member("number", offset_of!(Sample, number), 8),
+            member("pair", offset_of!(Sample, pair), size_of::<(u16, u32)>()),
+            member("text", offset_of!(Sample, text), size_of::<String>()),
+            member("list", offset_of!(Sample, list), 20),
+            member("next", offset_of!(Sample, next), 8),
+        ]
+    );
     let list = &members(&mut *own, id)[4].2;
     assert!(matches!(list.shape, Shape::Array { count: 5, of } if own.ty(of).unwrap().size == 4));
     assert_eq!(&*list.name, "[u32; 5]");
@@ -251,7 +259,9 @@ fn enums_tell_their_variants_apart() {
     assert_eq!(names, ["at", "name"]);
     assert_eq!(&*own.ty(named).unwrap().name, format!("{HERE}::Fields::Named"));
 
-    let next = own.find(&format!("core::option::Option<alloc::boxed::Box<{HERE}::Sample, alloc::alloc::Global>>"));
+    let next = own.find(&format!(
+        "core::option::Option<alloc::boxed::Box<{HERE}::Sample, alloc::alloc::Global>>"
+    ));
     let next = variants(&mut *own, next.unwrap());
     assert_eq!(next.tag, Some(Tag { offset: 0, size: 8 }));
     assert_eq!(*variant(&next, "None").values, [(0, 0)]);
@@ -343,8 +353,7 @@ fn tasks_are_found_by_their_poll_functions() {
     assert!(own.task(poll + 1).is_empty() && own.task(0).is_empty());
 
     // The other way of reading the same file agrees on what the address is.
-    let mut symbols =
-        crate::debuginfo::symbols::Symbols::open(&program(), true).unwrap();
+    let mut symbols = crate::debuginfo::symbols::Symbols::open(&program(), true).unwrap();
     let frames = symbols.frames(poll);
     assert!(frames.last().unwrap().function_full.contains("runtime::task::raw::poll"));
 
@@ -420,7 +429,7 @@ fn every_type_of_the_program_can_be_read() {
                 assert!(end <= ty.size, "{} in {ty:?}", variant.name);
                 assert!(variant.values.is_sorted(), "{ty:?}");
             }
-            if ty.name.contains("{async_") && variants.list.len() >= 3 {
+            if polled::is_coroutine(&ty.name) {
                 coroutines += 1;
                 assert!(variants.list.iter().all(|state| state.place.is_some()), "{ty:?}");
                 assert!(own.polled(id).is_some_and(|polled| polled.coroutine), "{ty:?}");
@@ -428,4 +437,105 @@ fn every_type_of_the_program_can_be_read() {
         }
     }
     assert!(coroutines > 100, "{coroutines}");
+}
+
+/// A shape with its types by name, so that those of two layouts compare.
+fn told(layouts: &mut dyn Layouts, ty: &Type, known: &dyn Fn(&str) -> bool) -> String {
+    let mut name = |id: TypeId| {
+        let ty = layouts.ty(id).unwrap();
+        if known(&ty.name) { format!("{}: {}", ty.name, ty.size) } else { "..".to_owned() }
+    };
+    let mut list = |members: &[Member]| -> Vec<String> {
+        let told =
+            |member: &Member| format!("{} {} {}", member.name, member.offset, name(member.ty));
+        members.iter().map(told).collect()
+    };
+    match &ty.shape {
+        Shape::Struct(members) => format!("struct {:?}", list(members)),
+        Shape::Union(members) => format!("union {:?}", list(members)),
+        Shape::Pointer(to) => format!("pointer {:?}", to.map(name)),
+        Shape::Array { of, count } => format!("array {} {count}", name(*of)),
+        Shape::Opaque => "opaque".to_owned(),
+        Shape::Enum(variants) => {
+            let list: Vec<String> = variants
+                .list
+                .iter()
+                .map(|variant| {
+                    let Variant { name: own, values, payload, offset, place } = variant;
+                    format!("{own} {values:?} {} {offset} {place:?}", name(*payload))
+                })
+                .collect();
+            format!("enum {:?} {list:?}", variants.tag)
+        }
+    }
+}
+
+#[test]
+fn saved_layouts_say_the_same() {
+    let mut own = own();
+    let (file, written) = write(&mut own, "key").unwrap();
+    let mut saved = Saved::from_bytes(&file).unwrap();
+    assert_eq!(saved.key(), "key");
+    assert_eq!(saved.detail(), own.detail());
+    assert_eq!(saved.task_polls(), own.task_polls());
+    // All the debug information there is, of which this is a hundredth or less.
+    let whole = std::fs::metadata(program()).unwrap().len() as usize;
+    assert!(file.len() < whole / 50, "{} of {whole}", file.len());
+    assert!(written.types > 1000 && written.futures > 100 && written.tasks > 5, "{written:?}");
+
+    let mut queue = Vec::new();
+    for &poll in own.task_polls().iter() {
+        let (ours, theirs) = (own.task(poll), saved.task(poll));
+        assert_eq!(ours.len(), theirs.len());
+        for (ours, theirs) in ours.iter().zip(theirs.iter()) {
+            queue.push((ours.future, theirs.future));
+            queue.push((ours.scheduler, theirs.scheduler));
+            queue.extend(ours.cell.zip(theirs.cell));
+        }
+    }
+    let (ours, theirs) = (own.context().unwrap(), saved.context().unwrap());
+    assert_eq!(ours.0, theirs.0);
+    queue.push((ours.1, theirs.1));
+    let mut behind = 0;
+    for (address, of) in own.vtables() {
+        if let Some(theirs) = saved.behind(address) {
+            queue.push((of, theirs));
+            behind += 1;
+        } else {
+            assert_eq!(own.polled(of), None);
+        }
+    }
+    assert!(behind > 5, "{behind}");
+
+    let mut seen = std::collections::HashSet::new();
+    while let Some((ours, theirs)) = queue.pop() {
+        if !seen.insert(theirs) {
+            continue;
+        }
+        let (ty, other) = (own.ty(ours).unwrap(), saved.ty(theirs).unwrap());
+        assert_eq!((&ty.name, ty.size), (&other.name, other.size));
+        assert_eq!(own.polled(ours), saved.polled(theirs), "{}", ty.name);
+        // What was cut is cut on purpose; all else is the same.
+        let named: std::cell::RefCell<&mut Saved> = (&mut saved).into();
+        let kept = |name: &str| named.borrow_mut().find(name).is_some();
+        let ours = told(&mut *own, &ty, &kept);
+        drop(named);
+        let theirs = told(&mut saved, &other, &|name| name != "..");
+        if !matches!(ty.shape, Shape::Pointer(_)) {
+            assert_eq!(ours, theirs, "{}", ty.name);
+        }
+        if let (Shape::Struct(ours), Shape::Struct(theirs)) = (&ty.shape, &other.shape) {
+            queue.extend(ours.iter().zip(theirs).map(|(ours, theirs)| (ours.ty, theirs.ty)));
+        }
+        if let (Shape::Enum(ours), Shape::Enum(theirs)) = (&ty.shape, &other.shape) {
+            let pairs = ours.list.iter().zip(&theirs.list);
+            queue.extend(pairs.map(|(ours, theirs)| (ours.payload, theirs.payload)));
+        }
+        if let (Shape::Pointer(Some(ours)), Shape::Pointer(Some(theirs))) =
+            (&ty.shape, &other.shape)
+        {
+            queue.push((*ours, *theirs));
+        }
+    }
+    assert!(seen.len() > 1000, "{}", seen.len());
 }

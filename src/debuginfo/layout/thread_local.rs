@@ -1,8 +1,8 @@
 //! Where a program's thread-local variables are, relative to the thread pointer.
 
-use object::elf::{PT_TLS, EM_AARCH64, EM_X86_64};
-use object::read::elf::{FileHeader as _, ProgramHeader as _};
 use object::Endianness;
+use object::elf::{EM_AARCH64, EM_X86_64, PT_TLS};
+use object::read::elf::{FileHeader as _, ProgramHeader as _};
 
 use crate::sys::map::MappedFile;
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use flate2::read::ZlibDecoder;
 
-use super::bytes::{Cursor, damaged};
 use super::super::hash::Hash;
 use super::super::{
     Detail, Layouts, Member, Place, Polled, Shape, Tag, TaskType, Type, TypeId, Variant, Variants,
 };
+use super::bytes::{Cursor, damaged};
 use super::{MAGIC, MAX_INFLATED, VERSION};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -112,7 +112,7 @@ impl Saved {
     }
 
     /// Reads a body: inflated, its checksum right.
-    pub(super) fn from_body(body: Vec<u8>, key: String) -> Result<Self> {
+    pub(in super::super) fn from_body(body: Vec<u8>, key: String) -> Result<Self> {
         let body = body.into_boxed_slice();
         let mut saved = Self {
             key,
