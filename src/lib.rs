@@ -53,9 +53,17 @@ pub mod model;
 pub mod serve;
 
 mod analyze;
+#[cfg(feature = "cli")]
+mod attach;
 #[cfg(feature = "console")]
 mod console;
 mod debuginfo;
+/// What `fuzz/` feeds with any bytes.
+#[cfg(all(fuzzing, target_os = "linux", target_arch = "x86_64"))]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::inspect::image::core::try_bytes as core_dump;
+}
 mod inspect;
 mod instrument;
 #[doc(hidden)]

@@ -6,6 +6,8 @@
 
 mod captured;
 pub mod image;
+pub mod join;
+pub mod since;
 pub mod tasks;
 
 pub use captured::{Captured, CpuSamples, CpuStack};
@@ -14,7 +16,6 @@ pub use captured::{Captured, CpuSamples, CpuStack};
 pub mod cpu;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod machine_code;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod maps;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod modules;

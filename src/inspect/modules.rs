@@ -1,4 +1,4 @@
-//! The code of this process: executable, shared libraries, vDSO.
+//! The code of a process: executable, shared libraries, vDSO.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use framehop::{ExplicitModuleSectionInfo, MayAllocateDuringUnwind, Unwinder as _, UnwinderNative};
 
+use super::image::Origin;
 use super::maps::{self, Backing, Mapping};
 use crate::debuginfo::elf::Elf;
 use crate::debuginfo::symbols::{self, Symbols};
@@ -49,18 +50,26 @@ pub struct Modules {
     /// Mappings that could not be read: not tried again.
     unreadable: Vec<Mapping>,
     symbols: HashMap<Backing, Option<Symbols>>,
-    executable: Option<PathBuf>,
+    origin: Origin,
 }
 
+/// Copies memory of the process; how many bytes there were.
+pub type ReadMemory<'a> = &'a mut dyn FnMut(&mut [u8], u64) -> usize;
+
 impl Modules {
-    /// None yet; [`Modules::refresh`] finds them.
+    /// This process's; none yet, [`Modules::refresh`] finds them.
     pub fn new() -> Self {
+        Self::of(Origin::own(Vec::new()))
+    }
+
+    /// Those of any process; none yet, [`Modules::update`] is told them.
+    pub fn of(origin: Origin) -> Self {
         Self {
             list: Vec::new(),
             unwinder: NativeUnwinder::new(),
             unreadable: Vec::new(),
             symbols: HashMap::new(),
-            executable: std::fs::read_link("/proc/self/exe").ok(),
+            origin,
         }
     }
 
@@ -69,13 +78,19 @@ impl Modules {
         &self.unwinder
     }
 
-    /// Looks at the mappings again: adds what was loaded, forgets what is
-    /// gone. Whether anything changed.
+    /// Looks at the mappings of this process again: adds what was loaded,
+    /// forgets what is gone. Whether anything changed.
     ///
     /// # Errors
     /// Only if the mappings cannot be read; an unreadable file is left out.
     pub fn refresh(&mut self) -> Result<bool> {
-        let now = maps::executable()?;
+        let now = maps::executable(maps::own()?);
+        Ok(self.update(now, &mut |to, from| sampler::read_memory(to, from)))
+    }
+
+    /// Takes these executable mappings for all there are. Whether anything
+    /// changed.
+    pub fn update(&mut self, now: Vec<Mapping>, read: ReadMemory<'_>) -> bool {
         self.unreadable.retain(|mapping| now.contains(mapping));
         let unwinder = &mut self.unwinder;
         let mut changed = false;
@@ -92,7 +107,7 @@ impl Modules {
             if known || self.unreadable.contains(&mapping) {
                 continue;
             }
-            match self.load(&mapping) {
+            match self.load(&mapping, &mut *read) {
                 Ok(module) => {
                     changed = true;
                     self.add(module);
@@ -101,15 +116,15 @@ impl Modules {
             }
         }
         self.list.sort_unstable_by_key(|module| module.mapping.range.start);
-        Ok(changed)
+        changed
     }
 
-    fn load(&self, mapping: &Mapping) -> Result<Module> {
+    fn load(&self, mapping: &Mapping, read: ReadMemory<'_>) -> Result<Module> {
         let elf = match &mapping.backing {
             Backing::Vdso => {
                 let mut image =
                     vec![0; (mapping.range.end - mapping.range.start).min(MAX_VDSO) as usize];
-                let len = sampler::read_memory(&mut image, mapping.range.start);
+                let len = read(&mut image, mapping.range.start);
                 Arc::new(Elf::from_bytes(&image[..len])?)
             }
             backing => match self.list.iter().find(|module| module.mapping.backing == *backing) {
@@ -167,24 +182,26 @@ impl Modules {
     /// its file was replaced; a library then cannot.
     fn readable_path(&self, backing: &Backing) -> Result<PathBuf> {
         match backing {
-            Backing::File { path, deleted: false } => Ok(path.clone()),
-            Backing::File { deleted: true, .. } if self.is_executable(backing) => {
-                Ok(symbols::own_executable())
+            Backing::File { deleted: false, .. } if self.is_executable(backing) => {
+                Ok(self.origin.executable.clone())
             }
+            Backing::File { deleted: true, .. } if self.is_executable(backing) => {
+                Ok(self.origin.running.clone())
+            }
+            Backing::File { path, deleted: false } => Ok(self.origin.file(path)),
             Backing::File { path, .. } => Err(Error::new(
                 ErrorKind::NotFound,
                 format!("{} was replaced while in use", path.display()),
             )),
-            Backing::Vdso => Err(Error::new(ErrorKind::NotFound, "the vDSO is no file")),
+            _ => Err(Error::new(ErrorKind::NotFound, "no file is behind it")),
         }
     }
 
     fn is_executable(&self, backing: &Backing) -> bool {
-        let (Backing::File { path, deleted }, Some(link)) = (backing, &self.executable) else {
+        let (Backing::File { path, .. }, Some(named)) = (backing, &self.origin.named) else {
             return false;
         };
-        // The link has the suffix too once the file is deleted.
-        *path == *link || (*deleted && link.to_string_lossy().starts_with(&*path.to_string_lossy()))
+        path == named
     }
 
     /// The module around a memory address.
@@ -225,7 +242,13 @@ impl Modules {
     /// The frames at a memory address, innermost first.
     pub fn frames(&mut self, address: u64) -> Arc<[Frame]> {
         let Some(module) = self.find(address) else {
-            return [symbols::unknown(address, "code made at run time")].into();
+            let mut unreadable = self.unreadable.iter();
+            let file = unreadable.find(|mapping| mapping.range.contains(&address));
+            let place = match file.map(|mapping| &mapping.backing) {
+                Some(Backing::File { path, .. }) => path.to_string_lossy(),
+                _ => "code made at run time".into(),
+            };
+            return [symbols::unknown(address, &place)].into();
         };
         let linked = module.file_address(address);
         let backing = module.mapping.backing.clone();
@@ -233,8 +256,8 @@ impl Modules {
             return symbols.frames(linked);
         }
         let place = match &backing {
-            Backing::Vdso => "[vdso]".into(),
             Backing::File { path, .. } => path.to_string_lossy(),
+            _ => "[vdso]".into(),
         };
         [symbols::unknown(linked, &place)].into()
     }

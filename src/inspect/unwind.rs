@@ -127,7 +127,9 @@ impl Walker {
             registers: UnwindRegsNative::new(registers.ip, registers.sp, bp),
         };
         let mut end = self.follow(modules, &view, &mut state);
+        // Where it is known, such a number was found in memory by chance.
         if end == End::NeedsFramePointer
+            && registers.bp.is_none()
             && let Some((found, its_end)) = self.search(modules, &view, &state)
         {
             state.frames.extend(found);

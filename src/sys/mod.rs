@@ -1,10 +1,15 @@
 //! Every syscall and every `unsafe` of the crate.
 #![allow(unsafe_code)]
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod auxv;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod clock;
 pub mod cpu_clock;
 pub mod map;
 #[cfg_attr(not(tokio_unstable), allow(dead_code))] // the hooks write it
 pub mod polled;
+pub mod registers;
 #[cfg(all(test, target_os = "linux"))]
 pub mod testing;
 pub mod thread;
@@ -13,5 +18,17 @@ pub mod zeroed;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod copy;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod fork;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod pagemap;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod ptrace;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod raw;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod region;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod remote;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod sampler;

@@ -1,8 +1,37 @@
 //! Memory that holds still: of a forked copy of this process, of another
 //! process copied while it was frozen, or of a core dump.
 
+mod cache;
+
 use std::fmt;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod auxv;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod bias;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod build_id;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod copied;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod core;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod other;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod own;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod pages;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod pieces;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod stacks;
+
+use super::maps::Mapping;
+use crate::sys::registers::Registers;
+
+pub use cache::Cached;
 
 /// An address that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +65,10 @@ pub struct ImageThread {
     pub tid: i32,
     /// Its name.
     pub name: String,
-    /// Thread pointer (`fs` base on x86-64).
+    /// Thread pointer (`fs` base on x86-64); 0 if unknown.
     pub thread_pointer: u64,
+    /// Where it was; `None` if unknown.
+    pub registers: Option<Registers>,
 }
 
 /// What the reader of tasks is given.
@@ -48,4 +79,69 @@ pub struct Image {
     pub bias: u64,
     /// Threads, as far as their thread pointers are known.
     pub threads: Vec<ImageThread>,
+    /// Its process.
+    pub pid: u32,
+    /// When it was taken: `CLOCK_MONOTONIC` in nanoseconds, the clock of
+    /// tokio's deadlines. 0 for a core dump, which does not tell.
+    pub taken_ns: u64,
+    /// How long its process stood still for it.
+    pub frozen_ns: u64,
+    /// Where its code came from.
+    pub origin: Origin,
 }
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Image")
+            .field("pid", &self.pid)
+            .field("bias", &self.bias)
+            .field("threads", &self.threads.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The files behind an image.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// Where to open the executable.
+    pub executable: PathBuf,
+    /// Where to open it when its file was replaced.
+    pub running: PathBuf,
+    /// What the mappings call the executable.
+    pub named: Option<PathBuf>,
+    /// Where its process's `/` is.
+    pub root: PathBuf,
+    /// What was mapped.
+    pub mappings: Vec<Mapping>,
+}
+
+impl Origin {
+    /// This process.
+    pub fn own(mappings: Vec<Mapping>) -> Self {
+        let running = crate::debuginfo::symbols::own_executable();
+        Self::living(running, PathBuf::from("/"), mappings)
+    }
+
+    /// A living process, by its `/proc/PID/exe` and its root.
+    fn living(running: PathBuf, root: PathBuf, mappings: Vec<Mapping>) -> Self {
+        let link = std::fs::read_link(&running).ok();
+        let named = link.map(|link| match link.to_str().and_then(|it| it.strip_suffix(DELETED)) {
+            Some(before) => PathBuf::from(before),
+            None => link,
+        });
+        let mut origin = Self { executable: PathBuf::new(), running, named, root, mappings };
+        origin.executable = match &origin.named {
+            Some(named) => origin.file(named),
+            None => origin.running.clone(),
+        };
+        origin
+    }
+
+    /// Where to open a file that the process calls so.
+    pub fn file(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+}
+
+/// What the kernel writes after the name of a file that is gone.
+const DELETED: &str = " (deleted)";

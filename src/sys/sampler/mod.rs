@@ -24,19 +24,9 @@ use std::sync::OnceLock;
 
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
 
+pub use super::registers::Registers;
 use super::{copy, polled};
 use crate::error::{Error, ErrorKind, Result};
-
-/// The registers that unwinding starts with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Registers {
-    /// Instruction pointer.
-    pub ip: u64,
-    /// Stack pointer.
-    pub sp: u64,
-    /// Frame pointer; `None` when only the kernel knows.
-    pub bp: Option<u64>,
-}
 
 /// A copied stack, ready to be unwound.
 #[derive(Clone, Debug)]

@@ -1,0 +1,225 @@
+//! What runs in the copy, and how it is made.
+//!
+//! Everything from the `clone` on, on the copy's side, is bare system calls:
+//! the other threads of the server do not exist there, and whatever lock they
+//! held is held for ever.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::time::{Duration, Instant};
+
+use libc::{c_int, c_ulong};
+
+use super::super::raw;
+use super::super::remote::{MAX_PAGES, PAGE};
+
+/// How the copy spends its time.
+#[derive(Clone, Copy, Debug)]
+pub enum Way {
+    /// Asleep; it is read from outside.
+    Sleep,
+    /// Answering requests on pipes.
+    Answer(Ends),
+}
+
+/// The copy's ends of the pipes. The table of files is shared, so the numbers
+/// hold on both sides, and so does closing them.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    requests: RawFd,
+    data: RawFd,
+    replies: RawFd,
+}
+
+/// Makes the copy; its process id.
+pub fn start(life: Duration, way: Way) -> io::Result<c_int> {
+    // What is set here is inherited, and this thread needs no signals either.
+    // SAFETY: masks of the calling thread only.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
+    }
+    let mut until = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live timespec; getpid touches no memory.
+    let parent = unsafe {
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut until);
+        libc::getpid()
+    };
+    until.tv_sec += life.as_secs().cast_signed();
+    until.tv_nsec += i64::from(life.subsec_nanos());
+    if until.tv_nsec >= 1_000_000_000 {
+        until.tv_sec += 1;
+        until.tv_nsec -= 1_000_000_000;
+    }
+    let flags = (libc::CLONE_FILES | libc::CLONE_UNTRACED) as usize;
+    // SAFETY: without CLONE_VM the copy goes on here with a stack of its own;
+    // it only ever runs `live`, which does not return.
+    unsafe {
+        let pid = raw::call(libc::SYS_clone, [flags, 0, 0, 0, 0, 0]);
+        if pid == 0 {
+            live(parent, &until, way);
+        }
+        if pid < 0 {
+            return Err(io::Error::from_raw_os_error(-pid as i32));
+        }
+        Ok(pid as c_int)
+    }
+}
+
+/// The copy's life.
+///
+/// # Safety
+/// Only in the copy.
+unsafe fn live(parent: c_int, until: &libc::timespec, way: Way) -> ! {
+    const NAME: &[u8; 14] = b"taskprof-copy\0";
+    // SAFETY: calls by the kernel's rules on memory of this copy only.
+    unsafe {
+        let prctl = |option: c_int, argument: c_ulong| {
+            raw::call(libc::SYS_prctl, [option as usize, argument as usize, 0, 0, 0, 0])
+        };
+        prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_ulong);
+        prctl(libc::PR_SET_NAME, NAME.as_ptr() as c_ulong);
+        // The parent may have died before the first of these calls.
+        if raw::call(libc::SYS_getppid, [0; 6]) == parent as isize {
+            match way {
+                Way::Sleep => sleep(until),
+                Way::Answer(ends) => answer(until, ends),
+            }
+        }
+        loop {
+            raw::call(libc::SYS_exit_group, [0; 6]);
+        }
+    }
+}
+
+/// Sleeps until the deadline. Being stopped and continued ends a sleep early.
+unsafe fn sleep(until: &libc::timespec) {
+    // SAFETY: `until` lives as long as the copy.
+    while unsafe {
+        raw::call(
+            libc::SYS_clock_nanosleep,
+            [
+                libc::CLOCK_MONOTONIC as usize,
+                libc::TIMER_ABSTIME as usize,
+                (&raw const *until) as usize,
+                0,
+                0,
+                0,
+            ],
+        )
+    } == -(libc::EINTR as isize)
+    {}
+}
+
+/// Answers requests: eight bytes in, the address; on `data` what is there of
+/// that page, on `replies` how much it was, in eight bytes.
+unsafe fn answer(until: &libc::timespec, ends: Ends) {
+    loop {
+        // SAFETY: each pointer is to a local variable that outlives the call;
+        // for `write`, the address asked for is only read by the kernel,
+        // which checks it.
+        unsafe {
+            let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            let clock = libc::CLOCK_MONOTONIC as usize;
+            raw::call(libc::SYS_clock_gettime, [clock, (&raw mut now) as usize, 0, 0, 0, 0]);
+            let mut left = libc::timespec {
+                tv_sec: until.tv_sec.wrapping_sub(now.tv_sec),
+                tv_nsec: until.tv_nsec.wrapping_sub(now.tv_nsec),
+            };
+            if left.tv_nsec < 0 {
+                left.tv_sec = left.tv_sec.wrapping_sub(1);
+                left.tv_nsec = left.tv_nsec.wrapping_add(1_000_000_000);
+            }
+            if left.tv_sec < 0 {
+                return;
+            }
+            let mut wait = libc::pollfd { fd: ends.requests, events: libc::POLLIN, revents: 0 };
+            let polled = raw::call(
+                libc::SYS_ppoll,
+                [(&raw mut wait) as usize, 1, (&raw mut left) as usize, 0, 0, 0],
+            );
+            if polled == -(libc::EINTR as isize) {
+                continue;
+            }
+            let mut address = 0_u64;
+            let got = if polled == 1 {
+                let to = (&raw mut address) as usize;
+                raw::call(libc::SYS_read, [ends.requests as usize, to, 8, 0, 0, 0])
+            } else {
+                0
+            };
+            if got != 8 {
+                return;
+            }
+            let written =
+                raw::call(libc::SYS_write, [ends.data as usize, address as usize, PAGE, 0, 0, 0]);
+            let from = (&raw const written) as usize;
+            raw::call(libc::SYS_write, [ends.replies as usize, from, 8, 0, 0, 0]);
+        }
+    }
+}
+
+/// Three pipes: requests, data, replies.
+#[derive(Debug)]
+pub struct Pipes {
+    requests: (io::PipeReader, io::PipeWriter),
+    data: (io::PipeReader, io::PipeWriter),
+    replies: (io::PipeReader, io::PipeWriter),
+}
+
+impl Pipes {
+    /// Opens them; to be done before the copy is made.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self { requests: io::pipe()?, data: io::pipe()?, replies: io::pipe()? })
+    }
+
+    /// What the copy uses.
+    pub fn of_the_copy(&self) -> Ends {
+        Ends {
+            requests: self.requests.0.as_raw_fd(),
+            data: self.data.1.as_raw_fd(),
+            replies: self.replies.1.as_raw_fd(),
+        }
+    }
+
+    /// Asks for pages one by one; a page always fits into an empty pipe.
+    pub fn read_pages(&mut self, from: u64, to: &mut [u8], deadline: Instant) -> io::Result<u64> {
+        let mut there = 0;
+        for (nth, page) in to.chunks_exact_mut(PAGE).take(MAX_PAGES).enumerate() {
+            let address = from.wrapping_add((nth * PAGE) as u64);
+            self.requests.1.write_all(&address.to_ne_bytes())?;
+            // Both ends of every pipe stay open on our side, so a copy that
+            // is gone shows only by its silence.
+            wait_readable(&self.replies.0, deadline)?;
+            let mut reply = [0; 8];
+            self.replies.0.read_exact(&mut reply)?;
+            let Ok(len @ 1..) = usize::try_from(i64::from_ne_bytes(reply)) else { continue };
+            let Some(part) = page.get_mut(..len) else {
+                return Err(io::ErrorKind::InvalidData.into());
+            };
+            self.data.0.read_exact(part)?;
+            if len == PAGE {
+                there |= 1 << nth;
+            }
+        }
+        Ok(there)
+    }
+}
+
+fn wait_readable(pipe: &io::PipeReader, deadline: Instant) -> io::Result<()> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let milliseconds = c_int::try_from(left.as_millis()).unwrap_or(c_int::MAX);
+        let mut wait = libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one pollfd that lives across the call.
+        match unsafe { libc::poll(&raw mut wait, 1, milliseconds) } {
+            1 => return Ok(()),
+            0 => return Err(io::ErrorKind::TimedOut.into()),
+            _ => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
+        }
+    }
+}

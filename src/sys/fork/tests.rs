@@ -1,0 +1,148 @@
+use std::io::Read as _;
+use std::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::sys::testing::{Role, one_copy_at_a_time, role, say};
+
+const LIFE: Duration = Duration::from_secs(20);
+
+/// The 8 bytes at a place in memory, as the copy has them.
+fn word(copy: &mut Copy, at: *const u64) -> io::Result<u64> {
+    let mut page = vec![0; remote::PAGE];
+    let start = at as u64 & !(remote::PAGE as u64 - 1);
+    if copy.read_pages(start, &mut page)? != 1 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let offset = (at as u64 - start) as usize;
+    Ok(u64::from_ne_bytes(page[offset..offset + 8].try_into().unwrap()))
+}
+
+fn by_pipes(life: Duration) -> Copy {
+    Copy::start(life, Some(Pipes::open().unwrap()), Only::claim().unwrap()).unwrap()
+}
+
+#[test]
+fn the_copy_keeps_what_we_change_either_way() {
+    let _one = one_copy_at_a_time();
+    let makers: [fn(Duration) -> Copy; 2] = [|life| Copy::new(life).unwrap(), by_pipes];
+    for make in makers {
+        let mut value = Box::new(7_u64);
+        let mut copy = make(LIFE);
+        *value = 8;
+        assert_eq!(word(&mut copy, &raw const *value).unwrap(), 7);
+        assert_eq!(*value, 8);
+        assert!(word(&mut copy, 0x1000 as *const u64).is_err());
+        assert_eq!(word(&mut copy, &raw const *value).unwrap(), 7, "after a hole");
+    }
+}
+
+#[test]
+fn a_socket_closed_by_us_is_closed_though_the_copy_lives() {
+    let _one = one_copy_at_a_time();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let copy = Copy::new(LIFE).unwrap();
+    drop(server);
+    client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0, "end of stream");
+    drop(copy);
+}
+
+#[test]
+fn there_is_one_copy_at_a_time() {
+    let _one = one_copy_at_a_time();
+    let copy = Copy::new(LIFE).unwrap();
+    assert_eq!(Copy::new(LIFE).unwrap_err().kind(), ErrorKind::Busy);
+    drop(copy);
+    Copy::new(LIFE).unwrap();
+}
+
+#[test]
+fn the_copy_ends_silently_with_its_handle() {
+    let _one = one_copy_at_a_time();
+    let copy = Copy::new(LIFE).unwrap();
+    let pid = copy.pid();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // proc_pid_stat(5): field 38 is the signal that its end sends; the name
+    // in field 2 may contain spaces.
+    let fields: Vec<_> = stat[stat.rfind(')').unwrap() + 2..].split(' ').collect();
+    assert_eq!(fields[38 - 3], "0");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).unwrap();
+    let unblockable = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
+    // The two real-time signals below SIGRTMIN are libc's own and stay out of
+    // what sigfillset fills.
+    let blocked = u64::from_str_radix(blocked, 16).unwrap();
+    assert_eq!(blocked | unblockable | 0b11 << 31, u64::MAX, "{blocked:x}");
+    drop(copy);
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+}
+
+#[test]
+fn the_copy_ends_at_its_deadline_either_way() {
+    let _one = one_copy_at_a_time();
+    let value = Box::new(7_u64);
+    for by_pipe in [false, true] {
+        let life = Duration::from_millis(30);
+        let mut copy = if by_pipe { by_pipes(life) } else { Copy::new(life).unwrap() };
+        let pid = copy.pid();
+        // It stays a zombie until its handle goes.
+        let dead = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            stat.contains(") Z ")
+        };
+        let begin = Instant::now();
+        while !dead() {
+            assert!(begin.elapsed() < LIFE);
+            std::thread::yield_now();
+        }
+        assert!(begin.elapsed() + Duration::from_millis(20) > life / 2);
+        assert!(word(&mut copy, &raw const *value).is_err());
+    }
+}
+
+#[test]
+fn each_refusal_says_what_to_do() {
+    for (number, kind, word) in [
+        (libc::ENOMEM, ErrorKind::OutOfMemory, "overcommit"),
+        (libc::EAGAIN, ErrorKind::OutOfMemory, "ulimit -u"),
+        (libc::EPERM, ErrorKind::Permission, "seccomp"),
+        (libc::ENOSYS, ErrorKind::Unsupported, "sandbox"),
+        (libc::EMFILE, ErrorKind::OutOfMemory, "ulimit -n"),
+    ] {
+        let error = refused(io::Error::from_raw_os_error(number));
+        assert_eq!(error.kind(), kind);
+        assert!(error.to_string().contains(word), "{error}");
+    }
+}
+
+const ROLE: &str = "sys::fork::tests::play_a_role";
+
+#[test]
+#[ignore = "started by the test below"]
+fn play_a_role() {
+    if role().is_some() {
+        let copy = Copy::new(LIFE).unwrap();
+        say(&copy.pid().to_string());
+        std::thread::park();
+    }
+}
+
+#[test]
+fn the_copy_dies_with_the_process() {
+    let mut server = Role::start(ROLE, "server");
+    let copy = server.hear();
+    assert!(std::fs::read_to_string(format!("/proc/{copy}/comm")).unwrap().starts_with("taskprof"));
+    server.signal(libc::SIGKILL);
+    server.child.wait().unwrap();
+    let begin = Instant::now();
+    // Nobody is left to wait for it but init, which may take its time.
+    let lives = || {
+        std::fs::read_to_string(format!("/proc/{copy}/stat")).is_ok_and(|it| !it.contains(") Z "))
+    };
+    while lives() {
+        assert!(begin.elapsed() < LIFE / 4, "the copy outlives its process");
+        std::thread::yield_now();
+    }
+}

@@ -1,0 +1,198 @@
+//! Memory of another process, by `process_vm_readv(2)`.
+
+use std::io;
+use std::ops::Range;
+
+use libc::{c_int, c_void, iovec};
+
+/// Page size: the granularity at which memory is there or is not.
+pub const PAGE: usize = 4096;
+/// Pages asked for in one call by [`read_pages`].
+pub const MAX_PAGES: usize = 64;
+
+/// Copies whole pages from `from` (the beginning of a page) into `to` (whole
+/// pages, at most [`MAX_PAGES`]). Bit `n` of the answer: page `n` was there.
+///
+/// # Errors
+/// Those that do not depend on the address: `EPERM`, `ESRCH`, `ENOSYS`.
+pub fn read_pages(pid: c_int, from: u64, to: &mut [u8]) -> io::Result<u64> {
+    let pages = (to.len() / PAGE).min(MAX_PAGES);
+    let mut there = 0;
+    let mut page = 0;
+    while page < pages {
+        // One range a page: partial transfers are only promised between ranges.
+        let mut remote = [iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; MAX_PAGES];
+        for (nth, range) in remote[..pages - page].iter_mut().enumerate() {
+            let at = from.wrapping_add(((page + nth) * PAGE) as u64);
+            *range = iovec { iov_base: at as *mut c_void, iov_len: PAGE };
+        }
+        let rest = &mut to[page * PAGE..pages * PAGE];
+        let local = iovec { iov_base: rest.as_mut_ptr().cast(), iov_len: rest.len() };
+        // SAFETY: `local` is an exclusively borrowed slice; the remote ranges
+        // are only numbers to the kernel, which checks them.
+        let copied = unsafe {
+            libc::process_vm_readv(
+                pid,
+                &raw const local,
+                1,
+                remote.as_ptr(),
+                (pages - page) as _,
+                0,
+            )
+        };
+        let copied = match usize::try_from(copied) {
+            Ok(copied) => copied / PAGE,
+            Err(_) => match io::Error::last_os_error() {
+                error if error.raw_os_error() == Some(libc::EFAULT) => 0,
+                error => return Err(error),
+            },
+        };
+        for nth in page..page + copied {
+            there |= 1 << nth;
+        }
+        // The page after the last copied one is not there: go on behind it.
+        page += copied + 1;
+    }
+    Ok(there)
+}
+
+/// Ranges asked for in one call by [`read_ranges`]; the kernel takes 1024.
+const MAX_RANGES: usize = 512;
+/// Bytes asked for in one call, so that the caller gets a word in between.
+const MAX_BATCH: usize = 32 << 20;
+
+/// Copies ranges of whole pages one after the other into `to` until all are
+/// copied or `to` is full or `go_on` says no. Calls `copied` with what was
+/// there, in order: its range, and where in `to` it is. Whether all were
+/// copied; pages that could not be read count as copied but are not told.
+///
+/// # Errors
+/// Those that do not depend on the address: `EPERM`, `ESRCH`, `ENOSYS`.
+pub fn read_ranges(
+    pid: c_int,
+    ranges: &[Range<u64>],
+    to: &mut [u8],
+    mut go_on: impl FnMut() -> bool,
+    mut copied: impl FnMut(Range<u64>, usize),
+) -> io::Result<bool> {
+    let mut at = 0;
+    let mut next = 0;
+    // What is left of the range that `next` is at.
+    let mut rest = ranges.first().cloned().unwrap_or_default();
+    while next < ranges.len() {
+        if !go_on() {
+            return Ok(false);
+        }
+        let mut remote = [iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; MAX_RANGES];
+        let room = (to.len() - at).min(MAX_BATCH) / PAGE * PAGE;
+        let (mut count, mut want) = (0, 0);
+        let first = rest.clone();
+        for range in std::iter::once(&first).chain(&ranges[next + 1..]).take(MAX_RANGES) {
+            let len = ((range.end - range.start) as usize).min(room - want);
+            if len == 0 {
+                break;
+            }
+            remote[count] = iovec { iov_base: range.start as *mut c_void, iov_len: len };
+            count += 1;
+            want += len;
+        }
+        if want == 0 {
+            return Ok(false);
+        }
+        let part = &mut to[at..at + want];
+        let local = iovec { iov_base: part.as_mut_ptr().cast(), iov_len: want };
+        // SAFETY: as in `read_pages`.
+        let got = unsafe {
+            libc::process_vm_readv(pid, &raw const local, 1, remote.as_ptr(), count as _, 0)
+        };
+        let mut got = match usize::try_from(got) {
+            Ok(got) => got / PAGE * PAGE,
+            Err(_) => match io::Error::last_os_error() {
+                error if error.raw_os_error() == Some(libc::EFAULT) => 0,
+                error => return Err(error),
+            },
+        };
+        let stopped_early = got < want;
+        while got > 0 {
+            let len = ((rest.end - rest.start) as usize).min(got);
+            copied(rest.start..rest.start + len as u64, at);
+            at += len;
+            got -= len;
+            rest.start += len as u64;
+            if rest.is_empty() {
+                next += 1;
+                rest = ranges.get(next).cloned().unwrap_or_default();
+            }
+        }
+        if stopped_early && next < ranges.len() {
+            // The page at `rest.start` cannot be read.
+            rest.start += PAGE as u64;
+            if rest.start >= rest.end {
+                next += 1;
+                rest = ranges.get(next).cloned().unwrap_or_default();
+            }
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Four pages with their numbers, from 1, in them; the second is closed.
+    fn fence() -> *mut c_void {
+        // SAFETY: a fresh mapping of which one page is then closed. It is
+        // never unmapped: nothing else may turn up there during a test.
+        unsafe {
+            let prot = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let at = libc::mmap(std::ptr::null_mut(), 4 * PAGE, prot, flags, -1, 0);
+            assert_ne!(at, libc::MAP_FAILED);
+            for page in 0..4 {
+                *at.cast::<u8>().add(page * PAGE) = page as u8 + 1;
+            }
+            assert_eq!(libc::mprotect(at.byte_add(PAGE), PAGE, libc::PROT_NONE), 0);
+            at
+        }
+    }
+
+    #[test]
+    fn ranges_are_copied_without_the_pages_that_are_closed() {
+        let start = fence() as u64;
+        let page = |nth: u64| start + nth * PAGE as u64;
+        let own = std::process::id().cast_signed();
+        let copy = |ranges: &[Range<u64>], room: usize| {
+            let mut to = vec![0; room * PAGE];
+            let mut told = Vec::new();
+            let all =
+                read_ranges(own, ranges, &mut to, || true, |range, at| told.push((range, at)));
+            let all = all.unwrap();
+            let firsts: Vec<u8> = told.iter().map(|&(_, at)| to[at]).collect();
+            (all, told.into_iter().map(|(range, _)| range).collect::<Vec<_>>(), firsts)
+        };
+        let whole = page(0)..page(4);
+        let pieces = vec![page(0)..page(1), page(2)..page(4)];
+        assert_eq!(copy(&[whole], 4), (true, pieces, vec![1, 3]));
+        let apart = [page(3)..page(4), page(1)..page(2), page(0)..page(1)];
+        let there = vec![page(3)..page(4), page(0)..page(1)];
+        assert_eq!(copy(&apart, 4), (true, there, vec![4, 1]));
+        let (upper, first, closed) = (page(2)..page(4), page(2)..page(3), page(1)..page(2));
+        assert_eq!(copy(&[upper], 1), (false, vec![first], vec![3]));
+        assert_eq!(copy(&[closed], 4), (true, vec![], vec![]));
+        assert_eq!(copy(&[], 1), (true, vec![], vec![]));
+    }
+
+    #[test]
+    fn pages_around_a_hole_are_read() {
+        let at = fence();
+        let mut to = vec![0; 4 * PAGE];
+        let own = std::process::id().cast_signed();
+        assert_eq!(read_pages(own, at as u64, &mut to).unwrap(), 0b1101);
+        assert_eq!([to[0], to[2 * PAGE], to[3 * PAGE]], [1, 3, 4]);
+        assert_eq!(read_pages(own, 0, &mut to).unwrap(), 0);
+        assert!(
+            read_pages(own, (-4096_i64).cast_unsigned(), &mut to).is_ok_and(|there| there == 0)
+        );
+    }
+}
