@@ -20,8 +20,6 @@ pub mod other;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod own;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod pages;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod pieces;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod stacks;

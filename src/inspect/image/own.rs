@@ -1,11 +1,9 @@
 //! The memory of this process as of one instant, read at leisure while the
 //! process goes on: see [`crate::sys::fork`].
 
-use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::pages::{Cache, Pages};
 use super::{Fault, Image, Memory, Origin, bias};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect::maps;
@@ -66,7 +64,7 @@ pub fn take_within(limits: Limits) -> Result<Image> {
     let writable = maps::writable(&mappings);
     let copy = Copy::new(limits.life)?;
     let taken_ns = clock::monotonic_ns();
-    let memory = Own { pages: Cache::new(copy)?, writable };
+    let memory = Own { copy, writable };
     Ok(Image {
         memory: Box::new(memory),
         bias,
@@ -108,19 +106,15 @@ fn foresee(kilobytes: u64, allowed: Duration) -> Result<()> {
 }
 
 struct Own {
-    pages: Cache<Copy>,
+    copy: Copy,
     writable: Vec<Range<u64>>,
-}
-
-impl Pages for Copy {
-    fn read_pages(&mut self, from: u64, to: &mut [u8]) -> io::Result<u64> {
-        Copy::read_pages(self, from, to)
-    }
 }
 
 impl Memory for Own {
     fn read(&mut self, address: u64, to: &mut [u8]) -> std::result::Result<(), Fault> {
-        self.pages.read(address, to)
+        self.copy
+            .read(address, to)
+            .map_err(|there| Fault { address: address.saturating_add(there as u64) })
     }
 
     fn writable(&self) -> &[Range<u64>] {

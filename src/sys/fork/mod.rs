@@ -84,13 +84,11 @@ impl Copy {
             return Self::start(life, Some(Pipes::open().map_err(refused)?), only);
         }
         let copy = Self::start(life, None, only)?;
-        let mut probe = [0; remote::PAGE];
-        let here = (&raw const TAKEN) as u64 & !(remote::PAGE as u64 - 1);
-        match remote::read_pages(copy.pid, here, &mut probe) {
-            Ok(1) => Ok(copy),
+        match remote::read(copy.pid, (&raw const TAKEN) as u64, &mut [0]) {
+            Ok(()) => Ok(copy),
             // A seccomp filter, a security module, or a process that is not
             // "dumpable": the copy has to tell by itself.
-            Ok(_) | Err(_) => {
+            Err(_) => {
                 FORBIDDEN.store(true, Ordering::Relaxed);
                 drop(copy);
                 Self::start(life, Some(Pipes::open().map_err(refused)?), Only::claim()?)
@@ -135,14 +133,15 @@ impl Copy {
         self.pid
     }
 
-    /// Copies whole pages; see [`remote::read_pages`].
+    /// Copies bytes; the error is how many there were before the first page
+    /// that is not there, or none if the copy has ended.
     ///
     /// # Errors
-    /// The copy is gone: it was killed, or its time was up.
-    pub fn read_pages(&mut self, from: u64, to: &mut [u8]) -> io::Result<u64> {
+    /// As said.
+    pub fn read(&mut self, from: u64, to: &mut [u8]) -> std::result::Result<(), usize> {
         match &mut self.pipes {
-            None => remote::read_pages(self.pid, from, to),
-            Some(pipes) => pipes.read_pages(from, to, self.deadline),
+            None => remote::read(self.pid, from, to),
+            Some(pipes) => pipes.read(from, to, self.deadline),
         }
     }
 }

@@ -7,14 +7,10 @@ use crate::sys::testing::{Role, one_copy_at_a_time, role, say};
 const LIFE: Duration = Duration::from_secs(20);
 
 /// The 8 bytes at a place in memory, as the copy has them.
-fn word(copy: &mut Copy, at: *const u64) -> io::Result<u64> {
-    let mut page = vec![0; remote::PAGE];
-    let start = at as u64 & !(remote::PAGE as u64 - 1);
-    if copy.read_pages(start, &mut page)? != 1 {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let offset = (at as u64 - start) as usize;
-    Ok(u64::from_ne_bytes(page[offset..offset + 8].try_into().unwrap()))
+fn word(copy: &mut Copy, at: *const u64) -> std::result::Result<u64, usize> {
+    let mut word = [0; 8];
+    copy.read(at as u64, &mut word)?;
+    Ok(u64::from_ne_bytes(word))
 }
 
 fn by_pipes(life: Duration) -> Copy {
@@ -31,8 +27,14 @@ fn the_copy_keeps_what_we_change_either_way() {
         *value = 8;
         assert_eq!(word(&mut copy, &raw const *value).unwrap(), 7);
         assert_eq!(*value, 8);
-        assert!(word(&mut copy, 0x1000 as *const u64).is_err());
+        assert_eq!(word(&mut copy, 0x1000 as *const u64), Err(0));
         assert_eq!(word(&mut copy, &raw const *value).unwrap(), 7, "after a hole");
+        let long: Vec<u8> = (0..100_000).map(|at| (at % 251) as u8).collect();
+        let mut copied = vec![0; 50_000];
+        drop(copy);
+        let mut copy = make(LIFE);
+        copy.read(long.as_ptr() as u64 + 1234, &mut copied).unwrap();
+        assert_eq!(copied, long[1234..51_234]);
     }
 }
 
