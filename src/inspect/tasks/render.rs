@@ -168,7 +168,9 @@ fn within(trace: &Trace, main: Option<&Tip>, level: u32) -> Option<u32> {
 fn main(tips: &[Tip]) -> Option<&Tip> {
     let waits = |tip: &Tip, timer: bool| {
         let known = |kind| kind != WaitKind::Unknown && (kind == WaitKind::Sleep) == timer;
-        !tip.dormant && tip.wait.is_some_and(|wait| known(wait.kind))
+        // What was granted and is not taken leads to whatever holds it up.
+        let is_held_up = |wait: RawWait| !timer && wait.detail == RawDetail::Granted;
+        !tip.dormant && tip.wait.is_some_and(|wait| known(wait.kind) || is_held_up(wait))
     };
     tips.iter()
         .find(|tip| waits(tip, false))
