@@ -238,7 +238,12 @@ impl<'w, 'a> Walker<'w, 'a> {
                 self.trace.reached.push(at);
                 let before = self.trace.tips.len();
                 let outer = self.push(*frame, *scope, None);
-                self.poll(inside, at);
+                match &**inside {
+                    Node::Parts(parts) if *manner == Manner::Alternates => {
+                        self.poll_item_or_stream(parts, at);
+                    }
+                    _ => self.poll(inside, at),
+                }
                 self.settle(*manner, inside, before);
                 self.level = outer;
             }
@@ -334,6 +339,20 @@ impl<'w, 'a> Walker<'w, 'a> {
         }
     }
 
+    fn poll_item_or_stream(&mut self, parts: &[Part], at: u64) {
+        let before = self.trace.tips.len();
+        let (item, others): (Vec<&Part>, Vec<&Part>) =
+            parts.iter().partition(|part| &*part.name == "future");
+        for part in item {
+            self.poll_parts(std::slice::from_ref(part), at);
+        }
+        let is_busy = self.trace.tips.len() > before;
+        for part in others {
+            let part = std::slice::from_ref(part);
+            if is_busy { self.keep_parts(part, at) } else { self.poll_parts(part, at) }
+        }
+    }
+
     fn poll_behind(&mut self, node: &Rc<Node>, target: u64, owns: bool) {
         self.trace.reached.push(target);
         let outer = self.borrowed;
@@ -376,7 +395,8 @@ impl<'w, 'a> Walker<'w, 'a> {
     fn settle(&mut self, manner: Manner, inside: &Node, before: usize) {
         let found = self.trace.tips.len() - before;
         if found == 0 {
-            let is_done = manner == Manner::Combines && !matches!(inside, Node::Skip);
+            let ends = matches!(manner, Manner::Combines | Manner::Alternates);
+            let is_done = ends && !matches!(inside, Node::Skip);
             if !is_done {
                 self.tip(Some(RawWait::new(WaitKind::Unknown, None)));
             }

@@ -221,6 +221,8 @@ fn a_lock_handed_to_a_stream_that_is_not_polled_is_held_by_nobody_awake() {
     assert_eq!(stuck.wait.as_ref().unwrap().kind, WaitKind::Notify, "{}", show(stuck));
     let held = stuck.holds.iter().find(|held| held.kind == HeldKind::Mutex);
     assert!(held.is_some_and(|held| held.dormant), "{}", show(stuck));
+    let [dormant] = &*stuck.branches else { panic!("{}", show(stuck)) };
+    assert!(dormant.dormant, "{}", show(stuck));
 }
 
 fn boxed(notify: Arc<Notify>) -> impl Future<Output = ()> {
