@@ -263,7 +263,7 @@ impl<'a> Reader<'a> {
             &mut self.trace,
             &mut self.behind,
         );
-        walker.task(future.ty, header.wrapping_add(future.at));
+        walker.task(future.ty, header.wrapping_add(future.at), task.state == TaskState::Idle);
         self.lost.cut += u64::from(self.trace.cut);
         for (address, list) in std::mem::take(&mut self.trace.local_sets) {
             self.owners.add(memory, address, &list);
