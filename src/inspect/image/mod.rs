@@ -16,6 +16,8 @@ mod copied;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod core;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod learned;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod other;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod own;
