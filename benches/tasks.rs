@@ -10,14 +10,20 @@ mod common;
 use std::hint::black_box;
 use std::task::Poll;
 
-use common::{again, either, headline, median, memory, own_cpu_ns, role, settle, spread, verdict};
+use common::{
+    again, either, grouped, headline, median, no_huge_pages, own_cpu_ns, resident, role, settle,
+    spread, verdict,
+};
 use taskprof::Profiler;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 const SPAWNS: u32 = 1_000_000;
 const YIELDS: u32 = 5_000_000;
-const LIVE: usize = 100_000;
+/// Live tasks whose memory is measured, and those beside which others spawn.
+const LIVE: [usize; 3] = [25_000, 100_000, 180_000];
+const BESIDE: usize = 50_000;
 
 /// CPU time against plain tokio.
 const MOST_TIME: f64 = 1.10;
@@ -31,16 +37,19 @@ fn main() {
     match role() {
         None => report(),
         Some((kind, what)) => {
+            // One would hide what the tasks on it need.
+            no_huge_pages();
             let (_profiler, runtime) = runtime(&kind);
             settle();
             let figure = runtime.block_on(async move {
                 let work = async move {
                     match what[0].as_str() {
                         "spawn" => spawn().await,
+                        "beside" => beside().await,
                         "join" => joins().await,
                         "yield" => yields().await,
                         "self-wake" => self_wakes().await,
-                        "live" => live().await,
+                        "live" => live(what[1].parse().expect("tasks")).await,
                         "churn" => churn().await,
                         other => panic!("no bench {other}"),
                     }
@@ -134,32 +143,37 @@ async fn yields() -> f64 {
     (own_cpu_ns() - began) as f64 / f64::from(yields)
 }
 
-fn resident() -> u64 {
-    memory("self", "VmRSS")
+/// Tasks that wait for good.
+fn hold(count: usize) -> Vec<JoinHandle<()>> {
+    static NEVER: Notify = Notify::const_new();
+    (0..count).map(|_| tokio::spawn(NEVER.notified())).collect()
+}
+
+/// As `spawn`, beside tasks that stay: of a million spawned every twentieth.
+async fn beside() -> f64 {
+    for _ in 0..BESIDE {
+        hold(1);
+        spawn_and_end(19).await;
+    }
+    spawn().await
 }
 
 /// Resident bytes that a live task adds.
-async fn live() -> f64 {
-    static GO: Notify = Notify::const_new();
-    let hold = |count: usize| (0..count).map(|_| tokio::spawn(GO.notified())).collect::<Vec<_>>();
+async fn live(count: usize) -> f64 {
     // These fill what earlier work has freed and the allocator kept, which
     // would else be found as memory that tasks do not need.
-    let warm = hold(LIVE / 2);
+    hold(10_000);
     tokio::task::yield_now().await;
     let before = resident();
-    let tasks = hold(LIVE);
+    hold(count);
     tokio::task::yield_now().await;
-    let bytes = resident().saturating_sub(before) as f64 / LIVE as f64;
-    for task in warm.into_iter().chain(tasks) {
-        task.abort();
-    }
-    bytes
+    (resident() - before) as f64 / count as f64
 }
 
 /// Resident bytes that two million tasks leave behind.
 async fn churn() -> f64 {
-    // The first million touches each page of the index once; growth is what
-    // the next ones add.
+    // The first million makes the allocator's arenas what they will be; growth
+    // is what the next ones add.
     spawn_and_end(1_000_000).await;
     let before = resident();
     spawn_and_end(2_000_000).await;
@@ -169,12 +183,13 @@ async fn churn() -> f64 {
 fn report() {
     let rounds = either(9, 2);
     let figure =
-        |kind: &str, what: &str| -> f64 { again(kind, &[what]).parse().expect("a figure") };
+        |kind: &str, what: &[&str]| -> f64 { again(kind, what).parse().expect("a figure") };
     headline(&format!("tasks: one worker, {rounds} rounds in turn, one process each"));
     println!();
     println!("{:36} {:>9} {:>9} {:>7}  {:15} goal", "", "plain", "taskprof", "ratio", "spread");
     for (what, name) in [
         ("spawn", "spawn, run, end by 64: CPU ns"),
+        ("beside", "the same beside 50,000 live tasks"),
         ("join", "spawn and await, one by one: CPU ns"),
         ("yield", "yield_now: CPU ns"),
         ("self-wake", "poll of a task that wakes itself"),
@@ -183,11 +198,11 @@ fn report() {
         for round in 0..rounds {
             // Turn about, so that a drift of the machine favours neither.
             let (bare, with) = if round % 2 == 0 {
-                let bare = figure("plain", what);
-                (bare, figure("taskprof", what))
+                let bare = figure("plain", &[what]);
+                (bare, figure("taskprof", &[what]))
             } else {
-                let with = figure("taskprof", what);
-                (figure("plain", what), with)
+                let with = figure("taskprof", &[what]);
+                (figure("plain", &[what]), with)
             };
             ratios.push(with / bare);
             plain.push(bare);
@@ -203,16 +218,19 @@ fn report() {
         );
     }
     let memories = either(3, 1);
-    let live = |kind| median((0..memories).map(|_| figure(kind, "live")).collect());
-    let (plain, ours) = (live("plain"), live("taskprof"));
-    println!(
-        "{:36} {plain:>9.0} {ours:>9.0} {:>+7.0}  {:15} at most +{MOST_BYTES:.0}: {}",
-        format!("{} live tasks: bytes each", common::grouped(LIVE as u64)),
-        ours - plain,
-        "",
-        verdict(ours - plain <= MOST_BYTES)
-    );
-    let churn = |kind| median((0..memories).map(|_| figure(kind, "churn")).collect());
+    for count in LIVE {
+        let size = count.to_string();
+        let live = |kind| median((0..memories).map(|_| figure(kind, &["live", &size])).collect());
+        let (plain, ours) = (live("plain"), live("taskprof"));
+        println!(
+            "{:36} {plain:>9.0} {ours:>9.0} {:>+7.0}  {:15} at most +{MOST_BYTES:.0}: {}",
+            format!("{} live tasks: bytes each", grouped(count as u64)),
+            ours - plain,
+            "",
+            verdict(ours - plain <= MOST_BYTES)
+        );
+    }
+    let churn = |kind| median((0..memories).map(|_| figure(kind, &["churn"])).collect());
     let (plain, ours) = (churn("plain"), churn("taskprof"));
     println!(
         "{:36} {:>9.0} {:>9.0} {:>7}  {:15} no more than some pages: {}",

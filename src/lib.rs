@@ -53,6 +53,8 @@ pub mod model;
 pub mod serve;
 
 mod analyze;
+#[cfg(feature = "cli")]
+mod attach;
 #[cfg(feature = "console")]
 mod console;
 mod debuginfo;

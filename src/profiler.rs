@@ -1,5 +1,6 @@
 //! [`Profiler`]: ties the sources to the debug server.
 
+mod awaits;
 mod builder;
 #[cfg(feature = "grpc")]
 mod grpc;
@@ -15,11 +16,12 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder as RuntimeBuilder, Handle};
 
-use crate::analyze;
+use crate::analyze::{self, Trend};
 #[cfg(feature = "console")]
 use crate::console::ConsoleServer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect::cpu;
+use crate::inspect::since::Since;
 use crate::inspect::threads::StackReader;
 #[cfg(feature = "grpc")]
 use crate::instrument::grpc::MetadataKeys;
@@ -30,6 +32,7 @@ use crate::model::{CpuProfile, CpuSample, Process, Report, Snapshot, Task, TaskI
 use crate::registry::{Registry, clock};
 use crate::serve::{self, LogTarget, Source, Want};
 
+use awaits::Awaits;
 pub use builder::Builder;
 
 /// Watches the tokio runtimes and gRPC streams of this process, and answers
@@ -62,6 +65,9 @@ struct Core {
     registry: Arc<Registry>,
     figures: RuntimeFigures,
     stacks: Arc<StackReader>,
+    awaits: Arc<Awaits>,
+    since: Mutex<Since>,
+    trend: Mutex<Trend>,
     process: Process,
     started: u64,
     panics: Arc<AtomicU64>,

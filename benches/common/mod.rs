@@ -96,6 +96,25 @@ pub fn memory(pid: &str, what: &str) -> u64 {
     kib * 1024
 }
 
+/// Resident bytes of this process, counted page by page: the figure in `status`
+/// is summed up lazily.
+pub fn resident() -> u64 {
+    let rollup = fs::read_to_string("/proc/self/smaps_rollup").expect("Linux");
+    let line = rollup.lines().find(|line| line.starts_with("Rss:")).expect("resident memory");
+    let kib: u64 =
+        line.split_whitespace().nth(1).and_then(|figure| figure.parse().ok()).expect("number");
+    kib * 1024
+}
+
+/// Keeps this process to pages of 4 KiB: of a huge one all is resident, whether
+/// used or not, which makes memory a matter of luck.
+pub fn no_huge_pages() {
+    // SAFETY: sets a flag of the process, and touches no memory.
+    #[allow(unsafe_code)]
+    let refused = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+    assert_eq!(refused, 0, "cannot turn huge pages off");
+}
+
 /// Lets the peak of resident memory begin anew. False if the kernel does not
 /// allow it.
 pub fn forget_peak(pid: &str) -> bool {

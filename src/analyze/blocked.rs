@@ -87,6 +87,18 @@ fn now(snapshot: &Snapshot, blocked: &Blocked) -> Finding {
         ),
         None => format!("{} in the runtime's queue.", words::count(blocked.queued_global, "task")),
     });
+    let waiting = snapshot
+        .tasks
+        .iter()
+        .filter_map(|task| task.wait.as_deref())
+        .filter(|wait| wait.holders.iter().any(|holder| Some(holder.task) == blocked.task))
+        .count() as u64;
+    if waiting > 0 {
+        evidence.push(format!(
+            "{} for what that task holds.",
+            words::count_verb(waiting, "task", "wait")
+        ));
+    }
     Finding {
         id: format!("blocked_worker:{}", blocked.id),
         kind: FindingKind::BlockedWorker,
@@ -107,6 +119,7 @@ fn now(snapshot: &Snapshot, blocked: &Blocked) -> Finding {
         streams: blocked.stream.into_iter().collect(),
         connections: Vec::new(),
         worker: Some(blocked.worker),
+        edges: Vec::new(),
     }
 }
 
@@ -141,6 +154,7 @@ fn past(place_text: &str, episodes: &[&Blocked]) -> Finding {
         streams: episodes.iter().filter_map(|b| b.stream).take(LISTED).collect(),
         connections: Vec::new(),
         worker: Some(newest.worker),
+        edges: Vec::new(),
     }
 }
 
@@ -174,6 +188,7 @@ pub fn pauses(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
         streams: Vec::new(),
         connections: Vec::new(),
         worker: None,
+        edges: Vec::new(),
     });
 }
 
@@ -222,6 +237,7 @@ pub fn busy_tasks(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
             streams: tasks.iter().filter_map(|task| task.stream).take(LISTED).collect(),
             connections: Vec::new(),
             worker: None,
+            edges: Vec::new(),
         });
     }
 }

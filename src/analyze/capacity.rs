@@ -34,6 +34,7 @@ pub fn full(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
             streams: Vec::new(),
             connections: Vec::new(),
             worker: None,
+            edges: Vec::new(),
         });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{LISTED, words};
+use super::{LISTED, waits, words};
 use crate::model::{
     Confidence, Finding, FindingKind, Severity, Snapshot, Stream, StreamId, Task, human_duration,
 };
@@ -40,6 +40,24 @@ pub fn tasks(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
         let mut streams: Vec<_> = tasks.iter().map(|(_, stream)| stream.id).collect();
         streams.dedup();
         streams.truncate(LISTED);
+        let mut evidence = vec![format!(
+            "Stream {} ended {} ago{}; task {}, which it caused, is still {}.",
+            stream.id,
+            human_duration(since_ns),
+            stream
+                .status
+                .as_ref()
+                .map(|status| format!(" with {}", status.name))
+                .unwrap_or_default(),
+            task.id,
+            task.state.as_str(),
+        )];
+        evidence.extend(waits::doing(snapshot, task.id).map(|doing| words::sentence(&doing)));
+        evidence.push(
+            "If it is meant to go on, spawn it outside the stream's scope; else let it watch the \
+             stream's cancellation."
+                .to_owned(),
+        );
         findings.push(Finding {
             id: format!("leaked_task:{method}:{place}"),
             kind: FindingKind::LeakedTask,
@@ -52,23 +70,7 @@ pub fn tasks(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
                 if count == 1 { "its stream" } else { "their streams" },
                 words::since(since_ns)
             ),
-            evidence: vec![
-                format!(
-                    "Stream {} ended {} ago{}; task {}, which it caused, is still {}.",
-                    stream.id,
-                    human_duration(since_ns),
-                    stream
-                        .status
-                        .as_ref()
-                        .map(|status| format!(" with {}", status.name))
-                        .unwrap_or_default(),
-                    task.id,
-                    task.state.as_str(),
-                ),
-                "If it is meant to go on, spawn it outside the stream's scope; else let it watch \
-                 the stream's cancellation."
-                    .to_owned(),
-            ],
+            evidence,
             place: (!place.is_empty()).then(|| place.clone()),
             method: Some(method.to_owned()),
             since_ns,
@@ -77,6 +79,7 @@ pub fn tasks(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
             streams,
             connections: Vec::new(),
             worker: None,
+            edges: Vec::new(),
         });
     }
 }

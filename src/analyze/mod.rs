@@ -7,13 +7,25 @@
 
 mod blocked;
 mod capacity;
+mod channels;
+mod checks;
+mod convoy;
+mod deadlock;
+mod graph;
+mod growth;
+mod knots;
 mod leaks;
 mod streams;
+mod trend;
+mod unwakeable;
+mod waits;
 mod words;
 
 use std::cmp::Reverse;
 
-use crate::model::{Check, FindingKind, Reason, Report, Snapshot};
+use crate::model::{Report, Snapshot};
+
+pub use trend::Trend;
 
 /// Ids listed in a finding; `count` says how many there are in all.
 const LISTED: usize = 100;
@@ -30,44 +42,22 @@ pub fn analyze(snapshot: &Snapshot) -> Report {
     streams::cancelled(snapshot, &mut findings);
     leaks::tasks(snapshot, &mut findings);
     capacity::full(snapshot, &mut findings);
+    growth::found(snapshot, &mut findings);
+    unwakeable::found(snapshot, &mut findings);
+    if snapshot.tasks.iter().any(|task| task.wait.is_some()) {
+        let graph = graph::Graph::of(snapshot);
+        deadlock::found(&graph, &mut findings);
+        convoy::found(snapshot, &graph, &mut findings);
+        channels::found(snapshot, &graph, &mut findings);
+    }
     findings.sort_by(|a, b| {
         let key = |f: &crate::model::Finding| Reverse((f.severity, f.confidence, f.since_ns));
         key(a).cmp(&key(b)).then_with(|| a.id.cmp(&b.id))
     });
-    Report { taken_at: snapshot.taken_at, findings, checked: checks(snapshot) }
+    Report { taken_at: snapshot.taken_at, findings, checked: checks::checks(snapshot) }
 }
 
-/// What was looked for, so that "all clear" says what it covers.
-fn checks(snapshot: &Snapshot) -> Vec<Check> {
-    let unhooked = snapshot
-        .coverage
-        .missing
-        .iter()
-        .any(|missing| missing.reason == Reason::NoTokioUnstable)
-        .then_some("built without --cfg tokio_unstable: polls are not observed");
-    let no_streams =
-        (snapshot.counters.streams_started == 0).then_some("no gRPC layer has seen a stream yet");
-    let listed = snapshot.coverage.listed;
-    let workers = snapshot.workers.len() as u64;
-    let streams = snapshot.streams.len() as u64;
-    let ended = snapshot.ended_streams.len() as u64;
-    let check = |kind, examined, unavailable: Option<&str>| Check {
-        kind,
-        examined,
-        unavailable: unavailable.map(str::to_owned),
-    };
-    vec![
-        check(FindingKind::BlockedWorker, workers, unhooked),
-        check(FindingKind::ProcessPaused, 1, None),
-        check(FindingKind::StalledStream, streams, no_streams),
-        check(FindingKind::DeadlinePassed, streams, no_streams),
-        check(FindingKind::CancelledButRunning, streams, no_streams),
-        check(FindingKind::LeakedTask, ended, no_streams.or(unhooked)),
-        check(FindingKind::BusyTask, listed, unhooked),
-        check(FindingKind::RegistryFull, 1, None),
-        check(FindingKind::Deadlock, 0, Some("await chains are not read by this version")),
-    ]
-}
-
+#[cfg(test)]
+mod stuck_tests;
 #[cfg(test)]
 mod tests;

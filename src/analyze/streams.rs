@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{LISTED, words};
+use super::{LISTED, waits, words};
 use crate::model::{
     Confidence, Finding, FindingKind, Http2State, Phase, Severity, Side, Snapshot, Stream,
     StreamKind, human_duration,
@@ -56,6 +56,7 @@ fn finding(
         streams: streams.iter().map(|stream| stream.id).take(LISTED).collect(),
         connections,
         worker: None,
+        edges: Vec::new(),
     }
 }
 
@@ -68,6 +69,12 @@ fn peers(streams: &[&Stream]) -> String {
         [one] => one.to_owned(),
         [first, ..] => format!("{} peers ({first}, ...)", peers.len()),
     }
+}
+
+/// What the handler of a stream does now, where that is known.
+fn handler(snapshot: &Snapshot, stream: &Stream) -> Option<String> {
+    let task = stream.task.filter(|_| stream.side == Side::Server)?;
+    waits::doing(snapshot, task).map(|doing| format!("Its handler: {doing}."))
 }
 
 /// What we have to send is not taken.
@@ -95,7 +102,10 @@ pub fn stalled(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
                      network does not deliver: the HTTP/2 windows would tell which.",
                     peers(&streams)
                 ),
-            ],
+            ]
+            .into_iter()
+            .chain(handler(snapshot, worst))
+            .collect(),
             ..finding(FindingKind::StalledStream, "send", key, &streams, since)
         });
     }
@@ -135,12 +145,18 @@ pub fn owed(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
                 words::method(key.1),
                 words::since(worst.phase_ns)
             ),
-            evidence: vec![
-                format!("Stream {}: {what} {}.", worst.id, words::since(worst.phase_ns)),
+            evidence: std::iter::once(format!(
+                "Stream {}: {what} {}.",
+                worst.id,
+                words::since(worst.phase_ns)
+            ))
+            .chain(handler(snapshot, worst))
+            .chain([
                 "That is a lock, a channel or a dependency that does not come, or a long poll by \
                  design."
                     .to_owned(),
-            ],
+            ])
+            .collect(),
             ..finding(FindingKind::StalledStream, "owed", key, &streams, worst.phase_ns)
         });
     }
@@ -164,13 +180,15 @@ pub fn past_deadline(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
                 if streams.len() == 1 { "runs on" } else { "run on" },
                 human_duration(late(worst))
             ),
-            evidence: vec![format!(
+            evidence: std::iter::once(format!(
                 "Stream {} was given {} by its caller and has lasted {}. tonic enforces a \
                  deadline up to the response headers only; `Profiler::serve` enforces it to the end.",
                 worst.id,
                 human_duration(asked),
                 human_duration(worst.age_ns)
-            )],
+            ))
+            .chain(handler(snapshot, worst))
+            .collect(),
             ..finding(FindingKind::DeadlinePassed, "late", key, &streams, late(worst))
         });
     }
@@ -189,12 +207,14 @@ pub fn cancelled(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
                 words::method(key.1),
                 words::since(since(worst))
             ),
-            evidence: vec![format!(
+            evidence: std::iter::once(format!(
                 "Stream {} was cancelled {} ago ({}) and its handler has not been dropped.",
                 worst.id,
                 human_duration(since(worst)),
                 worst.cancel_reason.as_deref().unwrap_or("no reason is known")
-            )],
+            ))
+            .chain(handler(snapshot, worst))
+            .collect(),
             ..finding(FindingKind::CancelledButRunning, "cancelled", key, &streams, since(worst))
         });
     }

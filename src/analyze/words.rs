@@ -7,12 +7,32 @@ pub fn count(n: u64, one: &str) -> String {
     if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
 }
 
+/// `1 task waits`, `8 tasks wait`.
+pub fn count_verb(n: u64, one: &str, verb: &str) -> String {
+    format!("{} {verb}{}", count(n, one), if n == 1 { "s" } else { "" })
+}
+
 /// `Feed/Watch` of `/pkg.v1.Feed/Watch`, as people call it.
 pub fn method(path: &str) -> &str {
     let path = path.trim_start_matches('/');
     let service = path.find('/').unwrap_or(path.len());
     let start = path[..service].rfind('.').map_or(0, |dot| dot + 1);
     &path[start..]
+}
+
+/// `a mutex lock`, `an IO wait, read`.
+pub fn article(words: &str) -> String {
+    let vowel = words.starts_with(['a', 'e', 'i', 'o', 'u', 'I']);
+    format!("{} {words}", if vowel { "an" } else { "a" })
+}
+
+/// With a capital letter and a full stop.
+pub fn sentence(clause: &str) -> String {
+    let mut rest = clause.chars();
+    match rest.next() {
+        Some(first) => format!("{}{}.", first.to_uppercase(), rest.as_str()),
+        None => String::new(),
+    }
 }
 
 /// `for 3.2s`.

@@ -1,91 +1,127 @@
-//! `taskprof dump --url`: one answer of a running server, to stdout or a file.
+//! `taskprof dump`: one dump of a server, a process or a core, to stdout or a file.
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::time::Duration;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
 
-use super::args::{DumpArgs, Format};
-use super::{Failure, Outcome, token};
+use super::args::{DebugArgs, DumpArgs, Format};
+use super::{Failure, Outcome, fetch};
+use crate::analyze::analyze;
+use crate::attach::Target;
+use crate::debuginfo::layout::Options;
+use crate::model::{Report, Snapshot, human_duration};
+use crate::render::json::{self, FindingsAnswer, Head};
+use crate::render::{Chunks, html, pprof, text};
+use crate::serve::{Source as _, Want};
 
-/// A dump of 100,000 tasks takes a second; ten times that is still an answer.
-const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Fetches and writes it.
+/// Takes or fetches it, and writes it.
 pub fn run(args: &DumpArgs) -> Outcome {
-    let url = endpoint(&args.url, args.format)?;
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(TIMEOUT))
-        .http_status_as_error(false)
-        .build()
-        .into();
-    let mut request = agent.get(&url);
-    if let Some(path) = &args.token_file {
-        request = request.header("authorization", format!("Bearer {}", token::read(path)?));
+    let output = args.output.as_deref();
+    if let Some(url) = &args.url {
+        let mut body = fetch::open(url, args.format, args.token_file.as_deref())?;
+        return write(output, |out| io::copy(&mut body, out).map(drop));
     }
-    let mut response =
-        request.call().map_err(|error| Failure::failed(format!("cannot fetch {url}: {error}")))?;
-    let status = response.status();
-    if !status.is_success() {
-        let mut said = response.body_mut().read_to_string().unwrap_or_default();
-        said.truncate(said.floor_char_boundary(300));
-        let advice = if status == 401 { "; pass --token-file FILE" } else { "" };
-        return Err(Failure::failed(format!("{url} answered {status}: {}{advice}", said.trim())));
-    }
-    let mut body = response.into_body().into_reader();
-    let copied = match &args.output {
-        Some(path) => {
-            let mut file = File::create(path).map_err(|error| {
-                Failure::failed(format!("cannot write {}: {error}", path.display()))
-            })?;
-            io::copy(&mut body, &mut file)
-        }
-        None => {
-            let mut stdout = io::stdout().lock();
-            match io::copy(&mut body, &mut stdout).and_then(|_| stdout.flush()) {
-                // `taskprof dump ... | head` has seen enough.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
-                other => other.map(|()| 0),
-            }
-        }
+    let DebugArgs { debug_file, layout } = args.debug.clone();
+    let options = Options { debug_file, layout, folder: None };
+    let target = match (args.pid, &args.core, &args.exe) {
+        (Some(pid), ..) => Target::process(pid, &options)?,
+        (None, Some(core), Some(exe)) => Target::core(core, exe, &options)?,
+        _ => return Err(Failure::usage("expected --url, --pid, or --core with --exe")),
     };
-    copied.map(drop).map_err(|error| Failure::failed(format!("{url} broke off: {error}")))
+    let snapshot = target.snapshot(Want::ALL)?;
+    let report = analyze(&snapshot);
+    write(output, |out| render(out, args.format, snapshot, &report))
 }
 
-/// The address of the answer wanted, from the server's.
-fn endpoint(url: &str, format: Format) -> Result<String, Failure> {
-    let base = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-    let Some(rest) = base.strip_prefix("http://") else {
-        return Err(Failure::usage(format!(
-            "{url}: expected an address such as http://127.0.0.1:6060 (http only)"
-        )));
-    };
-    let path = match format {
-        Format::Text => "debug/pprof/goroutine?debug=2",
-        Format::Json => "debug/snapshot",
-        Format::Pprof => "debug/pprof/goroutine",
-    };
-    let host = rest.trim_end_matches('/');
-    if host.is_empty() || host.contains(['/', '?', '#', ' ']) {
-        return Err(Failure::usage(format!(
-            "{url}: expected the server's address alone, such as http://127.0.0.1:6060"
-        )));
-    }
-    Ok(format!("http://{host}/{path}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_become_endpoints() {
-        let at = |url| endpoint(url, Format::Json).ok();
-        let snapshot = Some("http://127.0.0.1:6060/debug/snapshot".to_owned());
-        assert_eq!(at("http://127.0.0.1:6060"), snapshot);
-        assert_eq!(at("http://127.0.0.1:6060/"), snapshot);
-        assert_eq!(at("127.0.0.1:6060"), snapshot);
-        for url in ["https://127.0.0.1:6060", "http://", "http://a/b", "http://a?b", ""] {
-            assert_eq!(at(url), None, "{url}");
+fn render(
+    out: &mut dyn Write,
+    format: Format,
+    snapshot: Snapshot,
+    report: &Report,
+) -> io::Result<()> {
+    match format {
+        Format::Text => {
+            summary(out, &snapshot, report)?;
+            pieces(out, text::Debug2::new(Arc::new(Owned(snapshot))))
+        }
+        Format::Json => {
+            pieces(out, json::snapshot(Arc::new(Owned(snapshot))))?;
+            out.write_all(b"\n")
+        }
+        Format::Pprof => out.write_all(&pprof::goroutine(&snapshot)),
+        Format::Html => out.write_all(&html::html(&snapshot, report)),
+        Format::Findings => {
+            let answer = FindingsAnswer {
+                head: Head::of(&snapshot),
+                findings: report.findings.clone(),
+                checked: report.checked.clone(),
+            };
+            out.write_all(&json::to_vec(&answer))?;
+            out.write_all(b"\n")
         }
     }
+}
+
+/// What a person wants to know first: what is wrong, and what is missing.
+fn summary(out: &mut dyn Write, snapshot: &Snapshot, report: &Report) -> io::Result<()> {
+    let (process, coverage) = (&snapshot.process, &snapshot.coverage);
+    writeln!(
+        out,
+        "{} (pid {}): {} tasks of {} alive, {} with a stack",
+        process.name, process.pid, coverage.listed, coverage.alive, coverage.with_stack
+    )?;
+    for missing in &coverage.missing {
+        writeln!(out, "  not seen: {} ({})", missing.detail, missing.count)?;
+    }
+    for finding in &report.findings {
+        let since = match finding.since_ns {
+            0 => String::new(),
+            ns => format!(", {}", human_duration(ns)),
+        };
+        writeln!(out, "\n{}{since}", finding.title)?;
+        for sentence in &finding.evidence {
+            writeln!(out, "  {sentence}")?;
+        }
+    }
+    writeln!(out)
+}
+
+fn pieces(out: &mut dyn Write, mut chunks: impl Chunks) -> io::Result<()> {
+    let mut piece = Vec::new();
+    loop {
+        piece.clear();
+        let more = chunks.next(&mut piece);
+        out.write_all(&piece)?;
+        if !more {
+            return Ok(());
+        }
+    }
+}
+
+/// A snapshot of which this is the only reader.
+struct Owned(Snapshot);
+
+impl Deref for Owned {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
+/// Writes to the file, or to stdout.
+fn write(output: Option<&Path>, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Outcome {
+    let Some(path) = output else {
+        let mut stdout = io::BufWriter::new(io::stdout().lock());
+        return match content(&mut stdout).and_then(|()| stdout.flush()) {
+            // `taskprof dump ... | head` has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(|error| Failure::failed(format!("the dump broke off: {error}"))),
+        };
+    };
+    let cannot = |error| Failure::failed(format!("cannot write {}: {error}", path.display()));
+    let mut file = io::BufWriter::new(File::create(path).map_err(cannot)?);
+    content(&mut file).and_then(|()| file.flush()).map_err(cannot)
 }

@@ -4,8 +4,11 @@
 //! 1 failed, 2 usage, 130 when a second Ctrl-C cut the shutdown short.
 
 mod args;
+mod attach;
 mod demo;
 mod dump;
+mod fetch;
+mod index;
 mod load;
 mod log;
 mod serve;
@@ -66,6 +69,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         args::Command::Serve(args) => serve::run(&args),
         args::Command::Load(args) => load::run(&args),
         args::Command::Dump(args) => dump::run(&args),
+        args::Command::Attach(args) => attach::run(&args),
+        args::Command::Index(args) => index::run(&args),
     };
     match outcome {
         Ok(()) => DONE,

@@ -46,6 +46,7 @@ fn snapshot(at_s: u64, tasks: Vec<Task>) -> Snapshot {
         connections: Vec::new(),
         streams: Vec::new(),
         ended_streams: Vec::new(),
+        history: crate::model::History::default(),
         tasks,
     }
 }
@@ -73,6 +74,8 @@ fn idle(id: u64, at_s: u64) -> Task {
         longest_poll_ns: 4_000_000,
         stack: None,
         wait: None,
+        unhooked: false,
+        wakers: None,
         branches: Box::default(),
         holds: Box::default(),
     }

@@ -56,20 +56,28 @@ pub fn of(path: &Path) -> Result<Vec<String>> {
 }
 
 fn homes(dwarf: &Dwarf<EndianSlice<'_, LittleEndian>>) -> gimli::Result<Vec<String>> {
-    let mut found = BTreeSet::new();
+    let mut folders = BTreeSet::new();
     let mut headers = dwarf.units();
     for _ in 0..UNITS {
         let Some(header) = headers.next()? else { break };
-        let unit = dwarf.unit(header)?;
-        let Some(folder) = unit.comp_dir else { continue };
-        let Ok(folder) = std::str::from_utf8(folder.slice()) else { continue };
+        if let Some(folder) = dwarf.unit(header)?.comp_dir {
+            folders.insert(folder.slice());
+        }
+    }
+    Ok(among(folders.into_iter().filter_map(|folder| std::str::from_utf8(folder).ok())))
+}
+
+/// The homes among the folders in which units were compiled.
+pub fn among<'a>(folders: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let mut found = BTreeSet::new();
+    for folder in folders {
         if folder.starts_with('/') && !is_foreign(folder) && found.len() < MOST {
             found.insert(format!("{}/", folder.trim_end_matches('/')));
         }
     }
     let mut found: Vec<String> = found.into_iter().collect();
     found.sort_by_key(|folder| std::cmp::Reverse(folder.len()));
-    Ok(found)
+    found
 }
 
 /// Crates of others keep their whole path: it says whose they are.

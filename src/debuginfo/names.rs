@@ -48,7 +48,8 @@ pub fn short(full: &str) -> String {
 fn made_by_compiler(part: &str) -> Option<&str> {
     let inner = part.strip_prefix('{')?.trim_start_matches('{');
     Some(match inner.split(['#', '}', ':']).next()? {
-        "closure" | "async_fn_env" | "async_block_env" | "closure_env" => "{closure}",
+        "closure" | "async_fn_env" | "closure_env" => "{closure}",
+        "async_block" | "async_block_env" => "{async block}",
         "vtable.shim" | "shim" => "{shim}",
         "constant" => "{constant}",
         _ => "",
@@ -221,6 +222,7 @@ mod tests {
             ("app::feed::watch::{closure#0}", "feed::watch::{closure}"),
             ("app::feed::watch::{{closure}}::{{closure}}", "feed::watch::{closure}"),
             ("app::feed::watch::{async_fn_env#0}", "feed::watch::{closure}"),
+            ("app::feed::watch::{async_fn#0}::{async_block#1}", "feed::watch::{async block}"),
             ("app::feed::watch::{{closure}}::inner", "watch::inner"),
             ("core::ptr::drop_in_place<alloc::vec::Vec<u8>>", "ptr::drop_in_place"),
             (

@@ -6,6 +6,8 @@
 
 mod captured;
 pub mod image;
+pub mod join;
+pub mod since;
 pub mod tasks;
 
 pub use captured::{Captured, CpuSamples, CpuStack};

@@ -124,38 +124,30 @@ pub fn install(
     #[cfg(tokio_unstable)]
     {
         let watch = Arc::new(polls::Watch::new(registry.clone(), runtime.clone()));
-        let on = watch.clone();
-        let user = hooks.task_spawn;
-        builder.on_task_spawn(move |meta| {
-            on.spawned(meta);
-            if let Some(user) = &user {
-                user(meta);
-            }
-        });
-        let on = watch.clone();
-        // The application's own work in its hooks is not part of the poll.
-        let user = hooks.before_poll;
-        builder.on_before_task_poll(move |meta| {
-            if let Some(user) = &user {
-                user(meta);
-            }
-            on.polling(meta);
-        });
-        let on = watch.clone();
-        let user = hooks.after_poll;
-        builder.on_after_task_poll(move |meta| {
-            on.polled();
-            if let Some(user) = &user {
-                user(meta);
-            }
-        });
-        let user = hooks.task_terminate;
-        builder.on_task_terminate(move |meta| {
-            watch.ended(meta);
-            if let Some(user) = &user {
-                user(meta);
-            }
-        });
+        // Hooks without an application's own are closures of their own: they
+        // run at each poll, and a test and a stack frame are felt there.
+        macro_rules! install {
+            ($on:ident, $user:ident, |$watch:ident, $meta:ident| $ours:expr, $first:ident) => {{
+                let $watch = watch.clone();
+                match hooks.$user {
+                    None => builder.$on(move |$meta| $ours),
+                    Some(user) => builder.$on(move |$meta| install!(@$first, user($meta), $ours)),
+                };
+            }};
+            (@ours_first, $user:expr, $ours:expr) => {{
+                $ours;
+                $user;
+            }};
+            // The application's own work in its hooks is not part of the poll.
+            (@user_first, $user:expr, $ours:expr) => {{
+                $user;
+                $ours;
+            }};
+        }
+        install!(on_task_spawn, task_spawn, |watch, meta| watch.spawned(meta), ours_first);
+        install!(on_before_task_poll, before_poll, |watch, meta| watch.polling(meta), user_first);
+        install!(on_after_task_poll, after_poll, |watch, _meta| watch.polled(), ours_first);
+        install!(on_task_terminate, task_terminate, |watch, meta| watch.ended(meta), ours_first);
     }
 }
 
@@ -190,6 +182,10 @@ mod polls {
     use crate::registry::workers::{RuntimeCell, WorkerCell};
     use crate::sys::polled;
 
+    /// Births that share one look at the clock, at most. A look costs as much
+    /// as all else that a birth needs.
+    const BIRTHS_A_LOOK: u8 = 16;
+
     /// Runtimes inside polls of other runtimes (`block_in_place`), how deep.
     const MAX_NESTED: usize = 16;
 
@@ -206,6 +202,45 @@ mod polls {
         /// The worker that this thread was last, and of which runtime.
         home: Cell<u16>,
         home_runtime: Cell<u16>,
+        /// The last look at the clock, and births that may still share it.
+        looked: Cell<u64>,
+        births: Cell<u8>,
+    }
+
+    impl Current {
+        /// Whose child a task is that is spawned now, its cell, and the time.
+        #[inline]
+        fn parent(&self) -> (u64, CellNumber, u64) {
+            if self.began.get() == 0 {
+                // Outside of polls tokio alone may know a task.
+                let parent = task_id::current().map_or(0, |parent| parent.0);
+                (parent, CellNumber::NONE, clock::now())
+            } else {
+                (self.task.get(), self.cell.get(), self.time_of_birth())
+            }
+        }
+
+        /// About now: within a poll the time of its begin or of an earlier
+        /// birth does, unless the watchdog has told a later time since. So
+        /// births are exact to 10 ms, and to the microsecond where polls are
+        /// as short as they should be.
+        #[inline]
+        fn time_of_birth(&self) -> u64 {
+            let births = self.births.get();
+            if births != 0 && self.looked.get() >= clock::lately() {
+                self.births.set(births - 1);
+                return self.looked.get();
+            }
+            let now = clock::now();
+            self.looked(now);
+            now
+        }
+
+        #[inline]
+        fn looked(&self, now: u64) {
+            self.looked.set(now);
+            self.births.set(BIRTHS_A_LOOK - 1);
+        }
     }
 
     thread_local! {
@@ -218,6 +253,8 @@ mod polls {
                 depth: Cell::new(0),
                 home: Cell::new(NO_WORKER),
                 home_runtime: Cell::new(u16::MAX),
+                looked: Cell::new(0),
+                births: Cell::new(0),
             }
         };
         /// Outer polls, while one is nested in another.
@@ -246,36 +283,47 @@ mod polls {
             Self { registry, runtime, threshold }
         }
 
+        #[inline]
         pub fn spawned(&self, meta: &TaskMeta<'_>) {
             self.runtime.meet();
-            self.registry.tasks.spawned(Birth {
+            let tasks = &self.registry.tasks;
+            let (parent, parent_cell, now) = CURRENT.with(Current::parent);
+            tasks.spawned(&Birth {
                 id: task_id::number(meta.id()).0,
-                parent: task_id::current().map_or(0, |parent| parent.0),
+                parent,
+                parent_cell,
                 runtime: self.runtime.number,
-                place: self.registry.tasks.places.intern(meta.spawned_at()),
+                place: tasks.places.intern(meta.spawned_at()),
+                now,
             });
         }
 
         #[inline]
         pub fn polling(&self, meta: &TaskMeta<'_>) {
-            CURRENT.with(|current| {
-                if current.began.get() != 0 {
-                    nest(current);
-                }
-                let task = task_id::number(meta.id()).0;
-                let tid = own_tid();
-                let worker = self.worker(current, tid);
-                let began = clock::now();
-                if let Some((_, cell)) = worker {
-                    cell.poll_begins(tid, task, began);
-                }
-                let worker = worker.map_or(NO_WORKER, |(index, _)| index);
-                current.cell.set(self.registry.tasks.polling(task, worker, began));
-                current.task.set(task);
-                current.worker.set(worker);
-                current.began.set(began);
-                polled::set(task);
-            });
+            let task = task_id::number(meta.id()).0;
+            CURRENT.with(|current| self.begin(current, task));
+        }
+
+        // Not inlined, and so are the others: else the compiler leaves the
+        // access to the thread's own memory as a call.
+        #[inline(never)]
+        fn begin(&self, current: &Current, task: u64) {
+            if current.began.get() != 0 {
+                nest(current);
+            }
+            let tid = own_tid();
+            let worker = self.worker(current, tid);
+            let began = clock::now();
+            if let Some((_, cell)) = worker {
+                cell.poll_begins(tid, task, began);
+            }
+            let worker = worker.map_or(NO_WORKER, |(index, _)| index);
+            current.cell.set(self.registry.tasks.polling(task, worker, began));
+            current.task.set(task);
+            current.worker.set(worker);
+            current.began.set(began);
+            current.looked(began);
+            polled::set(task);
         }
 
         /// The worker that this thread is, and its cell. tokio is asked only
@@ -306,27 +354,31 @@ mod polls {
 
         #[inline]
         pub fn polled(&self) {
-            CURRENT.with(|current| {
-                let began = current.began.replace(0);
-                polled::set(0);
-                if began == 0 {
-                    return;
-                }
-                let now = clock::now();
-                self.registry.tasks.polled(current.cell.get(), began, now);
-                let worker = current.worker.get();
-                if let Some(cell) = self.runtime.worker(worker.into()) {
-                    if now.saturating_sub(began) >= self.threshold {
-                        self.was_long(cell, worker, began, now);
-                    }
-                    cell.poll_ends(own_tid(), now);
-                }
-                if current.depth.get() != 0 {
-                    unnest(current);
-                }
-            });
+            CURRENT.with(|current| self.end(current));
         }
 
+        #[inline(never)]
+        fn end(&self, current: &Current) {
+            let began = current.began.replace(0);
+            polled::set(0);
+            if began == 0 {
+                return;
+            }
+            let now = clock::now();
+            self.registry.tasks.polled(current.cell.get(), began, now);
+            let worker = current.worker.get();
+            if let Some(cell) = self.runtime.worker(worker.into()) {
+                if now.saturating_sub(began) >= self.threshold {
+                    self.was_long(cell, worker, began, now);
+                }
+                cell.poll_ends(own_tid(), now);
+            }
+            if current.depth.get() != 0 {
+                unnest(current);
+            }
+        }
+
+        #[inline]
         pub fn ended(&self, meta: &TaskMeta<'_>) {
             let task = task_id::number(meta.id()).0;
             CURRENT.with(|current| {

@@ -94,6 +94,7 @@ impl Drop for Watchdog {
             // It catches its own panics.
             let _ = thread.join();
         }
+        clock::tell_no_more();
     }
 }
 
@@ -145,6 +146,7 @@ impl Eye {
 
     fn look(&mut self) {
         let now = clock::now();
+        clock::tell(now);
         self.notice_pause(now);
         let runtimes = self.registry.runtimes.list();
         self.end_what_ended(&runtimes, now);

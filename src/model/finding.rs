@@ -1,8 +1,10 @@
 //! What is wrong now, and how sure we are.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectionId, StreamId, TaskId, Timestamp};
+use super::{ConnectionId, Location, StreamId, TaskId, Timestamp, WaitKind};
 
 /// What was found. The set is closed, so that programs can match on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -87,6 +89,28 @@ pub enum Confidence {
     Proven,
 }
 
+/// One task waits for what another one holds; or for itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+pub struct Edge {
+    /// The task that waits.
+    pub waits: TaskId,
+    /// For what.
+    pub kind: WaitKind,
+    /// Identity of the resource.
+    pub resource: Option<Arc<str>>,
+    /// Where it waits.
+    pub at: Option<Location>,
+    /// The task that holds it, or is to act.
+    pub holder: TaskId,
+    /// The holder's local variable that is the guard or the channel's end.
+    pub local: Option<Arc<str>>,
+    /// Where that local lives.
+    pub held_at: Option<Location>,
+    /// The holder keeps it in a future that it does not poll.
+    pub dormant: bool,
+}
+
 /// One answer to "what is wrong now". Alike cases are one finding.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
@@ -119,6 +143,9 @@ pub struct Finding {
     pub connections: Vec<ConnectionId>,
     /// Worker concerned.
     pub worker: Option<u32>,
+    /// Who waits for whom, in the order of a circle if it is one; at most 32.
+    #[serde(default)]
+    pub edges: Vec<Edge>,
 }
 
 /// One thing that was looked for: "all clear" names what it covers.

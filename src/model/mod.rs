@@ -7,6 +7,7 @@
 //! JavaScript rounds integers above 2^53.
 
 mod finding;
+mod history;
 mod id;
 mod profile;
 #[cfg(test)]
@@ -19,7 +20,8 @@ mod time;
 mod wait;
 mod worker;
 
-pub use finding::{Check, Confidence, Finding, FindingKind, Report, Severity};
+pub use finding::{Check, Confidence, Edge, Finding, FindingKind, Report, Severity};
+pub use history::{Growing, GrowthPoint, History};
 pub use id::{ConnectionId, RuntimeId, StreamId, TaskId};
 pub use profile::{CpuProfile, CpuSample};
 pub use snapshot::{Counters, Coverage, Missing, Process, Reason, SCHEMA_VERSION, Snapshot};

@@ -41,6 +41,7 @@ pub fn empty() -> Snapshot {
         connections: Vec::new(),
         streams: Vec::new(),
         ended_streams: Vec::new(),
+        history: History::default(),
         tasks: Vec::new(),
     }
 }
@@ -81,6 +82,8 @@ pub fn task(id: u64, spawned_at: &Arc<Location>) -> Task {
         longest_poll_ns: 1_000_000,
         stack: None,
         wait: None,
+        unhooked: false,
+        wakers: None,
         branches: Box::default(),
         holds: Box::default(),
     }
@@ -106,6 +109,130 @@ pub fn deep_task(frames: usize) -> Task {
         or_one_of: Vec::new(),
     }));
     task
+}
+
+/// A task in `function` (at `src/{file}.rs:{line}`) that waits for this.
+pub fn waiting(id: u64, function: &str, at: (&str, u32), kind: WaitKind, resource: &str) -> Task {
+    let file = format!("src/{}.rs", at.0);
+    let mut task = task(id, &Arc::new(place("src/main.rs", 30)));
+    let inner = match kind {
+        WaitKind::Mutex => "tokio::sync::mutex::Mutex<T>::lock",
+        WaitKind::Sleep => "tokio::time::sleep::Sleep",
+        WaitKind::Oneshot => "tokio::sync::oneshot::Receiver<T>",
+        _ => "tokio::sync::mpsc::chan::Rx<T, S>::recv",
+    };
+    task.stack = Some(chain([
+        frame(inner, place("tokio-1.54.1/src/sync/mod.rs", 430), FrameKind::Runtime, 0),
+        frame(function, place(&file, at.1), FrameKind::User, 0),
+    ]));
+    task.wait = Some(Box::new(wait(kind, resource)));
+    task
+}
+
+/// An await chain.
+pub fn chain<const N: usize>(frames: [Frame; N]) -> Arc<Stack> {
+    Arc::new(Stack {
+        source: StackSource::Await,
+        frames: frames.into(),
+        truncated: None,
+        or_one_of: Vec::new(),
+    })
+}
+
+/// A wait that has lasted for 41 seconds.
+pub fn wait(kind: WaitKind, resource: &str) -> Wait {
+    Wait {
+        kind,
+        resource: (!resource.is_empty()).then(|| resource.into()),
+        detail: None,
+        task: None,
+        stream: None,
+        deadline_in_ns: None,
+        fd: None,
+        holders: Vec::new(),
+        queue: Some(1),
+        senders: None,
+        wait_ns: 41 * SECOND,
+        lower_bound: false,
+    }
+}
+
+/// A guard or a channel's end in a local of `function`.
+pub fn held(
+    kind: HeldKind,
+    resource: &str,
+    local: &str,
+    function: &str,
+    at: (&str, u32),
+    dormant: bool,
+) -> Held {
+    Held {
+        kind,
+        resource: resource.into(),
+        local: Some(local.into()),
+        function: Some(function.into()),
+        location: Some(place(&format!("src/{}.rs", at.0), at.1)),
+        dormant,
+        within: None,
+    }
+}
+
+/// A branch of a task that waits for this in `function`.
+pub fn branch(
+    function: &str,
+    at: (&str, u32),
+    kind: WaitKind,
+    resource: &str,
+    dormant: bool,
+) -> Branch {
+    let file = format!("src/{}.rs", at.0);
+    Branch {
+        stack: chain([frame(function, place(&file, at.1), FrameKind::User, 0)]),
+        wait: Some(Box::new(wait(kind, resource))),
+        dormant,
+    }
+}
+
+/// Two tasks in a deadlock, one behind them, a futurelock, and a receiver with
+/// a timeout in a `select!`.
+pub fn stuck_server() -> Snapshot {
+    let mut snapshot = empty();
+    let post: Arc<str> = "/billing.v1.Ledger/Post".into();
+    let mut a = waiting(17, "ledger::post", ("ledger", 204), WaitKind::Mutex, "mutex 0x7f10");
+    a.method = Some(Arc::clone(&post));
+    a.holds =
+        [held(HeldKind::Mutex, "mutex 0x7f20", "accounts", "post", ("ledger", 204), false)].into();
+    let mut b = waiting(23, "audit::write", ("audit", 77), WaitKind::Mutex, "mutex 0x7f20");
+    b.state_ns = 43 * SECOND;
+    let journal = held(HeldKind::Mutex, "mutex 0x7f10", "journal", "write", ("audit", 77), false);
+    b.holds = [journal].into();
+    for (task, holder, local, at) in [
+        (&mut a, 23, "journal", ("src/audit.rs", 77)),
+        (&mut b, 17, "accounts", ("src/ledger.rs", 204)),
+    ] {
+        let wait = task.wait.as_mut().expect("it waits");
+        wait.queue = Some(2);
+        wait.holders.push(Holder {
+            task: TaskId(holder),
+            local: Some(local.into()),
+            location: Some(place(at.0, at.1)),
+        });
+    }
+    let mut behind = waiting(24, "audit::write", ("audit", 71), WaitKind::Mutex, "mutex 0x7f10");
+    behind.method = Some(post);
+    behind.parent = Some(TaskId(23));
+    let mut future = waiting(31, "cache::refresh", ("cache", 52), WaitKind::Mutex, "mutex 0x7f30");
+    future.branches =
+        [branch("cache::load", ("cache", 19), WaitKind::Mutex, "mutex 0x7f30", true)].into();
+    let mut either = waiting(32, "feed::watch", ("feed", 112), WaitKind::MpscRecv, "mpsc 0x7f40");
+    let mut sleep = branch("feed::watch", ("feed", 112), WaitKind::Sleep, "", false);
+    sleep.wait.as_mut().expect("it waits").deadline_in_ns = Some(19 * SECOND as i64);
+    either.branches = [sleep].into();
+    snapshot.tasks = vec![a, b, behind, future, either];
+    snapshot.coverage =
+        Coverage { alive: 5, listed: 5, with_stack: 5, running: 0, ..Coverage::default() };
+    snapshot.runtimes = vec![runtime()];
+    snapshot
 }
 
 /// A healthy bidi stream, idle for 41 seconds.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Blocked, Connection, Pause, Runtime, Stream, Task, Timestamp, Worker};
+use super::{Blocked, Connection, History, Pause, Runtime, Stream, Task, Timestamp, Worker};
 
 /// Version of the JSON layout. It changes when a field changes its meaning or
 /// goes away, not when one is added.
@@ -147,6 +147,9 @@ pub struct Snapshot {
     pub streams: Vec<Stream>,
     /// Ended streams, newest first, as many as the ring holds.
     pub ended_streams: Vec<Stream>,
+    /// What earlier snapshots add.
+    #[serde(default)]
+    pub history: History,
     /// Live tasks, by id.
     pub tasks: Vec<Task>,
 }

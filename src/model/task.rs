@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Branch, Held, Location, RuntimeId, Stack, StreamId, TaskId, Wait};
+use super::{Branch, Held, Location, RuntimeId, Stack, StreamId, TaskId, Wait, WaitKind};
 
 /// What a task is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -66,10 +66,19 @@ pub struct Task {
     pub busy_ns: u64,
     /// The longest poll, to the microsecond, the current one included.
     pub longest_poll_ns: u64,
+    /// No hook sees it (another process, a `LocalSet`, no `tokio_unstable`):
+    /// `state_ns` and `age_ns` are lower bounds, polls and busy time unknown.
+    #[serde(default)]
+    pub unhooked: bool,
     /// Its stack, if one could be had.
     pub stack: Option<Arc<Stack>>,
     /// What it waits for, if known. Boxed: most of 100,000 tasks have none.
     pub wait: Option<Box<Wait>>,
+    /// Wakers of it that exist, abort handles included, by tokio's count of
+    /// references: an idle task without any cannot be woken. `None` unless its
+    /// memory was read and it was idle.
+    #[serde(default)]
+    pub wakers: Option<u64>,
     /// What else it awaits at once, or keeps without polling it.
     #[serde(default)]
     pub branches: Box<[Branch]>,
@@ -79,6 +88,20 @@ pub struct Task {
 }
 
 impl Task {
+    /// How long it has waited for what it waits for; where that is not known,
+    /// how long it has been in its state.
+    pub fn waited_ns(&self) -> u64 {
+        match self.wait.as_deref() {
+            Some(wait) if wait.wait_ns > 0 || !wait.lower_bound => wait.wait_ns,
+            _ => self.state_ns,
+        }
+    }
+
+    /// What it waits for, if that is known.
+    pub fn waits_for(&self) -> Option<WaitKind> {
+        self.wait.as_deref().map(|wait| wait.kind).filter(|kind| *kind != WaitKind::Unknown)
+    }
+
     /// Where a person looks first: the innermost frame of the program's own
     /// code, or else the place that spawned it.
     pub fn place(&self) -> Option<&Location> {

@@ -34,6 +34,29 @@ pub enum WaitKind {
 }
 
 impl WaitKind {
+    /// Every kind.
+    pub const ALL: [Self; 19] = [
+        Self::Mutex,
+        Self::RwLockRead,
+        Self::RwLockWrite,
+        Self::Semaphore,
+        Self::MpscRecv,
+        Self::MpscSend,
+        Self::Oneshot,
+        Self::Notify,
+        Self::Watch,
+        Self::Broadcast,
+        Self::Barrier,
+        Self::OnceCell,
+        Self::Join,
+        Self::Sleep,
+        Self::SocketRead,
+        Self::SocketWrite,
+        Self::GrpcMessage,
+        Self::Yield,
+        Self::Unknown,
+    ];
+
     /// The word used in JSON and labels.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -54,6 +77,31 @@ impl WaitKind {
             Self::SocketRead => "socket_read",
             Self::SocketWrite => "socket_write",
             Self::GrpcMessage => "grpc_message",
+            Self::Yield => "yield",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The words for a person, in the manner of Go's `chan receive`.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Mutex => "mutex lock",
+            Self::RwLockRead => "rwlock read",
+            Self::RwLockWrite => "rwlock write",
+            Self::Semaphore => "semaphore acquire",
+            Self::MpscRecv => "chan receive",
+            Self::MpscSend => "chan send",
+            Self::Oneshot => "oneshot receive",
+            Self::Notify => "notified",
+            Self::Watch => "watch changed",
+            Self::Broadcast => "broadcast receive",
+            Self::Barrier => "barrier wait",
+            Self::OnceCell => "once cell init",
+            Self::Join => "join",
+            Self::Sleep => "sleep",
+            Self::SocketRead => "IO wait, read",
+            Self::SocketWrite => "IO wait, write",
+            Self::GrpcMessage => "gRPC message",
             Self::Yield => "yield",
             Self::Unknown => "unknown",
         }
@@ -95,6 +143,12 @@ pub struct Held {
     pub location: Option<Location>,
     /// It sits in a future that its task keeps but no longer polls.
     pub dormant: bool,
+    /// Of a task that awaits several things at once: the one whose future has
+    /// this, so that it is given up when that future ends or is dropped; 0 for
+    /// the task's main chain, n for `branches[n - 1]`. None if it lies around
+    /// several of them, or if there is only one.
+    #[serde(default)]
+    pub within: Option<u32>,
 }
 
 /// Something else that a task awaits at the same time (`select!`, `join!`,
@@ -145,6 +199,10 @@ pub struct Wait {
     pub holders: Vec<Holder>,
     /// How many wait in its queue, this one included, where that is known.
     pub queue: Option<u64>,
+    /// Of a channel's receiver: how many senders there are in all, seen or
+    /// not, by the channel's own count.
+    #[serde(default)]
+    pub senders: Option<u64>,
     /// How long this wait has lasted.
     pub wait_ns: u64,
     /// `wait_ns` is a lower bound: the begin of the wait was not seen.

@@ -5,9 +5,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::awaits::Awaits;
 use super::{Core, Profiler, Shared, bad_address};
 #[cfg(feature = "console")]
 use crate::console::{self, ConsoleConfig, ConsoleServer};
+use crate::debuginfo::layout::Options;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect::threads::StackReader;
 #[cfg(feature = "grpc")]
@@ -36,6 +38,8 @@ pub struct Builder {
     threshold: Duration,
     max_tasks: usize,
     bounds: Bounds,
+    await_chains: bool,
+    debug_options: Options,
     #[cfg(feature = "grpc")]
     metadata: MetadataKeys,
     #[cfg(feature = "grpc")]
@@ -55,6 +59,8 @@ impl Default for Builder {
             threshold: DEFAULT_BLOCKED_THRESHOLD,
             max_tasks: DEFAULT_MAX_TASKS,
             bounds: Bounds::default(),
+            await_chains: true,
+            debug_options: Options::default(),
             #[cfg(feature = "grpc")]
             metadata: MetadataKeys::default(),
             #[cfg(feature = "grpc")]
@@ -138,6 +144,23 @@ impl Builder {
         self
     }
 
+    /// Reads the await chain of every task for each dump, from a copy-on-write
+    /// image of this process. Default: on. Off, dumps show spawn places and the
+    /// native stacks of running tasks only, and never fork.
+    #[must_use]
+    pub fn await_chains(mut self, on: bool) -> Self {
+        self.await_chains = on;
+        self
+    }
+
+    /// Where to look for layout files and debug information of a stripped
+    /// executable, besides the places beside it and `/usr/lib/debug`.
+    #[must_use]
+    pub fn debug_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.debug_options.folder = Some(folder.into());
+        self
+    }
+
     /// Request metadata to keep with a stream and to show. Default: none.
     #[cfg(feature = "grpc")]
     #[must_use]
@@ -180,12 +203,16 @@ impl Builder {
             });
             Watchdog::start(registry.clone(), capture, panics.clone())?
         };
-        warm_up(stacks.clone())?;
+        let awaits = Arc::new(Awaits::new(self.await_chains.then(|| self.debug_options.clone())));
+        warm_up(stacks.clone(), awaits.clone())?;
         let core = Arc::new(Core {
             process: this_process(&stacks),
             registry,
             figures: RuntimeFigures::default(),
             stacks,
+            awaits,
+            since: Mutex::default(),
+            trend: Mutex::default(),
             started: clock::now(),
             panics,
             #[cfg(feature = "grpc")]
@@ -251,10 +278,13 @@ impl Builder {
 
 /// Reads debug information in the background, so that the first stack does not
 /// have to wait for it.
-fn warm_up(stacks: Arc<StackReader>) -> Result<()> {
+fn warm_up(stacks: Arc<StackReader>, awaits: Arc<Awaits>) -> Result<()> {
     std::thread::Builder::new()
         .name("taskprof-warm".into())
-        .spawn(move || stacks.warm_up())
+        .spawn(move || {
+            awaits.warm_up();
+            stacks.warm_up();
+        })
         .map(drop)
         .map_err(|error| Error::io("cannot start a thread", error))
 }

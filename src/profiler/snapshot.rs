@@ -1,12 +1,15 @@
 //! How a snapshot of this process is put together.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 
 use super::Core;
+use crate::inspect::join;
 use crate::instrument::runtime_metrics;
 use crate::model::{
-    Blocked, Counters, Coverage, Missing, Pause, Process, Reason, Runtime, RuntimeId,
-    SCHEMA_VERSION, Snapshot, Stack, Task, TaskId, TaskState, Timestamp, Worker, WorkerState,
+    Blocked, Counters, Coverage, History, Missing, Pause, Process, Reason, Runtime, RuntimeId,
+    SCHEMA_VERSION, Snapshot, Stack, Task, TaskId, TaskState, Timestamp, WaitKind, Worker,
+    WorkerState,
 };
 use crate::registry::blocked::{Episode, PauseSpan, running_ns};
 use crate::registry::clock;
@@ -26,6 +29,24 @@ struct Lost {
     no_stack: u64,
     /// Streams that the table had no room for.
     untracked: u64,
+    /// What became of the await chains.
+    chains: Chains,
+}
+
+/// What became of the await chains.
+enum Chains {
+    NotAsked,
+    Unread(Reason, String),
+    /// They were read; what the reader missed, and how many tasks the runtimes
+    /// themselves counted in that instant.
+    Read {
+        missing: Vec<Missing>,
+        alive: u64,
+    },
+}
+
+fn lacks_native(task: &Task) -> bool {
+    task.state == TaskState::Running && task.stack.is_none()
 }
 
 impl Core {
@@ -46,7 +67,7 @@ impl Core {
         let streams = registry.streams.snapshot(now);
         let (mut tasks, torn) =
             if want.tasks { registry.tasks.snapshot(now, &streams.slots) } else { (Vec::new(), 0) };
-        let runtimes: Vec<Runtime> =
+        let mut runtimes: Vec<Runtime> =
             cells.iter().filter_map(|cell| self.figures.read(cell)).collect();
         let mut workers: Vec<Worker> =
             cells.iter().flat_map(|cell| runtime_metrics::workers(cell, now)).collect();
@@ -62,34 +83,44 @@ impl Core {
                     && episode.worker == worker.index
             });
         }
-        let no_stack =
-            if want.stacks { self.add_stacks(&cells, &mut workers, &mut tasks) } else { 0 };
-
+        if want.stacks {
+            self.add_stacks(&cells, &mut workers, &mut tasks);
+        }
         let totals = registry.tasks.totals();
+        let mut chains = Chains::NotAsked;
+        if want.tasks && want.stacks {
+            (tasks, chains) = self.add_chains(&cells, tasks, &mut runtimes);
+            let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+            since.observe(clock::delta_ns(self.started, now), &mut tasks);
+        }
         let listed = if want.tasks {
             tasks.len() as u64
         } else {
             totals.spawned.saturating_sub(totals.ended + totals.dropped)
         };
+        let no_stack = tasks.iter().filter(|task| lacks_native(task)).count() as u64;
         let mut coverage = Coverage {
-            // Tasks come and go between the two counts; what was listed is
-            // complete if it lies between them.
-            alive: listed.clamp(alive_before.min(alive_after), alive_before.max(alive_after)),
+            alive: match chains {
+                Chains::Read { alive, .. } => alive,
+                // Tasks come and go between the two counts; what was listed is
+                // complete if it lies between them.
+                _ => listed.clamp(alive_before.min(alive_after), alive_before.max(alive_after)),
+            },
             listed,
             with_stack: tasks.iter().filter(|task| task.stack.is_some()).count() as u64,
             running: tasks.iter().filter(|task| task.state == TaskState::Running).count() as u64,
             missing: Vec::new(),
             dropped: totals.dropped + streams.untracked,
         };
-        let lost = Lost { torn, no_stack, untracked: streams.untracked };
-        coverage.missing = self.missing(want, &cells, &runtimes, &coverage, &lost);
+        let lost = Lost { torn, no_stack, untracked: streams.untracked, chains };
+        coverage.missing = self.missing(&cells, &runtimes, &coverage, &lost);
         if !want.tasks {
             coverage.running =
                 workers.iter().filter(|worker| worker.state == WorkerState::Polling).count() as u64;
         }
 
         let (blocked_polls, pauses_total) = registry.blocked.totals();
-        Snapshot {
+        let mut snapshot = Snapshot {
             schema: SCHEMA_VERSION,
             taken_at,
             process: self.process_now(),
@@ -124,19 +155,47 @@ impl Core {
             connections: registry.connections.snapshot(now),
             streams: streams.live,
             ended_streams: streams.ended,
+            history: History::default(),
             tasks,
+        };
+        if want.tasks && want.stacks {
+            let mut trend = self.trend.lock().unwrap_or_else(PoisonError::into_inner);
+            snapshot.history = trend.observe(&snapshot);
         }
+        snapshot
+    }
+
+    /// Reads what every task awaits and joins it with what the hooks know.
+    fn add_chains(
+        &self,
+        cells: &[Arc<RuntimeCell>],
+        tasks: Vec<Task>,
+        runtimes: &mut Vec<Runtime>,
+    ) -> (Vec<Task>, Chains) {
+        let handles: Vec<_> = cells.iter().filter_map(|cell| cell.handle().cloned()).collect();
+        let mut read = match self.awaits.read(&handles) {
+            Ok(read) => read,
+            Err((reason, why)) => return (tasks, Chains::Unread(reason, why)),
+        };
+        let alive = read.owners.iter().map(|owner| owner.alive).sum();
+        let missing = std::mem::take(&mut read.missing);
+        let known = HashMap::new();
+        let mut joined = join::join(tasks, read, &known);
+        for task in joined.tasks.iter_mut().filter(|task| task.stream.is_some()) {
+            // A stream's task awaits the messages of its own stream.
+            if let Some(wait) = task.wait.as_deref_mut()
+                && wait.kind == WaitKind::GrpcMessage
+            {
+                wait.stream = task.stream;
+            }
+        }
+        runtimes.extend(joined.strangers.iter().map(|(id, owner)| join::runtime(*id, owner)));
+        (joined.tasks, Chains::Read { missing, alive })
     }
 
     /// Takes the native stacks of workers that poll, and gives them to the
-    /// tasks polled. Returns how many could not be had.
-    fn add_stacks(
-        &self,
-        cells: &[Arc<RuntimeCell>],
-        workers: &mut [Worker],
-        tasks: &mut [Task],
-    ) -> u64 {
-        let mut missing = 0;
+    /// tasks polled.
+    fn add_stacks(&self, cells: &[Arc<RuntimeCell>], workers: &mut [Worker], tasks: &mut [Task]) {
         let polling = workers.iter_mut().filter(|worker| worker.state == WorkerState::Polling);
         for (n, worker) in polling.enumerate() {
             let (Some(tid), Some(task)) = (worker.tid, worker.task) else { continue };
@@ -150,24 +209,20 @@ impl Core {
             let captured = captured.filter(|captured| {
                 still && captured.polled_task.is_none_or(|polled| polled == task)
             });
-            match captured {
-                Some(captured) => give(tasks, task, &captured.stack, &mut worker.stack),
-                None if still => missing += 1,
-                None => {}
+            if let Some(captured) = captured {
+                give(tasks, task, &captured.stack, &mut worker.stack);
             }
         }
-        missing
     }
 
     fn missing(
         &self,
-        want: Want,
         cells: &[Arc<RuntimeCell>],
         runtimes: &[Runtime],
         coverage: &Coverage,
         lost: &Lost,
     ) -> Vec<Missing> {
-        let &Lost { torn, no_stack, untracked } = lost;
+        let &Lost { torn, no_stack, untracked, ref chains } = lost;
         let mut missing = Vec::new();
         let mut say = |reason, count, detail: &str| {
             missing.push(Missing { reason, count, detail: detail.to_owned() });
@@ -196,12 +251,24 @@ impl Core {
                 );
             }
             let rest = unlisted - if dropped > 0 { unlisted.min(dropped) } else { 0 };
-            say(
-                Reason::NoHook,
-                rest,
-                "tasks of runtimes that were built without the hooks; besides, tokio neither \
-                 hooks nor counts LocalSet tasks and the root future of block_on",
-            );
+            match chains {
+                Chains::Read { .. } => {
+                    if rest > 0 {
+                        say(Reason::Torn, rest, "began or ended in the instant of the image");
+                    }
+                    say(
+                        Reason::NoHook,
+                        0,
+                        "the root future of block_on: neither hooked nor in any list of tokio's",
+                    );
+                }
+                _ => say(
+                    Reason::NoHook,
+                    rest,
+                    "tasks of runtimes that were built without the hooks; besides, tokio neither \
+                     hooks nor counts LocalSet tasks and the root future of block_on",
+                ),
+            }
         }
         let blocking: u64 = runtimes
             .iter()
@@ -236,14 +303,14 @@ impl Core {
                 "running, but the thread's stack could not be taken",
             );
         }
-        if want.stacks {
-            let idle = coverage.listed.saturating_sub(coverage.with_stack + no_stack);
-            if idle > 0 {
-                say(
-                    Reason::NoAwaitChain,
-                    idle,
-                    "suspended: shown by the place that spawned them, their await chain is not read",
-                );
+        let idle = coverage.listed.saturating_sub(coverage.with_stack + no_stack);
+        match chains {
+            Chains::NotAsked => {}
+            Chains::Unread(reason, why) => say(*reason, idle, why),
+            Chains::Read { missing, .. } => {
+                for one in missing {
+                    say(one.reason, one.count, &one.detail);
+                }
             }
         }
         if untracked > 0 {

@@ -5,7 +5,7 @@
 //! nanoseconds; elsewhere quanta falls back to `clock_gettime`.
 
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use quanta::Clock;
 
@@ -33,6 +33,26 @@ pub fn calibrate() {
 #[inline]
 pub fn now() -> u64 {
     if TSC.load(Ordering::Relaxed) { tsc::read().max(1) } else { CLOCK.raw().max(1) }
+}
+
+/// The watchdog's last look at the clock.
+static LATELY: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// The watchdog tells the time. It does so every 10 ms or more often.
+pub fn tell(now: u64) {
+    LATELY.store(now, Ordering::Relaxed);
+}
+
+/// It ends. Where there is another, that one goes on.
+pub fn tell_no_more() {
+    tell(u64::MAX);
+}
+
+/// A time told some 10 ms ago at most; later than everything while nobody
+/// tells it. Costs no look at the clock.
+#[inline]
+pub fn lately() -> u64 {
+    LATELY.load(Ordering::Relaxed)
 }
 
 /// Nanoseconds from one tick to a later one; 0 if it is not later, which the

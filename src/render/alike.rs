@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::model::{Location, Snapshot, Stack, Task, TaskState};
+use crate::model::{Location, Snapshot, Stack, Task, TaskState, WaitKind};
 
 /// What makes tasks alike: the frames and every label of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,24 +11,44 @@ pub struct Key<'a> {
     pub spawned_at: Option<&'a Location>,
     pub method: Option<&'a str>,
     pub state: TaskState,
+    pub wait: Option<WaitKind>,
+    /// Where the holder's guard lives: a place, not a task, for there may be as
+    /// many of those as there are waiters.
+    pub holder: Option<&'a Location>,
 }
 
 impl<'a> Key<'a> {
-    fn of(task: &'a Task) -> Self {
+    /// The key of a task.
+    pub fn of(task: &'a Task) -> Self {
         Self {
             stack: task.stack.as_deref(),
             spawned_at: task.spawned_at.as_deref(),
             method: task.method.as_deref(),
             state: task.state,
+            wait: task.waits_for(),
+            holder: task
+                .wait
+                .as_deref()
+                .and_then(|wait| wait.holders.first())
+                .and_then(|holder| holder.location.as_ref()),
         }
+    }
+
+    /// What orders keys of equal weight, but for the frames.
+    fn rest(&self) -> impl Ord + use<'a> {
+        (self.spawned_at, self.method, self.state, self.wait, self.holder)
     }
 
     /// Labels in the order of their names, as Go writes them.
     pub fn labels(&self) -> impl Iterator<Item = (&'static str, String)> + use<'a> {
-        let method = self.method.map(|method| ("grpc.method", method.to_owned()));
-        let state = ("state", self.state.as_str().to_owned());
-        let spawned_at = self.spawned_at.map(|place| ("task.spawned_at", place.to_string()));
-        method.into_iter().chain([state]).chain(spawned_at)
+        let labels = [
+            self.method.map(|method| ("grpc.method", method.to_owned())),
+            self.holder.map(|place| ("holder", place.to_string())),
+            Some(("state", self.state.as_str().to_owned())),
+            self.spawned_at.map(|place| ("task.spawned_at", place.to_string())),
+            self.wait.map(|wait| ("wait", wait.as_str().to_owned())),
+        ];
+        labels.into_iter().flatten()
     }
 }
 
@@ -46,31 +66,59 @@ impl Sum {
     }
 }
 
-/// Sums by key.
+/// How many tasks are alike, and for how long they have waited.
 pub fn sums(snapshot: &Snapshot) -> HashMap<Key<'_>, Sum> {
+    sum_up(snapshot.tasks.iter().map(|task| {
+        let waits = matches!(task.state, TaskState::Idle | TaskState::Scheduled);
+        let wait_ns = if waits || task.wait.is_some() { signed(task.waited_ns()) } else { 0 };
+        (Key::of(task), Sum { count: 1, wait_ns })
+    }))
+}
+
+/// Sums by key.
+pub fn sum_up<'a>(rows: impl Iterator<Item = (Key<'a>, Sum)>) -> HashMap<Key<'a>, Sum> {
     // Tasks share their stacks and places, so that comparing pointers first
     // spares hashing whole stacks 100,000 times.
-    type Pointers = (usize, usize, usize, TaskState);
-    fn address<T: ?Sized>(shared: Option<&std::sync::Arc<T>>) -> usize {
-        shared.map_or(0, |shared| std::sync::Arc::as_ptr(shared).cast::<()>() as usize)
+    type Near = ([usize; 4], u32, TaskState, Option<WaitKind>);
+    fn address<T: ?Sized>(shared: Option<&T>) -> usize {
+        shared.map_or(0, |shared| std::ptr::from_ref(shared).cast::<()>() as usize)
     }
-    let mut near: HashMap<Pointers, (&Task, Sum)> = HashMap::new();
-    for task in &snapshot.tasks {
-        let pointers = (
-            address(task.stack.as_ref()),
-            address(task.spawned_at.as_ref()),
-            address(task.method.as_ref()),
-            task.state,
-        );
-        let waits = matches!(task.state, TaskState::Idle | TaskState::Scheduled);
-        let wait_ns = if waits { i64::try_from(task.state_ns).unwrap_or(i64::MAX) } else { 0 };
-        near.entry(pointers).or_insert((task, Sum::default())).1.add(Sum { count: 1, wait_ns });
+    let mut near: HashMap<Near, (Key<'_>, Sum)> = HashMap::new();
+    for (key, sum) in rows {
+        let pointers = [
+            address(key.stack),
+            address(key.spawned_at),
+            address(key.method),
+            address(key.holder.map(|place| &*place.file)),
+        ];
+        let line = key.holder.map_or(0, |place| place.line);
+        let at = (pointers, line, key.state, key.wait);
+        near.entry(at).or_insert((key, Sum::default())).1.add(sum);
     }
     let mut sums = HashMap::with_capacity(near.len());
-    for (task, sum) in near.into_values() {
-        sums.entry(Key::of(task)).or_insert_with(Sum::default).add(sum);
+    for (key, sum) in near.into_values() {
+        sums.entry(key).or_insert_with(Sum::default).add(sum);
     }
     sums
+}
+
+/// `after` minus `before`; what did not change is left out.
+pub fn delta<'a>(
+    before: HashMap<Key<'a>, Sum>,
+    mut after: HashMap<Key<'a>, Sum>,
+) -> HashMap<Key<'a>, Sum> {
+    for (key, sum) in before {
+        let left = after.entry(key).or_default();
+        left.count = left.count.saturating_sub(sum.count);
+        left.wait_ns = left.wait_ns.saturating_sub(sum.wait_ns);
+    }
+    after.retain(|_, sum| *sum != Sum::default());
+    after
+}
+
+/// Nanoseconds as profiles have them.
+pub fn signed(ns: u64) -> i64 {
+    i64::try_from(ns).unwrap_or(i64::MAX)
 }
 
 /// Most first; the order of equals is fixed too, so that two dumps of one
@@ -80,7 +128,7 @@ pub fn sorted<'a>(sums: HashMap<Key<'a>, Sum>) -> Vec<(Key<'a>, Sum)> {
     sorted.sort_by(|(a, x), (b, y)| {
         (y.count, y.wait_ns)
             .cmp(&(x.count, x.wait_ns))
-            .then_with(|| (a.spawned_at, a.method, a.state).cmp(&(b.spawned_at, b.method, b.state)))
+            .then_with(|| a.rest().cmp(&b.rest()))
             .then_with(|| frames(a).cmp(frames(b)))
     });
     sorted

@@ -95,6 +95,25 @@ fn tasks(out: &mut Out, snapshot: &Snapshot) {
     ] {
         out.line(name, &[("state", &state)], count);
     }
+    let mut waits: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for (task, kind) in snapshot.tasks.iter().filter_map(|task| Some((task, task.waits_for()?))) {
+        let entry = waits.entry(kind.as_str()).or_default();
+        entry.0 += 1;
+        entry.1 = entry.1.max(task.waited_ns());
+    }
+    // Absent where no await chain was read: a zero would say that none waits.
+    if !waits.is_empty() {
+        let name = "taskprof_tasks_waiting";
+        out.family(name, "gauge", "Live tasks by what they wait for.");
+        for (wait, (count, _)) in &waits {
+            out.line(name, &[("wait", wait)], count);
+        }
+        let name = "taskprof_longest_wait_seconds";
+        out.family(name, "gauge", "The longest wait in progress, by what is waited for.");
+        for (wait, (_, longest)) in &waits {
+            out.line(name, &[("wait", wait)], seconds(*longest));
+        }
+    }
     out.one(
         "taskprof_tasks_alive",
         "gauge",
@@ -334,7 +353,9 @@ mod tests {
 
     #[test]
     fn every_sample_belongs_to_a_family_that_is_described_once() {
-        let text = text(&sample::busy_server());
+        let mut snapshot = sample::busy_server();
+        snapshot.tasks.extend(sample::stuck_server().tasks);
+        let text = text(&snapshot);
         let mut family = "";
         let mut families = std::collections::HashSet::new();
         for line in text.lines() {
@@ -348,6 +369,8 @@ mod tests {
             }
         }
         assert!(text.contains("taskprof_findings{kind=\"blocked_worker\"} 1\n"));
+        assert!(text.contains("taskprof_tasks_waiting{wait=\"mutex\"} 4\n"));
+        assert!(text.contains("taskprof_longest_wait_seconds{wait=\"mutex\"} 41\n"));
         assert!(
             text.contains("taskprof_worker_blocked_seconds{runtime=\"main\",worker=\"1\"} 3.2\n")
         );

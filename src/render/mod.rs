@@ -1,4 +1,4 @@
-//! Snapshots as bytes: pprof, text, JSON, metrics. No clock, no I/O.
+//! Snapshots as bytes: pprof, text, JSON, HTML, metrics. No clock, no I/O.
 //!
 //! Whatever can be large is [`Chunks`]: rendered piece by piece while it is
 //! sent, so that a dump of 100,000 tasks is complete and still costs little
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::model::Snapshot;
 
 mod alike;
+pub mod html;
 pub mod json;
 pub mod metrics;
 pub mod pprof;

@@ -7,14 +7,17 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use super::alike::{self, Key, Sum};
-use super::pprof;
+use super::pprof::{self, Contention};
 use super::{Chunks, Shot};
 use crate::model::{
-    Frame, Location, Snapshot, Stack, Task, TaskId, TaskState, WaitKind, human_duration,
+    Branch, Frame, Held, Location, Snapshot, Stack, Task, TaskId, TaskState, Wait, WaitKind,
+    human_duration,
 };
 
 /// Frames shown at each end of a deep stack, as in Go.
 const ENDS: usize = 50;
+/// Holders named of one resource; a semaphore may have thousands.
+const HOLDERS: usize = 8;
 
 /// `debug=1`
 pub fn debug1(snapshot: &Snapshot) -> Vec<u8> {
@@ -22,6 +25,19 @@ pub fn debug1(snapshot: &Snapshot) -> Vec<u8> {
     let mut out = String::with_capacity(512 * (groups.len() + 1));
     let _ = writeln!(out, "goroutine profile: total {}", snapshot.tasks.len());
     for (key, sum) in &groups {
+        group(&mut out, key, *sum);
+    }
+    out.into_bytes()
+}
+
+/// `block?debug=1` and `mutex?debug=1`, as Go has them; cycles are nanoseconds.
+pub fn contention1(which: Contention, snapshot: &Snapshot) -> Vec<u8> {
+    let mut out = String::from(match which {
+        Contention::Block => "--- contention:\ncycles/second=1000000000\n",
+        Contention::Mutex => "--- mutex:\ncycles/second=1000000000\nsampling period=1\n",
+    });
+    for (key, sum) in &pprof::contentions(which, snapshot) {
+        let _ = write!(out, "{} ", sum.wait_ns);
         group(&mut out, key, *sum);
     }
     out.into_bytes()
@@ -45,8 +61,11 @@ fn group(out: &mut String, key: &Key<'_>, sum: Sum) {
         place(out, "\t", frame.location.as_ref());
         out.push('\n');
     }
-    let origin =
-        key.spawned_at.map_or_else(|| "task of unknown origin".to_owned(), pprof::spawned_at);
+    let origin = match key.spawned_at {
+        Some(place) => pprof::spawned_at(place),
+        None if key.wait.is_some() && key.stack.is_none() => pprof::UNSEEN.to_owned(),
+        None => "task of unknown origin".to_owned(),
+    };
     let _ = write!(out, "#\t0x0\t{}", one_line(&origin));
     place(out, "\t", key.spawned_at);
     out.push_str("\n\n");
@@ -99,18 +118,25 @@ impl Debug2 {
     fn block(&mut self, task: &Task) {
         let out = &mut self.scratch;
         let _ = write!(out, "goroutine {} [{}", task.id, state(task));
-        if task.state_ns > 0 && task.state != TaskState::Unknown {
-            let _ = write!(out, ", {}", human_duration(task.state_ns));
-        }
+        lasted(out, task);
         if self.blocked.contains(&task.id) {
             out.push_str(", blocks its worker");
         }
         out.push(']');
         labels(out, task);
         out.push_str(":\n");
+        if let Some(wait) = task.wait.as_deref() {
+            waits_for(out, wait);
+        }
         match &task.stack {
             Some(stack) => frames(out, stack),
             None => no_stack(out, task),
+        }
+        for branch in &task.branches {
+            other(out, branch);
+        }
+        for held in &task.holds {
+            holds(out, held);
         }
         if let Some(spawned_at) = task.spawned_at.as_deref() {
             out.push_str("created by tokio::spawn");
@@ -141,28 +167,77 @@ impl Chunks for Debug2 {
 
 /// What it waits in, where known, as Go says `chan receive`.
 fn state(task: &Task) -> &'static str {
-    let Some(wait) = &task.wait else { return task.state.as_str() };
-    match wait.kind {
-        WaitKind::Mutex => "mutex lock",
-        WaitKind::RwLockRead => "rwlock read",
-        WaitKind::RwLockWrite => "rwlock write",
-        WaitKind::Semaphore => "semaphore acquire",
-        WaitKind::MpscRecv => "chan receive",
-        WaitKind::MpscSend => "chan send",
-        WaitKind::Oneshot => "oneshot receive",
-        WaitKind::Notify => "notified",
-        WaitKind::Watch => "watch changed",
-        WaitKind::Broadcast => "broadcast receive",
-        WaitKind::Barrier => "barrier wait",
-        WaitKind::OnceCell => "once cell init",
-        WaitKind::Join => "join",
-        WaitKind::Sleep => "sleep",
-        WaitKind::SocketRead => "IO wait, read",
-        WaitKind::SocketWrite => "IO wait, write",
-        WaitKind::GrpcMessage => "gRPC message",
-        WaitKind::Yield => "yield",
-        WaitKind::Unknown => task.state.as_str(),
+    task.waits_for().map_or(task.state.as_str(), WaitKind::words)
+}
+
+fn lasted(out: &mut String, task: &Task) {
+    let waits = task.waits_for().is_some();
+    let at_least = task.wait.as_deref().is_some_and(|wait| wait.lower_bound && wait.wait_ns > 0);
+    let ns = task.waited_ns();
+    if ns > 0 && (waits || task.state != TaskState::Unknown) {
+        let bound = if waits && at_least { "at least " } else { "" };
+        let _ = write!(out, ", {bound}{}", human_duration(ns));
     }
+}
+
+/// Which one, and who has it.
+fn waits_for(out: &mut String, wait: &Wait) {
+    let mut said = Vec::new();
+    said.extend(wait.resource.as_deref().map(|name| format!("on {}", one_line(name))));
+    said.extend(wait.task.map(|task| format!("on goroutine {task}")));
+    said.extend(wait.stream.map(|stream| format!("on gRPC stream {stream}")));
+    said.extend(wait.fd.map(|fd| format!("on fd {fd}")));
+    said.extend(wait.detail.as_deref().map(|detail| one_line(detail).into_owned()));
+    said.extend(wait.deadline_in_ns.map(deadline));
+    said.extend(wait.queue.map(|queue| format!("{queue} in its queue")));
+    if !said.is_empty() {
+        let _ = writeln!(out, "\t{}", said.join(", "));
+    }
+    for holder in wait.holders.iter().take(HOLDERS) {
+        let _ = write!(out, "\theld by goroutine {}", holder.task);
+        local(out, holder.local.as_deref(), None, holder.location.as_ref());
+    }
+    if wait.holders.len() > HOLDERS {
+        let _ = writeln!(out, "\theld by {} more", wait.holders.len() - HOLDERS);
+    }
+}
+
+fn deadline(ns: i64) -> String {
+    let span = human_duration(ns.unsigned_abs());
+    if ns < 0 { format!("due {span} ago") } else { format!("due in {span}") }
+}
+
+/// Ends the line with where a guard lives.
+fn local(out: &mut String, name: Option<&str>, function: Option<&str>, at: Option<&Location>) {
+    if let Some(name) = name {
+        let _ = write!(out, ": {}", one_line(name));
+    }
+    if let Some(function) = function {
+        let _ = write!(out, " in {}", one_line(function));
+    }
+    place(out, " at ", at);
+    out.push('\n');
+}
+
+/// A branch of a `select!` or `join!`, or a future that is kept.
+fn other(out: &mut String, branch: &Branch) {
+    out.push_str(if branch.dormant { "kept but not polled" } else { "also awaiting" });
+    if let Some(wait) = branch.wait.as_deref() {
+        let _ = write!(out, " [{}]", wait.kind.words());
+    }
+    out.push_str(":\n");
+    if let Some(wait) = branch.wait.as_deref() {
+        waits_for(out, wait);
+    }
+    frames(out, &branch.stack);
+}
+
+fn holds(out: &mut String, held: &Held) {
+    let _ = write!(out, "holds {}", one_line(&held.resource));
+    if held.dormant {
+        out.push_str(" in a future that is not polled");
+    }
+    local(out, held.local.as_deref(), held.function.as_deref(), held.location.as_ref());
 }
 
 fn labels(out: &mut String, task: &Task) {
@@ -202,6 +277,9 @@ fn frames(out: &mut String, stack: &Stack) {
             let _ = write!(out, " {:#x}", frame.address);
         }
         out.push('\n');
+    }
+    if !stack.or_one_of.is_empty() {
+        let _ = writeln!(out, "...or one of: {}...", one_line(&stack.or_one_of.join(", ")));
     }
     if let Some(why) = &stack.truncated {
         let _ = writeln!(out, "...outer frames missing: {}...", one_line(why));
@@ -260,6 +338,19 @@ mod tests {
     #[test]
     fn debug_2_is_as_checked_in() {
         golden("goroutine.debug=2.txt", &debug2(sample::busy_server()));
+    }
+
+    #[test]
+    fn waits_and_holders_are_as_checked_in() {
+        let mut snapshot = sample::stuck_server();
+        let mut merged = (**snapshot.tasks[2].stack.as_ref().unwrap()).clone();
+        merged.or_one_of = vec!["audit::write_all".into()];
+        snapshot.tasks[2].stack = Some(merged.into());
+        snapshot.tasks[4].wait.as_mut().unwrap().lower_bound = true;
+        golden("stuck.debug=2.txt", &debug2(snapshot.clone()));
+        golden("stuck.debug=1.txt", &String::from_utf8(debug1(&snapshot)).unwrap());
+        let mutex = contention1(Contention::Mutex, &snapshot);
+        golden("stuck.mutex.debug=1.txt", &String::from_utf8(mutex).unwrap());
     }
 
     #[test]

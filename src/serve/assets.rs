@@ -1,6 +1,8 @@
 //! The page's files: a fixed table, compiled in. Nothing is read from disk, so
 //! there is no path to traverse.
 
+use std::borrow::Cow;
+
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
@@ -34,6 +36,7 @@ pub const ASSETS: &[Asset] = assets! {
     "/js/data.js" => "js/data.js", SCRIPT;
     "/js/format.js" => "js/format.js", SCRIPT;
     "/js/frame.js" => "js/frame.js", SCRIPT;
+    "/js/graph.js" => "js/graph.js", SCRIPT;
     "/js/groups.js" => "js/groups.js", SCRIPT;
     "/js/history.js" => "js/history.js", SCRIPT;
     "/js/keys.js" => "js/keys.js", SCRIPT;
@@ -58,9 +61,36 @@ pub fn find(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.path == path)
 }
 
+impl Asset {
+    /// What is sent: without comments and indentation, which are for readers
+    /// of the source, and line for line, so that a browser's tools name the
+    /// lines of the source. Our own files begin each comment on a line of its
+    /// own or end it where it began; the libraries come squeezed.
+    pub fn sent(&self) -> Cow<'static, [u8]> {
+        let text = match std::str::from_utf8(self.bytes) {
+            Ok(text) if matches!(self.media_type, SCRIPT | CSS) => text,
+            _ => return self.bytes.into(),
+        };
+        if self.path.starts_with("/vendor/") {
+            return self.bytes.into();
+        }
+        let mut out = String::with_capacity(text.len());
+        let mut comment = false;
+        for line in text.lines().map(str::trim) {
+            comment |= line.starts_with("/*");
+            if !comment && !line.starts_with("//") {
+                out.push_str(line);
+            }
+            comment &= !line.ends_with("*/");
+            out.push('\n');
+        }
+        out.into_bytes().into()
+    }
+}
+
 impl IntoResponse for &'static Asset {
     fn into_response(self) -> Response {
-        ([(CONTENT_TYPE, self.media_type)], self.bytes).into_response()
+        ([(CONTENT_TYPE, self.media_type)], self.sent()).into_response()
     }
 }
 
@@ -70,6 +100,36 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    #[test]
+    fn comments_stay_at_home_and_lines_stay_in_place() {
+        for asset in ASSETS {
+            let (kept, sent) = (String::from_utf8_lossy(asset.bytes), asset.sent());
+            let sent = std::str::from_utf8(&sent).unwrap();
+            assert_eq!(kept.lines().count(), sent.lines().count(), "{}", asset.path);
+            if asset.path.starts_with("/js/") {
+                assert!(kept.contains("//") && !sent.contains("/**"), "{}", asset.path);
+                let code = |text: &str| text.matches("import ").count();
+                assert_eq!(code(&kept), code(sent), "{}", asset.path);
+            }
+        }
+    }
+
+    /// The page's budget, in what is really sent.
+    #[test]
+    fn the_page_is_small() {
+        use std::io::Write as _;
+        let (mut raw, mut gzip) = (0, 0);
+        for asset in ASSETS {
+            let sent = asset.sent();
+            let out = Vec::new();
+            let mut packed = flate2::write::GzEncoder::new(out, flate2::Compression::best());
+            packed.write_all(&sent).unwrap();
+            raw += sent.len();
+            gzip += packed.finish().unwrap().len();
+        }
+        assert!(raw <= 150_000 && gzip <= 50_000, "{raw} bytes, {gzip} gzipped");
+    }
 
     /// Every module of the page is in the table: one that is missing breaks it.
     #[test]

@@ -21,10 +21,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
-use super::api::LISTED;
 use super::flight::call;
 use super::problem;
 use super::server::{Shared, stopped};
+use super::source::Want;
 use super::stats::Stats;
 use crate::analyze::analyze;
 use crate::model::{Report, Severity, Snapshot};
@@ -33,8 +33,10 @@ use crate::render::json::{self, CountersEvent, FindingsAnswer, Head, StateCounts
 /// Between two looks at least this many times what one took: at most a
 /// twentieth of the time, however many tasks there are.
 const REST_FACTOR: u32 = 20;
-/// Unchanged findings are sent again after this many looks: their ages grow.
-const REFRESH_LOOKS: u64 = 5;
+/// Await chains are read this often, or as soon as a cheap look shows other
+/// findings than the one before: they cost the process a copy of its page
+/// tables. Findings are sent each time, for their ages grow.
+const DEEP_EVERY: Duration = Duration::from_secs(5);
 /// A comment at least this often, so that proxies and clients know we live.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
@@ -178,24 +180,19 @@ fn event(name: &str, data: &[u8], out: &mut Vec<u8>) {
 }
 
 async fn look_again_and_again(shared: Weak<super::server::Context>, seen: watch::Sender<Seen>) {
-    let mut fingerprint = None;
+    let mut memory = Memory::default();
     loop {
         let Some(shared) = shared.upgrade() else { return };
         let begun = Instant::now();
-        let looked = async {
-            let held = shared.flight.snapshot(LISTED).await.ok()?;
-            call(&shared.stats, move || Ok(look(&held))).await.ok()
-        };
         // A look that failed is the next one's business; clients get heartbeats.
-        if let Some((findings, counters, new)) = looked.await {
-            let changed = fingerprint.replace(new) != Some(new);
+        if let Some((counters, findings)) = memory.look(&shared).await {
             seen.send_modify(|seen| {
                 seen.look += 1;
-                if changed || seen.look - seen.findings_look >= REFRESH_LOOKS {
+                seen.counters = counters;
+                if let Some(findings) = findings {
+                    seen.findings = findings;
                     seen.findings_look = seen.look;
                 }
-                seen.findings = findings;
-                seen.counters = counters;
             });
         }
         let rest = shared.config.limits.event_interval.max(begun.elapsed() * REST_FACTOR);
@@ -204,29 +201,61 @@ async fn look_again_and_again(shared: Weak<super::server::Context>, seen: watch:
     }
 }
 
-/// Findings, counters, and what tells findings apart from those before.
-fn look(snapshot: &Snapshot) -> (Bytes, Bytes, u64) {
-    let report = analyze(snapshot);
-    let mut hasher = DefaultHasher::new();
-    for finding in &report.findings {
-        (&finding.id, finding.severity, finding.confidence, finding.count).hash(&mut hasher);
-    }
-    let counters = json::to_vec(&counters(snapshot, &report));
-    let findings = FindingsAnswer {
-        head: Head::of(snapshot),
-        findings: report.findings,
-        checked: report.checked,
-    };
-    (json::to_vec(&findings).into(), counters.into(), hasher.finish())
+/// What one look has to know of those before.
+#[derive(Default)]
+struct Memory {
+    fingerprint: Option<u64>,
+    deep: Option<Instant>,
+    severities: BTreeMap<&'static str, u64>,
 }
 
-fn counters(snapshot: &Snapshot, report: &Report) -> CountersEvent {
-    let mut states = StateCounts::default();
-    snapshot.tasks.iter().for_each(|task| states.add(task.state));
-    let mut phases = BTreeMap::new();
-    for stream in &snapshot.streams {
-        *phases.entry(stream.phase.as_str()).or_default() += 1;
+impl Memory {
+    /// Counters, and findings if they were looked for.
+    async fn look(&mut self, shared: &Shared) -> Option<(Bytes, Option<Bytes>)> {
+        let cheap = shared.flight.snapshot(Want::TASKS).await.ok()?;
+        let (mut counters, report) =
+            call(&shared.stats, move || Ok((counters(&cheap), analyze(&cheap)))).await.ok()?;
+        let now = Some(fingerprint(&report));
+        let changed = std::mem::replace(&mut self.fingerprint, now) != now;
+        let due = self.deep.is_none_or(|deep| deep.elapsed() >= DEEP_EVERY);
+        let mut findings = None;
+        if changed || due {
+            // The cheap snapshot is gone by now: there is room for two at once.
+            let deep = async {
+                let held = shared.flight.snapshot(Want::ALL).await.ok()?;
+                call(&shared.stats, move || Ok((Head::of(&held), analyze(&held)))).await.ok()
+            };
+            let found = match deep.await {
+                Some(found) => {
+                    self.deep = Some(Instant::now());
+                    Some(found)
+                }
+                // Where chains cannot be read at all, the rest still counts;
+                // where they cannot be read this once, what was found stands.
+                None if self.deep.is_none() => Some((counters.head.clone(), report)),
+                None => None,
+            };
+            findings = found.map(|(head, report)| {
+                self.severities = severities(&report);
+                let Report { findings, checked, .. } = report;
+                json::to_vec(&FindingsAnswer { head, findings, checked }).into()
+            });
+        }
+        counters.findings = self.severities.clone();
+        Some((json::to_vec(&counters).into(), findings))
     }
+}
+
+/// What tells one set of troubles from another; counts and ages may move.
+fn fingerprint(report: &Report) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for finding in &report.findings {
+        (&finding.id, finding.severity, finding.confidence).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+fn severities(report: &Report) -> BTreeMap<&'static str, u64> {
     let mut findings = BTreeMap::from([("critical", 0), ("info", 0), ("warning", 0)]);
     for finding in &report.findings {
         let severity = match finding.severity {
@@ -235,6 +264,17 @@ fn counters(snapshot: &Snapshot, report: &Report) -> CountersEvent {
             Severity::Critical => "critical",
         };
         *findings.entry(severity).or_default() += 1;
+    }
+    findings
+}
+
+/// Without findings: those are looked for less often.
+fn counters(snapshot: &Snapshot) -> CountersEvent {
+    let mut states = StateCounts::default();
+    snapshot.tasks.iter().for_each(|task| states.add(task.state));
+    let mut phases = BTreeMap::new();
+    for stream in &snapshot.streams {
+        *phases.entry(stream.phase.as_str()).or_default() += 1;
     }
     CountersEvent {
         head: Head::of(snapshot),
@@ -246,6 +286,6 @@ fn counters(snapshot: &Snapshot, report: &Report) -> CountersEvent {
         workers: snapshot.workers.len() as u64,
         workers_blocked: snapshot.workers.iter().filter(|worker| worker.blocked).count() as u64,
         busy_ns: snapshot.runtimes.iter().map(|runtime| runtime.busy_ns).sum(),
-        findings,
+        findings: BTreeMap::new(),
     }
 }

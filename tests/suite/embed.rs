@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -22,12 +23,24 @@ fn wanted() -> bool {
     wanted
 }
 
-/// Builds the crate in a folder of its own and returns the program.
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("folder");
+    for entry in fs::read_dir(from).expect("folder") {
+        let path = entry.expect("entry").path();
+        let copied = to.join(path.file_name().expect("a name"));
+        if path.is_dir() { copy(&path, &copied) } else { drop(fs::copy(&path, &copied)) }
+    }
+}
+
+/// Builds the crate in a folder of its own and returns where its programs are.
 fn build(folder: &Path, flags: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let source = root.join("tests/embed");
-    fs::create_dir_all(folder.join("src")).expect("folder");
-    fs::copy(source.join("src/main.rs"), folder.join("src/main.rs")).expect("copy");
+    // It borrows scenes from its neighbour.
+    copy(&root.join("tests/targets/src"), &folder.join("targets/src"));
+    let folder = folder.join("embed");
+    copy(&source.join("src"), &folder.join("src"));
     let manifest = fs::read_to_string(source.join("Cargo.toml")).expect("manifest");
     let here = format!("path = {:?}", root.display().to_string());
     fs::write(folder.join("Cargo.toml"), manifest.replace("path = \"../..\"", &here))
@@ -37,7 +50,7 @@ fn build(folder: &Path, flags: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("embed");
     let output = Command::new(env!("CARGO"))
         .arg("build")
-        .current_dir(folder)
+        .current_dir(&folder)
         .env("CARGO_TARGET_DIR", &target)
         .env("RUSTFLAGS", flags)
         // Variables of the outer build that would leak into this one.
@@ -47,8 +60,25 @@ fn build(folder: &Path, flags: &str) -> PathBuf {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     assert!(!said.contains("warning: unused"), "{said}");
-    target.join("debug/embed")
+    target.join("debug")
 }
+
+/// The scenes of `tests/targets` with taskprof in them, built with these flags
+/// and copied to where the next build does not replace them.
+pub fn scenes(flags: &str) -> Option<(tempfile::TempDir, PathBuf)> {
+    if !wanted() {
+        return None;
+    }
+    let folder = tempfile::tempdir().expect("folder");
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let built = build(folder.path(), flags).join("scenes");
+    let kept = folder.path().join("kept");
+    fs::copy(built, &kept).expect("copy");
+    Some((folder, kept))
+}
+
+/// One build at a time: both use one target folder with different flags.
+static TURN: Mutex<()> = Mutex::new(());
 
 struct Running(Child, SocketAddr);
 
@@ -97,8 +127,9 @@ fn three_lines_embed_it_with_and_without_tokio_unstable() {
         return;
     }
     let folder = tempfile::tempdir().expect("folder");
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
 
-    let running = Running::start(&build(folder.path(), "--cfg tokio_unstable"));
+    let running = Running::start(&build(folder.path(), "--cfg tokio_unstable").join("embed"));
     let stream = running.stream();
     assert_eq!(stream["method"], "/grpc.health.v1.Health/Watch");
     let tasks = running.json("/debug/tasks?group=none");
@@ -109,7 +140,7 @@ fn three_lines_embed_it_with_and_without_tokio_unstable() {
 
     // Without the cfg tokio has no hooks: the streams are there all the same,
     // and what is missing is named.
-    let running = Running::start(&build(folder.path(), ""));
+    let running = Running::start(&build(folder.path(), "").join("embed"));
     assert_eq!(running.stream()["method"], "/grpc.health.v1.Health/Watch");
     let tasks = running.json("/debug/tasks?group=none");
     let coverage = &tasks["coverage"];

@@ -19,6 +19,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("render", 30),
     ("serve", 40),
     ("profiler", 45),
+    ("attach", 45),
     ("reference", 50),
     ("lib", 55),
     ("cli", 60),

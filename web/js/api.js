@@ -24,8 +24,8 @@ export class ApiError extends Error {
   }
 }
 
-/** Sends a GET and gives the response, or throws an `ApiError`. */
-export async function request(path, { params = {}, signal, accept = 'application/json' } = {}) {
+/** Sends a GET, or what `method` says, and gives the response, or throws an `ApiError`. */
+export async function request(path, { params = {}, method = 'GET', signal, accept = 'application/json' } = {}) {
   const query = new URLSearchParams();
   for (const [key, value] of Object.entries(params)) {
     if (value !== null && value !== undefined && value !== '') query.set(key, value);
@@ -35,6 +35,7 @@ export async function request(path, { params = {}, signal, accept = 'application
   let response;
   try {
     response = await fetch(query.size > 0 ? `${path}?${query}` : path, {
+      method,
       headers,
       signal,
       cache: 'no-store',

@@ -2,7 +2,8 @@
 
 import { ago, bytes, clean, clock, count, duration, place, plural } from './format.js';
 import { state, toast } from './state.js';
-import { HTTP2, KIND_OF_STREAM, PHASE, kindText, kindWord, waitText } from './words.js';
+import { waitOf, waited } from './groups.js';
+import { HTTP2, KIND_OF_STREAM, PHASE, kindText, kindWord } from './words.js';
 
 /** Copies text, also where the page has no secure context. */
 export async function copy(text) {
@@ -74,14 +75,19 @@ export function stackText(stack) {
 }
 
 export function taskText(task) {
-  const lines = [`task ${task.id} [${task.state}, ${duration(task.state_ns)}]`];
+  const { wait, branches = [], holds = [] } = task;
+  const guard = (one) => `${one.local ? `: ${clean(one.local)}` : ''}${one.location ? ` at ${place(one.location)}` : ''}`;
+  const lines = [`task ${task.id} [${waitOf(task) ?? task.state}, ${duration(waited(task))}]`];
   if (task.method) lines.push(`  ${clean(task.method)}${task.peer ? ` from ${clean(task.peer)}` : ''}`);
-  if (task.wait) lines.push(`  waits in ${waitText(task.wait.kind)}`);
+  if (wait?.resource) lines.push(`  waits for ${clean(wait.resource)}`);
+  for (const holder of wait?.holders ?? []) lines.push(`  held by task ${holder.task}${guard(holder)}`);
+  for (const held of holds) lines.push(`  holds ${clean(held.resource)}${guard(held)}`);
   if (task.spawned_at) lines.push(`  spawned at ${place(task.spawned_at)}${task.parent ? ` by task ${task.parent}` : ''}`);
   lines.push(
     `  age ${duration(task.age_ns)}, ${plural(task.polls, 'poll')}, busy ${duration(task.busy_ns)}, longest poll ${duration(task.longest_poll_ns)}`,
   );
-  return `${lines.join('\n')}\n${stackText(task.stack)}`;
+  const others = branches.map((branch) => `  ${branch.dormant ? 'kept but not polled' : 'also awaiting'} [${waitOf(branch) ?? 'unknown'}]:\n${stackText(branch.stack)}`);
+  return `${lines.join('\n')}\n${stackText(task.stack)}${others.join('')}`;
 }
 
 export function streamText(stream) {

@@ -14,11 +14,14 @@ export function ownCode(task) {
     : { name: null, location: task.spawned_at };
 }
 
-/** What a task waits in, or what it does instead. */
-export function waitingIn(task) {
-  if (task.wait) return waitText(task.wait.kind);
-  return task.stack?.frames[0]?.function ?? null;
-}
+/** What a task or group waits for, as far as known. */
+export const waitOf = ({ wait }) => {
+  const kind = wait?.kind ?? wait ?? 'unknown';
+  return kind === 'unknown' ? null : waitText(kind);
+};
+
+/** For how long; in its state, where its wait is not known. */
+export const waited = ({ wait, state_ns }) => (wait && (wait.wait_ns > 0 || !wait.lower_bound) ? wait.wait_ns : state_ns);
 
 /** The states of a group, most first: `[state, count]`. */
 export const statesOf = (group) =>
@@ -28,12 +31,14 @@ export const statesOf = (group) =>
 
 /** The same as one word, or as words with their counts. */
 export function statesText(group) {
+  const wait = waitOf(group);
+  if (wait) return wait;
   const states = statesOf(group).map(([state, count]) => [TASK_STATE[state]?.[0] ?? state, count]);
   return states.length === 1 ? states[0][0] : states.map(([word, count]) => `${count} ${word}`).join(', ');
 }
 
-/** What makes two tasks alike to the server: place of own code, and method. */
-export const signature = (group) => JSON.stringify([group.function, place(group.place), group.method]);
+/** What makes two tasks alike to the server: place of own code, wait, and method. */
+export const signature = (group) => JSON.stringify([group.function, place(group.place), group.wait, group.method]);
 
 /** `function file:line method` of a group, on one line. */
 export function groupName(group) {
@@ -47,7 +52,7 @@ export function groupTasks(tasks) {
   const groups = new Map();
   for (const task of tasks) {
     const { name, location } = ownCode(task);
-    const group = { function: name, place: location, method: task.method, waiting_in: waitingIn(task), states: {}, count: 0 };
+    const group = { function: name, place: location, method: task.method, wait: task.wait?.kind ?? null, waiting_in: task.stack?.frames[0]?.function ?? null, states: {}, count: 0 };
     const key = signature(group);
     const same = groups.get(key) ?? group;
     same.count += 1;

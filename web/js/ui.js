@@ -1,7 +1,8 @@
 // Small parts that several views share.
 
 import { html, useEffect, useRef, useState } from '/vendor/preact.js';
-import { clean, count, duration, place } from './format.js';
+import { clean, count, duration, place, plural } from './format.js';
+import { waitOf } from './groups.js';
 import { link } from './route.js';
 import { TASK_STATE } from './words.js';
 
@@ -22,8 +23,9 @@ export function Tag({ tone = 'dim', title, children }) {
   return html`<span class=${`tag ${tone}`} title=${title}>${children}</span>`;
 }
 
-export function TaskState({ state, worker }) {
+export function TaskState({ state, worker, wait }) {
   const [word, tone, title] = TASK_STATE[state] ?? [state, 'dim'];
+  if (wait && state !== 'running') return html`<${Tag} title=${title}>${wait}<//>`;
   return html`<${Tag} tone=${tone} title=${title}>${word}${worker === null || worker === undefined ? '' : ` on ${worker}`}<//>`;
 }
 
@@ -113,22 +115,48 @@ export function CoverageNote({ coverage }) {
 export const unattached = (coverage) =>
   coverage?.missing.some((item) => item.reason === 'no_tokio_unstable') ?? false;
 
+/** More frames in a row that are not the program's own are folded. */
+const FOLD = 2;
+
+/** Frames, and numbers of frames that are folded. */
+function folded(frames) {
+  const rows = [];
+  for (let at = 0; at < frames.length; ) {
+    let end = at;
+    while (end < frames.length && frames[end].kind !== 'user') end += 1;
+    // Innermost is what it waits in, or what blocks it.
+    const shown = at === 0 ? 1 : 0;
+    if (end - at - shown > FOLD) {
+      if (shown) rows.push([0, frames[0]]);
+      rows.push([end - at - shown, null]);
+    } else for (let n = at; n < end; n += 1) rows.push([n, frames[n]]);
+    if (end < frames.length) rows.push([end, frames[end]]);
+    at = end + 1;
+  }
+  return rows;
+}
+
 /** A stack: the program's own frames stand out. */
-export function Stack({ stack, missing }) {
+export function Stack({ stack, missing, title }) {
+  const [all, setAll] = useState(false);
   if (!stack || stack.frames.length === 0) {
     return html`<p class="dim">No stack${missing ? `: ${clean(missing)}` : stack?.truncated ? `: ${clean(stack.truncated)}` : ''}.</p>`;
   }
+  const rows = all ? stack.frames.map((frame, index) => [index, frame]) : folded(stack.frames);
   return html`<div class="stack">
-    <p class="note">${stack.source === 'native' ? 'Native stack of its thread' : 'Await chain'}, innermost first</p>
+    <p class="note">${title ?? (stack.source === 'native' ? 'Native stack of its thread' : 'Await chain')}, innermost first</p>
     <ol>
-      ${stack.frames.map(
-        (frame, index) => html`<li key=${index} class=${frame.kind} title=${clean(frame.function_full)}>
+      ${rows.map(([n, frame]) =>
+        frame
+          ? html`<li key=${n} class=${frame.kind} title=${clean(frame.function_full)}><span class="n">${n + 1}</span>
           <code class="fn"><bdi>${clean(frame.function)}</bdi></code>
           ${frame.location && html` <${Place} at=${frame.location} />`}
           ${frame.inlined && html` <span class="dim">inlined</span>`}
-        </li>`,
+        </li>`
+          : html`<li><span class="n">⋮</span><button type="button" class="text" onClick=${() => setAll(true)}>${plural(n, 'frame')} of libraries and runtime</button></li>`,
       )}
     </ol>
+    ${stack.or_one_of?.length > 0 && html`<p class="dim">Or one of, as their code is the same: <bdi>${clean(stack.or_one_of.join(', '))}</bdi></p>`}
     ${stack.truncated && html`<p class="dim">… ${clean(stack.truncated)}</p>`}
   </div>`;
 }
@@ -198,7 +226,7 @@ export function TaskRefs({ tasks, total = tasks.length }) {
   return html`<${Table} label="Tasks" head=${HEAD_REFS}>
       ${tasks.slice(0, SHOWN_REFS).map((task) => html`<tr key=${task.id}>
         <td class="num"><${TaskLink} id=${task.id} row /></td>
-        <td><${TaskState} state=${task.state} /></td>
+        <td><${TaskState} state=${task.state} wait=${waitOf(task)} /></td>
         <td class="num">${duration(task.state_ns)}</td>
         <td>${task.spawned_at ? html`<${Place} at=${task.spawned_at} />` : html`<span class="dim">not known</span>`}</td>
         <td><${Method} name=${task.method} /></td>

@@ -11,6 +11,11 @@ export const KIND = {
   busy_task: ['BUSY', 'tasks that hardly ever wait'],
   registry_full: ['FULL', 'bounds that keep tasks or streams out'],
   deadlock: ['DEADLOCK', 'tasks that wait on each other in a circle'],
+  futurelock: ['FUTURELOCK', 'tasks that wait behind a future they no longer poll'],
+  lock_convoy: ['CONVOY', 'locks that many wait for'],
+  stuck_channel: ['CHANNEL', 'full channels that nobody empties'],
+  unwakeable: ['UNWAKEABLE', 'tasks that nothing can wake'],
+  growing_group: ['GROWING', 'groups of tasks that only grow'],
 };
 
 export const kindWord = (kind) => KIND[kind]?.[0] ?? kind.replaceAll('_', ' ').toUpperCase();
@@ -64,27 +69,23 @@ export const WORKER_STATE = {
   unknown: ['unknown', 'dim'],
 };
 
-/** What a task waits for, as its Rust path. */
-export const WAIT = {
-  mutex: 'Mutex::lock',
-  rw_lock_read: 'RwLock::read',
-  rw_lock_write: 'RwLock::write',
-  semaphore: 'Semaphore::acquire',
-  mpsc_recv: 'mpsc::Receiver::recv',
-  mpsc_send: 'mpsc::Sender::send',
-  oneshot: 'oneshot::Receiver',
-  notify: 'Notify::notified',
-  watch: 'watch::Receiver::changed',
-  broadcast: 'broadcast::Receiver::recv',
-  barrier: 'Barrier::wait',
-  once_cell: 'OnceCell',
-  join: 'JoinHandle',
-  sleep: 'time::sleep',
-  socket_read: 'socket read',
-  socket_write: 'socket write',
+/** What a task waits for, where the word itself does not say it. */
+const WAIT = {
+  mutex: 'mutex lock',
+  rw_lock_read: 'rwlock read',
+  rw_lock_write: 'rwlock write',
+  semaphore: 'semaphore acquire',
+  mpsc_recv: 'chan receive',
+  mpsc_send: 'chan send',
+  oneshot: 'oneshot receive',
+  notify: 'notified',
+  watch: 'watch changed',
+  broadcast: 'broadcast receive',
+  barrier: 'barrier wait',
+  once_cell: 'once cell init',
+  socket_read: 'IO wait, read',
+  socket_write: 'IO wait, write',
   grpc_message: 'gRPC message',
-  yield: 'yield_now',
-  unknown: 'unknown',
 };
 
 export const waitText = (kind) => WAIT[kind] ?? kind;

@@ -5,11 +5,9 @@
 //   node test/fixture.mjs [port]     to work on the page without a process
 
 import { createServer } from 'node:http';
-import { readFile } from 'node:fs/promises';
 import { gzipSync } from 'node:zlib';
-import { assets } from '../budget.mjs';
+import { assets, sent } from '../budget.mjs';
 
-const WEB = new URL('../', import.meta.url);
 const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; " +
   "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
@@ -58,6 +56,7 @@ const waitStack = (fn, file, line, inner = 'tokio::sync::mpsc::chan::Rx<T,S>::re
   frames: [frame(inner, `${TOKIO}/sync/mpsc/chan.rs`, 301, 'runtime'), frame(fn, file, line), frame('hyper::server::conn::http2::serve', '/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/hyper-1.12.0/src/server/conn/http2.rs', 91, 'library')],
   truncated: null,
 });
+const waitOn = (kind, resource, holders = [], over = {}) => ({ kind, resource, detail: null, task: null, stream: null, deadline_in_ns: null, fd: null, holders, queue: null, senders: null, wait_ns: 30 * S, lower_bound: false, ...over });
 
 /** The world that the fixture tells of; tests change it. */
 export class World {
@@ -110,9 +109,33 @@ export class World {
       method: this.name('/billing.Feed/Watch', id), peer: this.name(`10.0.3.${id % 250}:51344`, id + 1), stream: String(id + 900), state: 'idle', worker: null,
       state_ns: 30 * S + this.age, age_ns: 60 * S + this.age, polls: 1200 + id, busy_ns: 41_000_000, longest_poll_ns: 1_900_000,
       stack: waitStack(this.name('feed::watch', id), this.name('/srv/build/billing/src/feed.rs', id), 112),
-      wait: { kind: 'mpsc_recv', resource: null, detail: null, holders: [], queue: null, wait_ns: 30 * S, lower_bound: false },
+      wait: waitOn('mpsc_recv', null), branches: [], holds: [],
       ...over,
     };
+  }
+
+  /** One of two that hold what the other wants, with more than one branch. */
+  locked() {
+    const name = (text, index) => this.name(text, index);
+    return this.task(17, {
+      parent: null, method: '/billing.Ledger/Post', state_ns: 44 * S,
+      stack: {
+        source: 'await', truncated: null, or_one_of: [name('ledger::post_twin', 3)],
+        frames: [
+          frame('tokio::sync::batch_semaphore::Acquire::poll', `${TOKIO}/sync/batch_semaphore.rs`, 601, 'runtime'),
+          frame('tokio::sync::mutex::Mutex<T>::lock', `${TOKIO}/sync/mutex.rs`, 433, 'runtime'),
+          frame('ledger::post', '/srv/build/billing/src/ledger.rs', 204),
+          frame('billing::service::post', '/srv/build/billing/src/service.rs', 88),
+          ...Array.from({ length: 9 }, (_, i) => frame(`tower::layer::Layer${i}::call`, '/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/tower-0.5.3/src/lib.rs', 10 + i, 'library')),
+        ],
+      },
+      wait: waitOn('mutex', name('mutex 0x7f3a10', 2), [{ task: '23', local: name('journal', 1), location: location('/srv/build/billing/src/audit.rs', 77) }], { wait_ns: 41 * S, queue: 2 }),
+      branches: [
+        { dormant: false, wait: waitOn('sleep', null, [], { deadline_in_ns: 19 * S }), stack: waitStack('ledger::post', '/srv/build/billing/src/ledger.rs', 204, 'tokio::time::Sleep') },
+        { dormant: true, wait: waitOn('semaphore', 'semaphore 0x7f3b00'), stack: waitStack(name('ledger::prefetch', 5), '/srv/build/billing/src/ledger.rs', 190, 'tokio::sync::Semaphore::acquire') },
+      ],
+      holds: [{ kind: 'mutex', resource: name('mutex 0x7f3a90', 4), local: name('accounts', 0), function: name('ledger::post', 6), location: location('/srv/build/billing/src/ledger.rs', 201), dormant: false }],
+    });
   }
 
   blocker() {
@@ -125,8 +148,8 @@ export class World {
       const user = task.stack?.frames.find((one) => one.kind === 'user');
       return {
         key, count, function: user?.function ?? null, place: user?.location ?? task.spawned_at, waiting_in: task.stack?.frames[0].function ?? null,
-        spawned_at: task.spawned_at, method: task.method, states: { scheduled: 0, running: 0, idle: 0, unknown: 0, [task.state]: count },
-        oldest_ns: longest + S, longest_state_ns: longest, busy_ns: task.busy_ns * count, polls: task.polls * count, longest_poll_ns: task.longest_poll_ns,
+        spawned_at: task.spawned_at, method: task.method, wait: task.wait?.kind ?? null, resource: task.wait?.resource ?? null, holder: task.wait?.holders[0]?.task ?? null, states: { scheduled: 0, running: 0, idle: 0, unknown: 0, [task.state]: count },
+        oldest_ns: longest + S, longest_state_ns: longest, longest_wait_ns: longest, busy_ns: task.busy_ns * count, polls: task.polls * count, longest_poll_ns: task.longest_poll_ns,
         example_ids: Array.from({ length: Math.min(10, count) }, (_, i) => String(Number(task.id) + i)), stack: task.stack,
       };
     };
@@ -134,8 +157,8 @@ export class World {
       group('g-watch', 61_210, 483 * S, this.task(1)),
       group('g-conn', 212, 200 * S, this.task(3, { stack: null, wait: null, method: null, spawned_at: location(`${TOKIO}/../../tonic-0.14.9/src/transport/server/mod.rs`.replace('/tokio-1.54.1/src/../..', ''), 812) })),
       group('g-block', 1, 3.2 * S + this.age, this.blocker()),
-      group('g-cycle', 2, 41 * S, this.task(17, { stack: waitStack('ledger::post', '/srv/build/billing/src/ledger.rs', 204, 'tokio::sync::mutex::Mutex<T>::lock'), method: '/billing.Ledger/Post' })),
-      group('g-fresh', 7, 0.02 * S, this.task(4, { state: 'scheduled', stack: null, method: '/billing.Charge/Card', spawned_at: location('src/service.rs', 97) })),
+      group('g-cycle', 2, 41 * S, this.locked()),
+      group('g-fresh', 7, 0.02 * S, this.task(4, { state: 'scheduled', stack: null, wait: null, method: '/billing.Charge/Card', spawned_at: location('src/service.rs', 97) })),
       ...Array.from({ length: 250 }, (_, i) => group(`g-${i}`, 640 - i, (300 - i) * S, this.task(100 + i, { stack: waitStack(this.name(`worker::step_${i}`, i), '/srv/build/billing/src/worker.rs', 40 + i) }))),
     ];
   }
@@ -180,10 +203,16 @@ export class World {
     const kinds = ['blocked_worker', 'process_paused', 'stalled_stream', 'deadline_passed', 'cancelled_but_running', 'leaked_task', 'busy_task', 'registry_full'];
     const checked = kinds.map((kind, i) => ({ kind, examined: [4, 1, 422, 422, 422, 99_990, 99_990, 1][i], unavailable: null }));
     checked.push({ kind: 'deadlock', examined: 0, unavailable: 'the await chains of suspended tasks are not read' });
-    const none = { place: null, method: null, tasks: [], streams: [], connections: [], worker: null, count: 1 };
+    const none = { place: null, method: null, tasks: [], streams: [], connections: [], worker: null, edges: [], count: 1 };
     const findings = this.mode !== 'sick' ? [] : [
       { ...none, id: 'blocked:9', kind: 'blocked_worker', severity: 'critical', confidence: 'proven', title: this.name(`Worker 1 blocked ${((3.2 * S + this.age) / S).toFixed(1)} s in one poll`), evidence: [this.name('thread::sleep, called from charge_card, keeps the worker in one poll of task 40.', 1), '61 tasks are queued behind it; 1 of 4 workers is affected.'], place: this.name('src/billing.rs:88'), method: this.name('/billing.Charge/Card', 6), since_ns: 3.2 * S + this.age, tasks: ['40'], streams: ['812'], worker: 1 },
-      { ...none, id: 'deadlock:17', kind: 'deadlock', severity: 'critical', confidence: 'proven', title: 'Two tasks wait on each other: 17 → 23 → 17', evidence: ['Task 17 holds mutex 4 and wants mutex 9; task 23 holds mutex 9 and wants mutex 4.'], place: 'src/ledger.rs:204', method: '/billing.Ledger/Post', since_ns: 41 * S, count: 2, tasks: ['17', '23'] },
+      { ...none, id: 'deadlock:17', kind: 'deadlock', severity: 'critical', confidence: 'proven', title: 'Two tasks wait on each other: 17 → 23 → 17', evidence: ['Task 17 waits for a mutex lock (mutex 0x7f3a10) in ledger::post at src/ledger.rs:204 for 41s; task 23 holds it (local `journal` in write at src/audit.rs:77).', 'Task 23 waits for a mutex lock (mutex 0x7f3a90) in audit::write at src/audit.rs:77 for 43s; task 17 holds it (local `accounts` in post at src/ledger.rs:201).'], place: 'src/ledger.rs:204', method: '/billing.Ledger/Post', since_ns: 41 * S, count: 2, tasks: ['17', '23'],
+        edges: [
+          { waits: '17', kind: 'mutex', resource: this.name('mutex 0x7f3a10', 2), at: location(this.name('/srv/build/billing/src/ledger.rs', 4), 204), holder: '23', local: 'journal', held_at: location('/srv/build/billing/src/audit.rs', 77), dormant: false },
+          { waits: '23', kind: 'mutex', resource: 'mutex 0x7f3a90', at: location('/srv/build/billing/src/audit.rs', 77), holder: '17', local: 'accounts', held_at: location('/srv/build/billing/src/ledger.rs', 201), dormant: false },
+        ] },
+      { ...none, id: 'futurelock:31', kind: 'futurelock', severity: 'critical', confidence: 'proven', title: 'Task 31 waits for a mutex lock behind its own future that it no longer polls (cache::load) for 12s', evidence: ['Task 31 queued for the lock in a future that it keeps and does not poll: that one is served first and never gives it on.'], place: 'src/cache.rs:52', since_ns: 12 * S, tasks: ['31'],
+        edges: [{ waits: '31', kind: 'mutex', resource: 'mutex 0x7f3c00', at: location('src/cache.rs', 52), holder: '31', local: null, held_at: location('src/cache.rs', 19), dormant: true }] },
       { ...none, id: 'stalled:watch', kind: 'stalled_stream', severity: 'warning', confidence: 'likely', title: '212 streams wait for their clients to read', evidence: ['The transport has not asked for more for 3m20s, though messages are ready.', 'Whether the client or the network is slow, this side cannot tell; the client’s own dump can.'], method: '/billing.Feed/Watch', since_ns: 200 * S, count: 212, tasks: Array.from({ length: 100 }, (_, i) => String(910 + i)), streams: Array.from({ length: 100 }, (_, i) => String(900 + i)), connections: ['3'] },
       { ...none, id: 'leaked', kind: 'leaked_task', severity: 'info', confidence: 'suspected', title: '3 tasks outlive their stream', evidence: ['Their streams ended more than a minute ago.'], since_ns: 64 * S, count: 3, place: 'src/feed.rs:71', tasks: ['301', '302', '303'] },
     ];
@@ -204,7 +233,7 @@ export class World {
       workers: 4,
       workers_blocked: sick ? 1 : 0,
       busy_ns: 9000 * S,
-      findings: sick ? { critical: 2, warning: 1, info: 1 } : {},
+      findings: sick ? { critical: 3, warning: 1, info: 1 } : {},
     };
   }
 }
@@ -221,8 +250,8 @@ function answer(world, path, query) {
   const head = () => ({ ...world.head(), coverage: world.coverage() });
   const filter = query.get('filter') ?? '';
   const terms = filter.match(/(?:[^\s"]|"[^"]*")+/g) ?? [];
-  const fits = (item) => terms.every((word) => word.startsWith('-') || (word === 'state:running' ? item.state === 'running' || item.states?.running > 0 : JSON.stringify(item).includes(word.replace(/^[a-z]+:/, '').replaceAll('"', '').replace(/:\d+$/, ''))));
-  const ref = ({ id, spawned_at, method, state, state_ns }) => ({ id, spawned_at, method, state, state_ns });
+  const fits = (item) => terms.every((word) => /^(-|group:)/.test(word) || (word === 'state:running' ? item.state === 'running' || item.states?.running > 0 : JSON.stringify(item).includes(word.replace(/^[a-z]+:/, '').replaceAll('"', '').replace(/:\d+$/, ''))));
+  const ref = ({ id, spawned_at, method, state, state_ns, wait }) => ({ id, spawned_at, method, state, state_ns, wait: wait?.kind ?? null });
   const member = /^\/debug\/(tasks|streams)\/(\d+)$/.exec(path);
   if (member) {
     const [, kind, id] = member;
@@ -231,7 +260,7 @@ function answer(world, path, query) {
       const stream = world.streams().find((one) => one.id === id) ?? world.stream(Number(id));
       return { body: { ...head(), stream, connection: null, tasks_total: 1, tasks: [ref(world.task(Number(id) + 10))], findings: world.report().findings.filter((one) => one.streams.includes(id)) } };
     }
-    const task = id === '40' ? world.blocker() : world.task(Number(id));
+    const task = id === '40' ? world.blocker() : id === '17' ? world.locked() : world.task(Number(id));
     return { body: { ...head(), task, parent: task.parent ? ref(world.task(17)) : null, children_total: 2, children: [ref(world.task(41)), ref(world.task(42))], stream: world.stream(812, { task: id }) } };
   }
   switch (path) {
@@ -275,7 +304,7 @@ export async function start(port = 0) {
     const host = (request.headers.host ?? '').replace(/:\d+$/, '');
     if (host !== '127.0.0.1' && host !== 'localhost') return send(421, { error: 'wrong host' });
     const file = url.pathname === '/' ? 'index.html' : url.pathname.slice(1);
-    if (table.has(file)) return send(200, await readFile(new URL(file, WEB)), { 'content-type': TYPES[file.split('.').pop()] });
+    if (table.has(file)) return send(200, await sent(file), { 'content-type': TYPES[file.split('.').pop()] });
     if (world.limited) return send(429, 'too many requests\n', { 'retry-after': '1', 'content-type': 'text/plain' });
     if (world.token && request.headers.authorization !== `Bearer ${world.token}`) return send(401, 'send the token\n', { 'www-authenticate': 'Bearer', 'content-type': 'text/plain' });
     if (url.pathname === '/debug/events') {
@@ -289,6 +318,10 @@ export async function start(port = 0) {
       const timer = setInterval(say, 500);
       open.add(response);
       return request.on('close', () => (clearInterval(timer), open.delete(response)));
+    }
+    if (url.pathname === '/debug/log') {
+      if (request.method !== 'POST') return send(405, { error: 'POST it' });
+      return send(200, { on: url.searchParams.get('on') === 'true', streams: 1, stream: url.searchParams.get('stream'), method: null });
     }
     if (url.pathname === '/debug/pprof/goroutine') {
       const text = url.searchParams.get('debug') === '2';

@@ -122,16 +122,55 @@ await state('pages go on at the cursor', () => {}, async ({ page }) => {
 await state('a group leads to its members, Esc back', () => {}, async ({ page }) => {
   await page.locator('main tbody a[data-row="g-watch"]').click();
   await visible(page, 'Tasks one by one');
-  assert((await page.locator('#filter').inputValue()).includes('place:"/srv/build/billing/src/feed.rs:112"'), 'the filter names the place');
+  equal(await page.locator('#filter').inputValue(), 'group:g-watch', 'the filter');
   await page.keyboard.press('Escape');
   await visible(page, 'Tasks by stack');
 }, { path: '/#/tasks' });
+
+await state('a deadlock is drawn and leads to its tasks', () => {}, async ({ page }) => {
+  const graph = page.locator('.graph').first();
+  await graph.waitFor();
+  const text = await graph.textContent();
+  assert(text.includes('task 17') && text.includes('task 23') && text.includes('audit.rs:77') && text.includes('mutex lock'), text);
+  equal(await graph.locator('path').count(), 2, 'arrows');
+  await graph.locator('a').nth(1).click();
+  await page.locator('main h2', { hasText: 'Task 23' }).waitFor();
+});
+
+await state('a task says what it waits for, who holds it, and what it holds', () => {}, async ({ page }) => {
+  await visible(page, 'held by task');
+  const text = (await page.locator('main').textContent()).replace(/\s+/g, ' ');
+  for (const part of ['Waits for mutex lock mutex 0x7f3a10', 'for 41s', '2 in its queue', 'held by task 23 journal', 'Holds mutex 0x7f3a90 accounts in ledger::post', 'Kept, but not polled', 'Queued for semaphore acquire', 'Awaited at the same time', 'due in 19s', 'Or one of', '9 frames of libraries']) {
+    assert(text.includes(part), `${part} in ${text}`);
+  }
+  await page.getByRole('button', { name: '9 frames of libraries' }).click();
+  await visible(page, 'Layer8::call');
+  await page.getByRole('link', { name: 'who waits for it' }).click();
+  equal(await page.locator('#filter').inputValue(), 'resource:"mutex 0x7f3a90"', 'the filter');
+  await page.goBack();
+  await page.getByRole('link', { name: '23' }).first().click();
+  await page.locator('main h2', { hasText: 'Task 23' }).waitFor();
+}, { path: '/#/tasks/17' });
+
+await state('groups tell the wait and its holder', () => {}, async ({ page }) => {
+  const row = page.locator('tr', { has: page.locator('a[data-row="g-cycle"]') });
+  const text = (await row.textContent()).replace(/\s+/g, ' ');
+  assert(text.includes('mutex lock') && text.includes('0x7f3a10') && text.includes('held by 23'), text);
+}, { path: '/#/tasks' });
+
+await state('a stream is logged by a button', () => {}, async ({ page, world }) => {
+  const button = page.getByRole('button', { name: 'Log Send and Recv' });
+  await button.click();
+  await visible(page, 'Each Send and Recv is logged');
+  equal(await button.getAttribute('aria-pressed'), 'true', 'pressed');
+  assert(world.requests.includes('/debug/log?stream=901&on=true'), 'it asked for it');
+}, { path: '/#/streams/901' });
 
 await state('a task that is gone is said to be gone', () => {}, async ({ page }) => {
   await visible(page, 'Task 404 is not alive.');
 }, { path: '/#/tasks/404', expected: /status of 404/ });
 
-for (const view of ['overview', 'tasks', 'tasks?group=none', 'tasks/40', 'streams', 'streams/901', 'blocked']) {
+for (const view of ['overview', 'tasks', 'tasks?group=none', 'tasks/17', 'tasks/40', 'streams', 'streams/901', 'blocked']) {
   await state(`hostile names are text: ${view}`, (world) => (world.hostile = true), async ({ page }) => {
     await becomes(page, 'Live');
     await page.locator('main table tbody tr').first().waitFor();

@@ -4,8 +4,31 @@
 //! from DWARF, read as far as asked, or from a saved layout file. Addresses
 //! are as linked, offsets and sizes in bytes.
 
+#[cfg(any(test, fuzzing))]
+pub mod damage;
+mod die;
+mod dwarf;
+mod hash;
+mod identity;
+mod locate;
+mod polled;
+mod root;
+mod saved;
+
+mod scan;
+mod sections;
+mod split;
+mod store;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod thread_local;
+
 use std::sync::Arc;
 
+pub use self::dwarf::Dwarf;
+pub use self::locate::{Opened, Options, Source, open, source};
+pub use self::saved::{Saved, Written, write};
 use crate::error::Result;
 
 /// A type of one [`Layouts`].

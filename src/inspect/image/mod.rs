@@ -1,6 +1,8 @@
 //! Memory that holds still: of a forked copy of this process, of another
 //! process copied while it was frozen, or of a core dump.
 
+mod cache;
+
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -28,6 +30,8 @@ pub mod stacks;
 
 use super::maps::Mapping;
 use crate::sys::registers::Registers;
+
+pub use cache::Cached;
 
 /// An address that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,42 @@
 //! tokio's tasks, read from an image: who they are, where they wait, for
 //! what, and what they hold.
+//!
+//! ```text
+//! handles, threads, heap ─▶ owners ─▶ task headers ─▶ cells ─▶ walk ─▶ render ─▶ TaskRead
+//!      (search)            (lists)                   (types)  (plan, leaves, holds, waits)
+//! ```
+//!
+//! What is known of tokio is in [`tokio`], [`leaves`] and [`holds`], by name;
+//! offsets come from [`Layouts`]. Every list, depth and size has a bound in
+//! [`Limits`], and what a bound kept out is counted in `missing`.
+//!
+//! A future's memory is what it was when its last poll returned. Of a task
+//! that a worker polls right now, only the state is reported.
+
+mod cells;
+mod fields;
+mod frames;
+mod hash;
+mod holders;
+mod holds;
+mod leaves;
+mod owners;
+mod plan;
+mod read;
+mod render;
+mod search;
+mod semaphores;
+mod sockets;
+#[cfg(test)]
+mod tests;
+mod tokio;
+mod waits;
+mod walk;
 
 use std::sync::Arc;
+use std::time::Instant;
+
+pub use read::read;
 
 use crate::model::{Branch, Held, Location, Missing, Stack, TaskId, TaskState, Wait};
 
@@ -12,6 +47,50 @@ pub struct Roots {
     pub handles: Vec<u64>,
     /// Search the heap for runtimes and `LocalSet`s that nothing else led to.
     pub search: bool,
+    /// The monotonic clock (`CLOCK_MONOTONIC`) when the image was taken, in
+    /// nanoseconds: deadlines are told relative to it. `None`: they are not told.
+    pub monotonic_ns: Option<u64>,
+    /// The process whose sockets are looked up under `/proc`; `None` for a
+    /// core dump, whose descriptors lead nowhere.
+    pub process: Option<u32>,
+}
+
+/// How much is read at most. A bound that is reached is counted in
+/// [`TasksRead::missing`].
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Tasks, of all runtimes.
+    pub tasks: usize,
+    /// Nesting of values within one task.
+    pub depth: u32,
+    /// Frames of one task, all branches included.
+    pub frames: usize,
+    /// Places where one task waits.
+    pub branches: usize,
+    /// Elements of any list or queue.
+    pub list: usize,
+    /// Bytes copied from the image, the search not counted.
+    pub bytes: u64,
+    /// Bytes searched for further runtimes.
+    pub search_bytes: u64,
+    /// When to stop.
+    pub deadline: Option<Instant>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            tasks: 2_000_000,
+            // Each await takes one to three.
+            depth: 400,
+            frames: 10_000,
+            branches: 1_000,
+            list: 100_000,
+            bytes: 64 << 30,
+            search_bytes: 16 << 30,
+            deadline: None,
+        }
+    }
 }
 
 /// One task, as read.
@@ -28,6 +107,9 @@ pub struct TaskRead {
     /// Await chain, innermost first. Not for running tasks: what memory holds
     /// of them is what they were before.
     pub stack: Option<Arc<Stack>>,
+    /// Wakers and abort handles of it, by its count of references, if it is
+    /// idle: others are referred to by whoever runs them.
+    pub wakers: Option<u64>,
     /// What it waits for.
     pub wait: Option<Box<Wait>>,
     /// What else it awaits at once or keeps without polling it.
@@ -45,7 +127,7 @@ pub struct Owner {
     pub flavor: &'static str,
     /// Tasks alive by its own count.
     pub alive: u64,
-    /// Tasks read.
+    /// Tasks read, those included that had just finished.
     pub read: u64,
 }
 
@@ -56,6 +138,8 @@ pub struct TasksRead {
     pub tasks: Vec<TaskRead>,
     /// By address.
     pub owners: Vec<Owner>,
+    /// What threads say they poll: kernel thread id and task.
+    pub polling: Vec<(i32, TaskId)>,
     /// What could not be read, and why.
     pub missing: Vec<Missing>,
 }

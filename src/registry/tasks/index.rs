@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::sys::zeroed::{self, Line};
+use crate::sys::zeroed::{self, Line, Lines};
 
 const WAYS: usize = 8;
 const ID_BITS: u32 = 40;
@@ -14,7 +14,7 @@ const NUMBER: u64 = u64::MAX >> ID_BITS;
 /// The table.
 #[derive(Debug)]
 pub struct Index {
-    buckets: Box<[Line]>,
+    buckets: Lines,
 }
 
 /// Where an id stands.

@@ -1,21 +1,23 @@
 //! The task table alone, with ids and ticks made up.
 
 use super::*;
+use crate::model::{RuntimeId, TaskState};
+use crate::registry::clock;
 use std::collections::HashSet;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn tasks(max: usize) -> Tasks {
     Tasks::new(max, Arc::new(Streams::default()))
 }
 
 fn birth(id: u64) -> Birth {
-    Birth { id, parent: 0, runtime: 1, place: 0 }
+    Birth { id, parent: 0, parent_cell: CellNumber::NONE, runtime: 1, place: 0, now: clock::now() }
 }
 
 #[test]
 fn a_life_is_accounted() {
     let tasks = tasks(100);
-    tasks.spawned(Birth { id: 7, parent: 3, runtime: 2, place: 0 });
+    tasks.spawned(&Birth { parent: 3, runtime: 2, ..birth(7) });
     let (list, torn) = tasks.snapshot(clock::now(), &[]);
     assert_eq!((list.len(), torn), (1, 0));
     assert_eq!(list[0].state, TaskState::Scheduled);
@@ -48,7 +50,7 @@ fn a_life_is_accounted() {
 fn the_bound_holds_and_counts_what_it_drops() {
     let tasks = tasks(1_000);
     for id in 1..=10_000 {
-        tasks.spawned(birth(id));
+        tasks.spawned(&birth(id));
     }
     let (list, _) = tasks.snapshot(clock::now(), &[]);
     let totals = tasks.totals();
@@ -60,20 +62,20 @@ fn the_bound_holds_and_counts_what_it_drops() {
     assert_eq!(tasks.totals().ended, 1_000);
     // Room again, and every cell of it.
     for id in 20_001..=21_000 {
-        tasks.spawned(birth(id));
+        tasks.spawned(&birth(id));
     }
     assert_eq!(tasks.snapshot(clock::now(), &[]).0.len(), 1_000);
 }
 
 #[test]
 fn cells_are_reused_so_that_churn_needs_no_more_memory() {
-    let tasks = tasks(10_000);
+    let tasks = tasks(DEFAULT_MAX_TASKS);
     for id in 1..=1_000_000 {
-        tasks.spawned(birth(id));
+        tasks.spawned(&birth(id));
         tasks.ended(id);
     }
     assert_eq!(tasks.totals().dropped, 0);
-    assert_eq!(tasks.used(), 1);
+    assert_eq!(tasks.cells.used().count(), 2_048, "the smallest window is enough");
 }
 
 #[test]
@@ -81,14 +83,14 @@ fn long_lived_tasks_among_many_short_ones_stay_found() {
     let tasks = tasks(20_000);
     let kept: Vec<u64> = (1..=1_000_000).step_by(64).collect();
     for id in 1..=1_000_000 {
-        tasks.spawned(birth(id));
+        tasks.spawned(&birth(id));
         if id % 64 != 1 {
             tasks.ended(id);
         }
     }
     assert_eq!(tasks.totals().dropped, 0);
-    assert_eq!(tasks.used(), kept.len() + 1, "a kept task pins its own cell only");
-    assert!(kept.iter().all(|&id| tasks.lookup(id).is_some()));
+    assert_eq!(tasks.snapshot(clock::now(), &[]).0.len(), kept.len());
+    assert!(kept.iter().all(|&id| tasks.cells.find(id).is_some()));
 }
 
 #[test]
@@ -116,7 +118,7 @@ fn writers_on_all_threads_and_a_reader_agree() {
                         let ids = (0..100).map(|n| (round * 100 + n) * 4 + thread + 1);
                         for id in ids.clone() {
                             let parent = id + 1;
-                            tasks.spawned(Birth { id, parent, runtime: 0, place: 0 });
+                            tasks.spawned(&Birth { parent, ..birth(id) });
                         }
                         for id in ids.clone() {
                             let now = clock::now();

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::model::{
     Blocked, Check, Connection, Counters, Coverage, Finding, Location, Pause, Process, Runtime,
-    RuntimeId, Snapshot, Stack, Stream, StreamId, Task, TaskId, TaskState, Timestamp, Worker,
+    RuntimeId, Snapshot, Stack, Stream, StreamId, Task, TaskId, TaskState, Timestamp, WaitKind,
+    Worker,
 };
 
 /// What every answer begins with.
@@ -96,8 +97,8 @@ pub struct TaskGroupsAnswer {
     pub groups: Vec<TaskGroup>,
 }
 
-/// Tasks that are alike: at the same place of the program's own code, for the
-/// same method.
+/// Tasks that are alike: at the same place of the program's own code, in the
+/// same kind of wait, for the same method.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 pub struct TaskGroup {
@@ -113,6 +114,12 @@ pub struct TaskGroup {
     pub spawned_at: Option<Location>,
     /// gRPC method that caused them.
     pub method: Option<Arc<str>>,
+    /// What they wait for, if that is known.
+    pub wait: Option<WaitKind>,
+    /// The one thing that all of them wait for, if it is one.
+    pub resource: Option<Arc<str>>,
+    /// The one task that holds what all of them wait for, if it is one.
+    pub holder: Option<TaskId>,
     /// How many.
     pub count: u64,
     /// How many in each state.
@@ -121,6 +128,8 @@ pub struct TaskGroup {
     pub oldest_ns: u64,
     /// Longest time in the current state.
     pub longest_state_ns: u64,
+    /// Longest wait; where that is not known, longest time in the state.
+    pub longest_wait_ns: u64,
     /// Time inside polls, all together.
     pub busy_ns: u64,
     /// Polls, all together.
@@ -147,6 +156,8 @@ pub struct TaskRef {
     pub state: TaskState,
     /// For how long.
     pub state_ns: u64,
+    /// What it waits for, if that is known.
+    pub wait: Option<WaitKind>,
 }
 
 impl From<&Task> for TaskRef {
@@ -157,6 +168,7 @@ impl From<&Task> for TaskRef {
             method: task.method.clone(),
             state: task.state,
             state_ns: task.state_ns,
+            wait: task.waits_for(),
         }
     }
 }

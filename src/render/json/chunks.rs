@@ -113,6 +113,7 @@ pub fn snapshot(shot: Shot) -> Json {
         connections,
         streams,
         ended_streams,
+        history,
         tasks,
     } = &**shot;
     let process: &Process = process;
@@ -128,6 +129,7 @@ pub fn snapshot(shot: Shot) -> Json {
     json.field("workers", workers);
     json.field("blocked", blocked);
     json.field("pauses", pauses);
+    json.field("history", history);
     macro_rules! items {
         ($field:ident) => {{
             let shot = Shot::clone(&shot);

@@ -8,9 +8,7 @@ use crate::model::{Process, Timestamp};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Empty {
     Allocs,
-    Block,
     Heap,
-    Mutex,
     Threadcreate,
 }
 
@@ -27,14 +25,12 @@ const ALLOCS: [Type; 4] = [
     ("alloc_objects", "count"),
     ("alloc_space", "bytes"),
 ];
-const CONTENTION: [Type; 2] = [("contentions", "count"), ("delay", "nanoseconds")];
 
 /// Its protobuf form.
 pub fn empty(kind: Empty, process: &Process, taken_at: Timestamp) -> Vec<u8> {
     let (types, period_type): (&[Type], Type) = match kind {
         Empty::Allocs => (&ALLOCS, ("space", "bytes")),
         Empty::Heap => (&HEAP, ("space", "bytes")),
-        Empty::Block | Empty::Mutex => (&CONTENTION, ("contentions", "count")),
         Empty::Threadcreate => (&[("threadcreate", "count")], ("threadcreate", "count")),
     };
     let mut builder = Builder::new(process, types, period_type, 1);
@@ -47,8 +43,6 @@ pub fn empty(kind: Empty, process: &Process, taken_at: Timestamp) -> Vec<u8> {
 pub fn empty_text(kind: Empty) -> &'static str {
     match kind {
         Empty::Allocs | Empty::Heap => "heap profile: 0: 0 [0: 0] @ heap/1\n",
-        Empty::Block => "--- contention:\ncycles/second=1000000000\n",
-        Empty::Mutex => "--- mutex:\ncycles/second=1000000000\nsampling period=1\n",
         Empty::Threadcreate => "threadcreate profile: total 0\n",
     }
 }

@@ -17,14 +17,7 @@ pub fn goroutine(snapshot: &Snapshot) -> Vec<u8> {
 /// change is left out.
 pub fn goroutine_delta(before: &Snapshot, after: &Snapshot) -> Vec<u8> {
     let duration = after.taken_at.unix_nanos().saturating_sub(before.taken_at.unix_nanos());
-    let mut delta = alike::sums(after);
-    for (key, sum) in alike::sums(before) {
-        let left = delta.entry(key).or_default();
-        left.count = left.count.saturating_sub(sum.count);
-        left.wait_ns = left.wait_ns.saturating_sub(sum.wait_ns);
-    }
-    delta.retain(|_, sum| *sum != Sum::default());
-    render(after, delta, duration)
+    render(after, alike::delta(alike::sums(before), alike::sums(after)), duration)
 }
 
 fn render(snapshot: &Snapshot, sums: HashMap<Key<'_>, Sum>, duration_ns: u64) -> Vec<u8> {
@@ -34,7 +27,7 @@ fn render(snapshot: &Snapshot, sums: HashMap<Key<'_>, Sum>, duration_ns: u64) ->
         builder.comment(&format!("not in this profile: {}", missing.detail));
     }
     for (key, sum) in alike::sorted(sums) {
-        let locations = locations(&mut builder, &key);
+        let locations = locations(&mut builder, &key, "task of unknown origin");
         builder.sample(locations, vec![sum.wait_ns, sum.count], key.labels());
     }
     builder.finish()
@@ -42,16 +35,14 @@ fn render(snapshot: &Snapshot, sums: HashMap<Key<'_>, Sum>, duration_ns: u64) ->
 
 /// Frames innermost first; outermost, the place that spawned the task, so
 /// that a flame graph is split by origin first and a task without a stack
-/// still shows where it comes from.
-fn locations(builder: &mut Builder, key: &Key<'_>) -> Vec<u64> {
+/// still shows where it comes from; of one without either, `unknown`.
+pub fn locations(builder: &mut Builder, key: &Key<'_>, unknown: &str) -> Vec<u64> {
     let frames = key.stack.map_or(&[][..], |stack| &stack.frames);
     let mut locations: Vec<u64> =
         frames.iter().take(MAX_FRAMES - 1).map(|frame| builder.frame(frame)).collect();
     match key.spawned_at {
         Some(place) => locations.push(builder.place(&spawned_at(place), Some(place), 0)),
-        None if locations.is_empty() => {
-            locations.push(builder.place("task of unknown origin", None, 0))
-        }
+        None if locations.is_empty() => locations.push(builder.place(unknown, None, 0)),
         None => {}
     }
     locations

@@ -9,10 +9,12 @@
 //! symbols.
 
 mod builder;
+mod contention;
 mod cpu;
 mod empty;
 mod goroutine;
 
+pub use contention::{Contention, UNSEEN, contention, contention_delta, contentions};
 pub use cpu::cpu;
 pub use empty::{Empty, empty, empty_text};
 pub use goroutine::{goroutine, goroutine_delta, spawned_at};

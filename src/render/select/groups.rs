@@ -1,5 +1,5 @@
 //! Tasks that are alike, for a page and a person: by the innermost place of
-//! the program's own code.
+//! the program's own code, and by what they wait for.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::page::{Cursor, Page};
 use super::term::Filter;
-use crate::model::{Location, Snapshot, Stack, Task};
+use crate::model::{Location, Snapshot, Stack, Task, WaitKind};
 use crate::render::json::{StateCounts, TaskGroup};
 
 /// Ids named per group; the rest are one filter away.
@@ -55,7 +55,7 @@ impl GroupSort {
         !match self {
             Self::Count => group.count,
             Self::Age => group.oldest_ns,
-            Self::Wait => group.longest_state_ns,
+            Self::Wait => group.longest_wait_ns,
             Self::Busy => group.busy_ns,
             Self::Longest => group.longest_poll_ns,
         }
@@ -80,6 +80,7 @@ struct Key<'a> {
     place: Option<&'a Location>,
     spawned_at: Option<&'a Location>,
     method: Option<&'a str>,
+    wait: Option<WaitKind>,
 }
 
 /// Groups the tasks that match.
@@ -92,7 +93,7 @@ pub fn group_tasks(
 ) -> GroupsPage {
     let mut index: HashMap<Key<'_>, usize> = HashMap::new();
     // By shared pointers first: see `alike::sums`.
-    let mut near: HashMap<[usize; 3], usize> = HashMap::new();
+    let mut near: HashMap<([usize; 3], Option<WaitKind>), usize> = HashMap::new();
     let mut groups: Vec<(u64, TaskGroup)> = Vec::new();
     let mut matched = 0;
     for task in snapshot.tasks.iter().filter(|task| filter.matches(task)) {
@@ -102,7 +103,7 @@ pub fn group_tasks(
             task.spawned_at.as_ref().map_or(0, |place| Arc::as_ptr(place) as usize),
             task.method.as_ref().map_or(0, |method| Arc::as_ptr(method).cast::<u8>() as usize),
         ];
-        let at = *near.entry(pointers).or_insert_with(|| {
+        let at = *near.entry((pointers, task.waits_for())).or_insert_with(|| {
             let key = key(task);
             let hash = hash(&key);
             *index.entry(key).or_insert_with(|| {
@@ -130,7 +131,13 @@ fn key(task: &Task) -> Key<'_> {
         place: task.place(),
         spawned_at: task.spawned_at.as_deref(),
         method: task.method.as_deref(),
+        wait: task.waits_for(),
     }
+}
+
+/// The group of a task, as its `key` has it.
+pub fn group_of(task: &Task) -> u64 {
+    hash(&key(task))
 }
 
 /// The same within a process, which is as long as a cursor lives.
@@ -151,10 +158,14 @@ fn begin(hash: u64, task: &Task) -> TaskGroup {
             .map(|frame| Arc::clone(&frame.function)),
         spawned_at: task.spawned_at.as_deref().cloned(),
         method: task.method.clone(),
+        wait: task.waits_for(),
+        resource: task.wait.as_deref().and_then(|wait| wait.resource.clone()),
+        holder: task.wait.as_deref().and_then(|wait| wait.holders.first()).map(|one| one.task),
         count: 0,
         states: StateCounts::default(),
         oldest_ns: 0,
         longest_state_ns: 0,
+        longest_wait_ns: 0,
         busy_ns: 0,
         polls: 0,
         longest_poll_ns: 0,
@@ -168,6 +179,15 @@ fn add(group: &mut TaskGroup, task: &Task) {
     group.states.add(task.state);
     group.oldest_ns = group.oldest_ns.max(task.age_ns);
     group.longest_state_ns = group.longest_state_ns.max(task.state_ns);
+    group.longest_wait_ns = group.longest_wait_ns.max(task.waited_ns());
+    // Only what all members have in common.
+    let wait = task.wait.as_deref();
+    if wait.and_then(|wait| wait.resource.as_ref()) != group.resource.as_ref() {
+        group.resource = None;
+    }
+    if wait.and_then(|wait| wait.holders.first()).map(|one| one.task) != group.holder {
+        group.holder = None;
+    }
     group.busy_ns = group.busy_ns.saturating_add(task.busy_ns);
     group.polls = group.polls.saturating_add(task.polls);
     group.longest_poll_ns = group.longest_poll_ns.max(task.longest_poll_ns);
@@ -180,7 +200,7 @@ fn add(group: &mut TaskGroup, task: &Task) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::sample;
+    use crate::model::{TaskId, sample};
     use crate::render::select::task_filter;
 
     fn groups(snapshot: &Snapshot, filter: &str, sort: GroupSort) -> GroupsPage {
@@ -204,6 +224,28 @@ mod tests {
         assert_eq!(group.place.as_ref().unwrap().to_string(), "src/billing.rs:88");
         assert_eq!(group.waiting_in.as_deref(), Some("clock_nanosleep"));
         assert_eq!(group.states, StateCounts { running: 1, ..StateCounts::default() });
+    }
+
+    #[test]
+    fn tasks_that_wait_for_one_thing_tell_it_and_its_holder() {
+        let mut snapshot = sample::stuck_server();
+        let mut more = snapshot.tasks[0].clone();
+        (more.id, more.wait.as_mut().unwrap().wait_ns) = (TaskId(99), 60 * sample::SECOND);
+        snapshot.tasks.push(more);
+        let page = groups(&snapshot, "", GroupSort::Wait);
+        let first = &page.groups[0];
+        assert_eq!((first.count, first.wait), (2, Some(WaitKind::Mutex)));
+        assert_eq!(first.longest_wait_ns, 60 * sample::SECOND);
+        assert_eq!(
+            (first.resource.as_deref(), first.holder),
+            (Some("mutex 0x7f10"), Some(TaskId(23)))
+        );
+        let members = groups(&snapshot, &format!("group:{}", first.key), GroupSort::Wait);
+        assert_eq!((members.matched, members.total), (2, 1));
+        // Another lock, the same place.
+        snapshot.tasks[0].wait.as_mut().unwrap().resource = Some("mutex 0x7f11".into());
+        let page = groups(&snapshot, "", GroupSort::Wait);
+        assert_eq!((page.groups[0].count, &page.groups[0].resource), (2, &None));
     }
 
     #[test]

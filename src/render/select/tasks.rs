@@ -1,13 +1,14 @@
 //! Tasks: filter and order.
 
+use super::groups::group_of;
 use super::page::{Cursor, Page};
 use super::term::{Compare, Filter, contains};
-use crate::model::{Snapshot, Stack, StreamId, Task, TaskId, TaskState};
+use crate::model::{Snapshot, Stack, StreamId, Task, TaskId, TaskState, Wait, WaitKind};
 
 /// What a task filter may say; part of the answer to a wrong one.
 pub const TASK_FILTER: &str = "words that match the place, function, method, peer or state; or state:idle|running|\
-    scheduled|waiting|unknown, method:, peer:, place:, spawned:, id:, parent:, stream:, worker:, age:>10s, wait:>1s, \
-    busy:>1s, longest:>100ms, polls:>5; -term excludes, \"quotes\" hold blanks";
+    scheduled|waiting|unknown, method:, peer:, place:, spawned:, id:, parent:, stream:, worker:, wait:mutex (or \
+    another kind), resource:, holder:TASK, holds:, group:KEY, age:>10s, wait:>1s, busy:>1s, longest:>100ms, polls:>5; -term excludes, \"quotes\" hold blanks";
 
 /// Parses a task filter.
 ///
@@ -49,7 +50,33 @@ pub fn task_filter(text: &str) -> Result<Filter<Task>, String> {
             Some("worker") => number(value, |task| task.worker.map(u64::from))?,
             Some("polls") => number(value, |task| Some(task.polls))?,
             Some("age") => duration(value, |task| Some(task.age_ns))?,
-            Some("wait") => duration(value, |task| waits(task).then_some(task.state_ns))?,
+            Some("wait") => match WaitKind::ALL.into_iter().find(|kind| kind.as_str() == value) {
+                Some(kind) => {
+                    Box::new(move |task| task.wait.as_ref().is_some_and(|wait| wait.kind == kind))
+                }
+                None if value.starts_with(|c: char| c.is_ascii_alphabetic()) => {
+                    return Err(format!("`{value}` is no kind of wait, as mutex or mpsc_recv is"));
+                }
+                None => duration(value, |task| waits(task).then(|| task.waited_ns()))?,
+            },
+            Some("resource") => Box::new(move |task| {
+                all_waits(task)
+                    .any(|wait| wait.resource.as_deref().is_some_and(|name| contains(name, &part)))
+            }),
+            Some("holder") => {
+                let id: TaskId = id(value)?;
+                Box::new(move |task| {
+                    all_waits(task).any(|wait| wait.holders.iter().any(|one| one.task == id))
+                })
+            }
+            Some("holds") => {
+                Box::new(move |task| task.holds.iter().any(|held| contains(&held.resource, &part)))
+            }
+            Some("group") => {
+                let key = u64::from_str_radix(value, 16)
+                    .map_err(|_| format!("`{value}` is no group's key"))?;
+                Box::new(move |task| group_of(task) == key)
+            }
             Some("busy") => duration(value, |task| Some(task.busy_ns))?,
             Some("longest") => duration(value, |task| Some(task.longest_poll_ns))?,
             Some(key) if value.starts_with(':') => {
@@ -60,6 +87,12 @@ pub fn task_filter(text: &str) -> Result<Filter<Task>, String> {
             Some(key) => return Err(format!("`{key}:` is not known")),
         })
     })
+}
+
+/// Its main wait and those of its branches.
+fn all_waits(task: &Task) -> impl Iterator<Item = &Wait> {
+    let branches = task.branches.iter().filter_map(|branch| branch.wait.as_deref());
+    task.wait.as_deref().into_iter().chain(branches)
 }
 
 fn waits(task: &Task) -> bool {
@@ -98,10 +131,11 @@ fn anywhere(task: &Task, part: &str) -> bool {
     texts.into_iter().flatten().any(|text| contains(text, part))
         || task.spawned_at.as_deref().is_some_and(|place| contains(&place.to_string(), part))
         || task.stack.as_deref().is_some_and(|stack| in_stack(stack, part))
-        || task
-            .wait
-            .as_ref()
-            .is_some_and(|wait| wait.detail.as_deref().is_some_and(|text| contains(text, part)))
+        || task.branches.iter().any(|branch| in_stack(&branch.stack, part))
+        || all_waits(task).any(|wait| {
+            let texts = [wait.detail.as_deref(), wait.resource.as_deref(), Some(wait.kind.words())];
+            texts.into_iter().flatten().any(|text| contains(text, part))
+        })
 }
 
 fn in_stack(stack: &Stack, part: &str) -> bool {
@@ -119,7 +153,7 @@ pub enum TaskSort {
     Id,
     /// Oldest first.
     Age,
-    /// Longest in its state first.
+    /// Longest in its wait, or else in its state, first.
     Wait,
     /// Most polls first.
     Polls,
@@ -153,7 +187,7 @@ impl TaskSort {
         match self {
             Self::Id => 0,
             Self::Age => since(task.age_ns),
-            Self::Wait => since(task.state_ns),
+            Self::Wait => since(task.waited_ns()),
             Self::Polls => !task.polls,
             Self::Busy => !task.busy_ns,
             Self::Longest => !task.longest_poll_ns,
@@ -221,8 +255,32 @@ mod tests {
     }
 
     #[test]
+    fn waits_are_found_by_kind_resource_and_holder() {
+        let snapshot = sample::stuck_server();
+        for (filter, expected) in [
+            ("wait:mutex", vec![17, 23, 24, 31]),
+            ("wait:mpsc_recv", vec![32]),
+            ("wait:>40s", vec![17, 23, 24, 31, 32]),
+            ("wait:>42s", vec![]),
+            ("resource:0x7f10", vec![17, 24]),
+            ("holder:23", vec![17]),
+            ("holds:0x7f10", vec![23]),
+            ("chan", vec![32]),
+            ("cache::load", vec![31]),
+        ] {
+            let filter_ = task_filter(filter).unwrap();
+            let page = select_tasks(&snapshot, &filter_, TaskSort::Id, None, usize::MAX);
+            let ids: Vec<u64> = page.rows.iter().map(|&row| snapshot.tasks[row].id.0).collect();
+            assert_eq!(ids, expected, "{filter}");
+        }
+    }
+
+    #[test]
     fn wrong_filters_say_why() {
         for (filter, why) in [
+            ("wait:lock", "no kind of wait"),
+            ("holder:x", "no id"),
+            ("group:zz", "no group's key"),
             ("state:asleep", "`asleep` is no state"),
             ("colour:red", "`colour:` is not known"),
             ("age:>10", "no duration"),

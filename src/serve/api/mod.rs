@@ -21,8 +21,6 @@ use super::server::Shared;
 use super::{assets, events};
 use crate::render::{Chunks, json};
 
-pub use report::LISTED;
-
 /// What a request for nothing we have is told.
 pub const MAP: &str = "there is nothing here; try
 /                   the page

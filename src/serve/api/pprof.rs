@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::tasks::shot;
 use crate::error::{Error, ErrorKind};
 use crate::model::Timestamp;
-use crate::render::pprof::{self, Empty};
+use crate::render::pprof::{self, Contention, Empty};
 use crate::render::text;
 use crate::serve::body::streamed;
 use crate::serve::flight::call;
@@ -31,7 +31,7 @@ const PROFILES: &[(&str, &str)] = &[
     ("allocs", "Memory allocations. Not collected: the profile is valid and empty."),
     (
         "block",
-        "Blocking on synchronization primitives. Not collected: the profile is valid and empty.",
+        "Tasks that wait for other tasks: locks, channels, joins. The waits of this instant, not added up.",
     ),
     ("cmdline", "The command line of this program, arguments separated by NUL."),
     (
@@ -39,7 +39,10 @@ const PROFILES: &[(&str, &str)] = &[
         "Stacks of all live tasks. debug=1 groups them as text, debug=2 lists every task, seconds=N gives what changed.",
     ),
     ("heap", "Live memory. Not collected: the profile is valid and empty."),
-    ("mutex", "Holders of contended mutexes. Not collected: the profile is valid and empty."),
+    (
+        "mutex",
+        "Holders of locks and permits that others wait for. The waits of this instant, not added up.",
+    ),
     (
         "profile",
         "CPU profile, labelled with task and method. seconds=N sets its duration, 30 without it.",
@@ -188,8 +191,13 @@ async fn delta(shared: &Shared, seconds: &str, debug: i64, name: &str) -> Respon
         let before = call(&shared.stats, move || source.snapshot(Want::ALL)).await?;
         wait(shared, duration).await?;
         let source = Arc::clone(&shared.source);
+        let contention = contention(name);
         call(&shared.stats, move || {
-            Ok(pprof::goroutine_delta(&before, &source.snapshot(Want::ALL)?))
+            let after = source.snapshot(Want::ALL)?;
+            Ok(match contention {
+                Some(which) => pprof::contention_delta(which, &before, &after),
+                None => pprof::goroutine_delta(&before, &after),
+            })
         })
         .await
     };
@@ -291,24 +299,54 @@ pub async fn symbol(State(shared): State<Shared>, request: Request) -> Response 
     }
 }
 
+async fn contended(shared: &Shared, which: Contention, grouped: bool, name: &str) -> Response {
+    let held = match shared.flight.snapshot(Want::ALL).await {
+        Ok(held) => held,
+        Err(error) => return failed_with(&error),
+    };
+    let rendered = call(&shared.stats, move || {
+        Ok(if grouped { text::contention1(which, &held) } else { pprof::contention(which, &held) })
+    });
+    match rendered.await {
+        Ok(bytes) if grouped => plain(bytes.into()),
+        Ok(bytes) => attachment(name, bytes),
+        Err(error) => failed_with(&error),
+    }
+}
+
 fn empty(name: &str) -> Option<Empty> {
     Some(match name {
         "allocs" => Empty::Allocs,
-        "block" => Empty::Block,
         "heap" => Empty::Heap,
-        "mutex" => Empty::Mutex,
         "threadcreate" => Empty::Threadcreate,
         _ => return None,
     })
 }
 
-/// Profiles that are empty, and names that are none.
+fn contention(name: &str) -> Option<Contention> {
+    match name {
+        "block" => Some(Contention::Block),
+        "mutex" => Some(Contention::Mutex),
+        _ => None,
+    }
+}
+
+/// Waits, profiles that are empty, and names that are none.
 pub async fn other(State(shared): State<Shared>, Path(name): Path<String>, uri: Uri) -> Response {
-    let Some(kind) = empty(&name) else { return failed(StatusCode::NOT_FOUND, "Unknown profile") };
+    enum What {
+        Waits(Contention),
+        Nothing(Empty),
+    }
+    let what = contention(&name).map(What::Waits).or_else(|| empty(&name).map(What::Nothing));
+    let Some(what) = what else { return failed(StatusCode::NOT_FOUND, "Unknown profile") };
     let asked = asked(&uri);
     if let Some(seconds) = &asked.seconds {
         return delta(&shared, seconds, asked.debug, &name).await;
     }
+    let kind = match what {
+        What::Waits(which) => return contended(&shared, which, asked.debug != 0, &name).await,
+        What::Nothing(kind) => kind,
+    };
     if asked.debug != 0 {
         return plain(pprof::empty_text(kind).into());
     }

@@ -17,12 +17,9 @@ use crate::serve::flight::call;
 use crate::serve::server::Shared;
 use crate::serve::source::Want;
 
-/// Tasks without stacks: all that findings and metrics need.
-pub const LISTED: Want = Want { tasks: true, stacks: false };
-
 pub async fn findings(State(shared): State<Shared>, uri: Uri) -> Answer {
     Params::parse(&uri, &[])?;
-    let held = shared.flight.snapshot(LISTED).await?;
+    let held = shared.flight.snapshot(Want::ALL).await?;
     let found = call(&shared.stats, move || {
         let report = analyze(&held);
         Ok(FindingsAnswer {
@@ -50,7 +47,7 @@ pub async fn workers(State(shared): State<Shared>, uri: Uri) -> Answer {
 pub async fn metrics(
     State(shared): State<Shared>,
 ) -> Result<Response, crate::serve::problem::Problem> {
-    let held = shared.flight.snapshot(LISTED).await?;
+    let held = shared.flight.snapshot(Want::ALL).await?;
     let stats = Arc::clone(&shared.stats);
     let text = call(&shared.stats, move || {
         let own = metrics::ServerFigures {

@@ -6,8 +6,10 @@ import { useData } from '../data.js';
 import { ago, clean, count, duration, plural } from '../format.js';
 import { userFrame } from '../groups.js';
 import { useCopier } from '../keys.js';
+import { useApp } from '../state.js';
 import { Empty, Kept, Method, Pending, Place, Section, Shape, Stack, StreamLink, Table, Tag, TaskLink } from '../ui.js';
 import { WORKER_STATE } from '../words.js';
+import { FindingList } from './findings.js';
 
 const HEAD_WORKERS = [
   ['Worker'],
@@ -112,6 +114,7 @@ function Episode({ episode }) {
 export function Blocked() {
   const workers = useData('/debug/workers');
   const { data } = workers;
+  const waits = useApp().report?.findings.filter((finding) => finding.edges?.length > 0) ?? [];
   const now = data?.blocked.filter((episode) => episode.ongoing) ?? [];
   const past = data?.blocked.filter((episode) => !episode.ongoing) ?? [];
   useCopier((row) => {
@@ -126,6 +129,7 @@ export function Blocked() {
       ${now.length === 0 && html`<${Empty} title="No worker is blocked." />`}
       ${now.map((episode) => html`<${Episode} key=${episode.id} episode=${episode} />`)}
     <//>
+    ${waits.length > 0 && html`<${Section} title="Who waits for whom"><${FindingList} findings=${waits} /><//>`}
     <${Section} title="Workers"><${Workers} answer=${data} /><//>
     <${Section} title="Runtimes"><${Runtimes} runtimes=${data.runtimes} /><//>
     <${Section} title="Blocked before" note="newest first">

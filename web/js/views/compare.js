@@ -9,7 +9,7 @@ import { groupName, groupTasks, signature, statesText } from '../groups.js';
 import { useCopier } from '../keys.js';
 import { Empty, Method, Section, Table, Tag } from '../ui.js';
 import { toast } from '../state.js';
-import { OwnCode, States, WaitingIn } from './tasks.js';
+import { OwnCode, States, WaitingFor } from './tasks.js';
 
 const SHOWN = 200;
 const HEAD = [
@@ -18,7 +18,7 @@ const HEAD = [
   ['Before', 'num'],
   ['After', 'num'],
   ['State'],
-  ['Waiting in'],
+  ['Waiting for'],
   ['Your code'],
   ['Method'],
 ];
@@ -154,7 +154,7 @@ export function Compare() {
             <td class="num">${count(row.was)}</td>
             <td class="num">${count(row.is)}</td>
             <td><${States} group=${row.group} /></td>
-            <td><${WaitingIn} what=${row.group.waiting_in} /></td>
+            <td><${WaitingFor} group=${row.group} /></td>
             <td><${OwnCode} name=${row.group.function} at=${row.group.place} /></td>
             <td><${Method} name=${row.group.method} /></td>
           </tr>`;

@@ -3,6 +3,7 @@
 import { html, useState } from '/vendor/preact.js';
 import { copy, findingText, heading } from '../copy.js';
 import { clean, clock, count, duration, plural } from '../format.js';
+import { WaitGraph } from '../graph.js';
 import { link } from '../route.js';
 import { Empty, Method, Place, Shape, StreamLink, Tag, TaskLink } from '../ui.js';
 import { CONFIDENCE, kindText, kindWord } from '../words.js';
@@ -44,6 +45,7 @@ function Finding({ finding }) {
         ${finding.method && html`<${Method} name=${finding.method} />`}
       </p>
       ${finding.evidence.map((sentence, index) => html`<p key=${index} class="evidence">${clean(sentence)}</p>`)}
+      <${WaitGraph} edges=${finding.edges} />
       ${open && html`<${Concerned} finding=${finding} />`}
     </div>
     <div class="side">

@@ -1,11 +1,13 @@
 // gRPC streams: a list, and one of them.
 
-import { html } from '/vendor/preact.js';
+import { html, useState } from '/vendor/preact.js';
+import { request } from '../api.js';
 import { copy, heading, streamText } from '../copy.js';
 import { useData } from '../data.js';
 import { ago, bytes, clean, count, duration, plural } from '../format.js';
 import { useCopier } from '../keys.js';
 import { go, link } from '../route.js';
+import { toast } from '../state.js';
 import { Empty, Facts, Filter, Kept, Method, PAGE, Pager, Pending, Section, Shape, Sorts, StreamLink, Table, Tag, TaskLink, TaskRefs } from '../ui.js';
 import { HTTP2, KIND_OF_STREAM, PHASE } from '../words.js';
 import { FindingList } from './findings.js';
@@ -130,6 +132,17 @@ function Connections({ connections }) {
     ${connections.length > CONNECTIONS && html`<p class="pager">${CONNECTIONS} of ${count(connections.length)} connections</p>`}`;
 }
 
+/** Logs each Send and Recv of a live stream, or stops it. */
+function LogButton({ stream }) {
+  const [on, setOn] = useState(stream.logged);
+  const click = () =>
+    request('/debug/log', { method: 'POST', params: { stream: stream.id, on: !on } }).then(
+      () => (setOn(!on), toast(on ? 'Not logged any more' : 'Each Send and Recv is logged by the process, target taskprof::stream')),
+      (error) => toast(error.status === 404 ? 'This server does not allow it' : error.message),
+    );
+  return html`<button type="button" aria-pressed=${String(on)} title="As tracing events of the process" onClick=${click}>Log Send and Recv</button>`;
+}
+
 export function Stream({ id }) {
   const answer = useData(`/debug/streams/${encodeURIComponent(id)}`);
   const { data, error } = answer;
@@ -145,7 +158,7 @@ export function Stream({ id }) {
   return html`
     <${Kept} ...${answer} />
     <${Section} title=${`Stream ${stream.id}`} note=${html`<${PhaseTag} stream=${stream} /> for ${duration(stream.phase_ns)}`}
-      actions=${html`<a class="button" href=${link('streams')}>All streams</a> <button type="button" onClick=${() => copy(heading(data.taken_at) + streamText(stream))}>Copy as text</button>`}>
+      actions=${html`<a class="button" href=${link('streams')}>All streams</a> ${!stream.status && html`<${LogButton} stream=${stream} /> `}<button type="button" onClick=${() => copy(heading(data.taken_at) + streamText(stream))}>Copy as text</button>`}>
       ${!stream.status && meaning && html`<p class="where">${word}: ${meaning}.</p>`}
       <${Facts} of=${[
         ['Method', html`<${Method} name=${stream.method} />`],

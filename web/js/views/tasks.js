@@ -4,7 +4,7 @@ import { html } from '/vendor/preact.js';
 import { copy, heading, stackText, taskText } from '../copy.js';
 import { useData } from '../data.js';
 import { clean, count, duration, percent, plural } from '../format.js';
-import { groupName, ownCode, statesOf, statesText } from '../groups.js';
+import { groupName, ownCode, statesOf, statesText, waitOf, waited } from '../groups.js';
 import { useCopier } from '../keys.js';
 import { go, link } from '../route.js';
 import {
@@ -22,8 +22,8 @@ const SORTS_TASKS = [['', 'id'], ...SORTS, ['polls', 'most polls']];
 const HEAD_GROUPS = [
   ['Tasks', 'num'],
   ['State'],
-  ['Longest', 'num', 'The longest time that a member has been in its state'],
-  ['Waiting in'],
+  ['Longest', 'num', 'The longest wait of a member'],
+  ['Waiting for', '', 'What it is, if all wait for one; else the innermost function'],
   ['Your code', '', "The innermost frame of the program's own code, or else where it was spawned"],
   ['Method'],
 ];
@@ -31,7 +31,7 @@ const HEAD_GROUPS = [
 const HEAD_TASKS = [
   ['Task', 'num'],
   ['State'],
-  ['For', 'num', 'Time in this state'],
+  ['For', 'num', 'Time in this wait or state'],
   ['Age', 'num'],
   ['Polls', 'num'],
   ['Busy', 'num', 'Time spent inside polls'],
@@ -49,12 +49,15 @@ export function OwnCode({ name, at }) {
 /** The states of a group's members; the most common one speaks. */
 export function States({ group }) {
   const states = statesOf(group);
-  if (states.length === 1) return html`<${TaskState} state=${states[0][0]} />`;
+  if (states.length === 1) return html`<${TaskState} state=${states[0][0]} wait=${waitOf(group)} />`;
   return states.map(([state, n]) => html`<span key=${state} class="part">${count(n)} <${TaskState} state=${state} /></span>`);
 }
 
-export function WaitingIn({ what }) {
-  return what ? html`<code class="wait" title=${clean(what)}><bdi>${clean(what)}</bdi></code>` : html`<span class="dim">–</span>`;
+/** The one thing, and who holds it; or the function they are in. */
+export function WaitingFor({ group }) {
+  const what = group.resource ?? group.waiting_in;
+  return html`${what ? html`<code class="wait" title=${clean(what)}><bdi>${clean(what)}</bdi></code>` : html`<span class="dim">–</span>`}
+    ${group.holder && html` <span class="held">held by <${TaskLink} id=${group.holder} /></span>`}`;
 }
 
 /** No rows: and why, since an absent instrument shows none either. */
@@ -68,20 +71,10 @@ function NoTasks({ answer, filter }) {
   return html`<${Empty} title="No task is alive." />`;
 }
 
-/** A filter term; blanks need quotation marks, which cannot be quoted themselves. */
-const term = (key, text) => `${key}:"${text.slice(0, 300).split('"')[0]}"`;
-
-/** The members as a filter that can be read and changed; one task alone, straight. */
+/** The members; one task alone, straight. */
 function membersOf(group, filter) {
   if (group.count === 1 && group.example_ids.length === 1) return link('tasks', group.example_ids[0]);
-  const at = (location) => `${location.file}:${location.line}`;
-  const terms = [
-    filter,
-    group.place && term('place', at(group.place)),
-    group.spawned_at && at(group.spawned_at) !== (group.place && at(group.place)) && term('spawned', at(group.spawned_at)),
-    group.method ? term('method', group.method) : '-method:/',
-  ];
-  return link('tasks', null, { group: 'none', filter: terms.filter(Boolean).join(' ') });
+  return link('tasks', null, { group: 'none', filter: `${filter} group:${group.key}`.trim() });
 }
 
 export function GroupTable({ answer, filter = '' }) {
@@ -91,8 +84,8 @@ export function GroupTable({ answer, filter = '' }) {
       (group) => html`<tr key=${group.key}>
         <td class="num"><a data-row=${group.key} href=${membersOf(group, filter)}>${count(group.count)}</a></td>
         <td><${States} group=${group} /></td>
-        <td class="num">${duration(group.longest_state_ns)}</td>
-        <td><${WaitingIn} what=${group.waiting_in} /></td>
+        <td class="num">${duration(group.longest_wait_ns)}</td>
+        <td><${WaitingFor} group=${group} /></td>
         <td><${OwnCode} name=${group.function} at=${group.place} /></td>
         <td><${Method} name=${group.method} /></td>
       </tr>`,
@@ -106,8 +99,8 @@ export function TaskTable({ answer, filter = '' }) {
     ${answer.tasks.map(
       (task) => html`<tr key=${task.id}>
         <td class="num"><${TaskLink} id=${task.id} row /></td>
-        <td><${TaskState} state=${task.state} worker=${task.worker} /></td>
-        <td class="num">${duration(task.state_ns)}</td>
+        <td><${TaskState} state=${task.state} worker=${task.worker} wait=${waitOf(task)} /></td>
+        <td class="num">${duration(waited(task))}</td>
         <td class="num">${duration(task.age_ns)}</td>
         <td class="num">${count(task.polls)}</td>
         <td class="num">${duration(task.busy_ns)}</td>
@@ -121,7 +114,7 @@ export function TaskTable({ answer, filter = '' }) {
 
 export function groupText(group) {
   const wait = group.waiting_in ? ` in ${clean(group.waiting_in)}` : '';
-  return `${plural(group.count, 'task')} [${statesText(group)}, longest ${duration(group.longest_state_ns)}]${wait} ${groupName(group)}\n${stackText(group.stack)}`;
+  return `${plural(group.count, 'task')} [${statesText(group)}, longest ${duration(group.longest_wait_ns)}]${wait} ${groupName(group)}\n${stackText(group.stack)}`;
 }
 
 /** The list: groups, or tasks one by one. */
@@ -157,16 +150,29 @@ export function Tasks({ params }) {
   <//>`;
 }
 
-function Wait({ wait }) {
+const Guard = ({ local, fn, at }) => html`${local && html` <code>${clean(local)}</code>`}${fn && html` in <code>${clean(fn)}</code>`} <${Place} at=${at} />`;
+
+/** What is waited for and who has it. */
+function Wait({ wait, word = 'Waits for' }) {
   if (!wait) return null;
+  const due = wait.deadline_in_ns ?? null;
   return html`<p class="where">
-    Waits in <code>${waitText(wait.kind)}</code>
-    ${wait.resource && html`<span>on <code><bdi>${clean(wait.resource)}</bdi></code></span>`}
-    <span>for ${wait.lower_bound ? 'at least ' : ''}${duration(wait.wait_ns)}</span>
-    ${wait.queue !== null && wait.queue !== undefined && html`<span>${count(wait.queue)} in its queue</span>`}
-    ${wait.detail && html`<span class="dim">${clean(wait.detail)}</span>`}
-    ${wait.holders.map((holder) => html`<span key=${holder.task}>held by task <${TaskLink} id=${holder.task} /> ${holder.local && html`<code>${clean(holder.local)}</code>`} <${Place} at=${holder.location} /></span>`)}
+    <span>${word} <b>${waitText(wait.kind)}</b>${wait.resource && html` <code><bdi>${clean(wait.resource)}</bdi></code>`}</span>
+    ${(wait.wait_ns > 0 || !wait.lower_bound) && html`<span>for ${wait.lower_bound ? 'at least ' : ''}${duration(wait.wait_ns)}</span>`}
+    ${wait.task && html`<span>of task <${TaskLink} id=${wait.task} /></span>`}
+    ${wait.stream && html`<span>of stream <${StreamLink} id=${wait.stream} /></span>`}
+    ${due !== null && html`<span>${due < 0 ? `due ${duration(-due)} ago` : `due in ${duration(due)}`}</span>`}
+    ${wait.queue > 0 && html`<span>${count(wait.queue)} in its queue</span>`}
+    ${wait.detail && html`<span class="dim"><bdi>${clean(wait.detail)}</bdi></span>`}
+    ${wait.holders.slice(0, 8).map((holder) => html`<span key=${holder.task}>held by task <${TaskLink} id=${holder.task} /><${Guard} local=${holder.local} at=${holder.location} /></span>`)}
+    ${wait.holders.length > 8 && html`<span>and ${count(wait.holders.length - 8)} more</span>`}
   </p>`;
+}
+
+/** What it holds; others wait for some of it. */
+function Holds({ holds }) {
+  if (!holds?.length) return null;
+  return html`<ul class="plain">${holds.map((held, index) => html`<li key=${index}>Holds <code><bdi>${clean(held.resource)}</bdi></code>${held.dormant && ' in a future that it does not poll'}<${Guard} local=${held.local} fn=${held.function} at=${held.location} /> <a href=${link('tasks', null, { group: 'none', filter: `resource:"${held.resource.replaceAll('"', '')}"` })}>who waits for it</a></li>`)}</ul>`;
 }
 
 /** What it does, who made it, whom it made, for which stream. */
@@ -183,9 +189,10 @@ export function Task({ id }) {
   return html`
     <${Kept} ...${answer} />
     ${error?.status === 404 && html`<p class="banner warn">This task has ended. Its last state is shown.</p>`}
-    <${Section} title=${`Task ${task.id}`} note=${html`<${TaskState} state=${task.state} worker=${task.worker} /> for ${duration(task.state_ns)}`}
+    <${Section} title=${`Task ${task.id}`} note=${html`<${TaskState} state=${task.state} worker=${task.worker} wait=${waitOf(task)} /> for ${duration(waited(task))}`}
       actions=${html`<a class="button" href=${link('tasks')}>All tasks</a> <button type="button" onClick=${() => copy(heading(data.taken_at) + taskText(task))}>Copy as text</button>`}>
       <${Wait} wait=${task.wait} />
+      <${Holds} holds=${task.holds} />
       <${Facts} of=${[
         ['Method', html`<${Method} name=${task.method} />`],
         ['Peer', task.peer && html`<bdi>${clean(task.peer)}</bdi>`],
@@ -200,6 +207,8 @@ export function Task({ id }) {
     <//>
     <${Section} title="Stack">
       <${Stack} stack=${task.stack} missing=${task.state === 'running' ? 'it was between being seen running and having its thread read' : 'a suspended task’s await chain is not read'} />
+      ${task.branches?.map((branch, index) => html`<${Stack} key=${index} stack=${branch.stack} title=${branch.dormant ? 'Kept, but not polled' : 'Awaited at the same time'} />
+        <${Wait} wait=${branch.wait} word=${branch.dormant ? 'Queued for' : 'Waits for'} />`)}
     <//>
     ${data.stream && html`<${Section} title="Its stream"><${StreamTable} answer=${{ streams: [data.stream] }} /><//>`}
     ${data.parent && html`<${Section} title="Spawned by"><${TaskRefs} tasks=${[data.parent]} /><//>`}

@@ -1,0 +1,82 @@
+//! What was looked for, so that "all clear" says what it covers.
+
+use super::growth;
+use crate::model::{Check, FindingKind, Reason, Snapshot, StackSource, human_duration};
+
+/// Every kind of trouble, among how many, and why not.
+pub fn checks(snapshot: &Snapshot) -> Vec<Check> {
+    let has = |reason| snapshot.coverage.missing.iter().any(|missing| missing.reason == reason);
+    let unhooked = has(Reason::NoTokioUnstable)
+        .then(|| "built without --cfg tokio_unstable: polls are not observed".to_owned());
+    let no_streams = (snapshot.counters.streams_started == 0)
+        .then(|| "no gRPC layer has seen a stream yet".to_owned());
+    let listed = snapshot.coverage.listed;
+    let workers = snapshot.workers.len() as u64;
+    let streams = snapshot.streams.len() as u64;
+    let ended = snapshot.ended_streams.len() as u64;
+    let read = snapshot
+        .tasks
+        .iter()
+        .filter(|task| task.stack.as_deref().is_some_and(|s| s.source == StackSource::Await))
+        .count() as u64;
+    let unread = unread(snapshot, read);
+    let check = |kind, examined, unavailable: &Option<String>| Check {
+        kind,
+        examined,
+        unavailable: unavailable.clone(),
+    };
+    vec![
+        check(FindingKind::BlockedWorker, workers, &unhooked),
+        check(FindingKind::ProcessPaused, 1, &None),
+        check(FindingKind::Deadlock, read, &unread),
+        check(FindingKind::Futurelock, read, &unread),
+        check(FindingKind::Unwakeable, read, &unread),
+        check(FindingKind::LockConvoy, read, &unread),
+        check(FindingKind::StuckChannel, read, &unread),
+        check(FindingKind::StalledStream, streams, &no_streams),
+        check(FindingKind::DeadlinePassed, streams, &no_streams),
+        check(FindingKind::CancelledButRunning, streams, &no_streams),
+        check(FindingKind::LeakedTask, ended, &no_streams.clone().or(unhooked.clone())),
+        check(FindingKind::GrowingGroup, listed, &young(snapshot)),
+        check(FindingKind::BusyTask, listed, &unhooked),
+        check(FindingKind::RegistryFull, 1, &None),
+    ]
+}
+
+/// Why no await chain was read at all. Where some were, the number examined
+/// and the coverage say how many.
+fn unread(snapshot: &Snapshot, read: u64) -> Option<String> {
+    if read > 0 {
+        return None;
+    }
+    const WHY: [Reason; 6] = [
+        Reason::NoMemoryImage,
+        Reason::NoDebugInfo,
+        Reason::TypesOnly,
+        Reason::BoundReached,
+        Reason::NoAwaitChain,
+        Reason::NoTokioUnstable,
+    ];
+    let missing = &snapshot.coverage.missing;
+    let why = WHY.iter().find_map(|reason| missing.iter().find(|one| one.reason == *reason));
+    match why {
+        Some(missing) => Some(format!("no await chain was read: {}", missing.detail)),
+        None if snapshot.tasks.is_empty() => None,
+        None => Some("no suspended task's await chain is in this answer".to_owned()),
+    }
+}
+
+/// Why nothing can be said of growth yet.
+fn young(snapshot: &Snapshot) -> Option<String> {
+    let history = &snapshot.history;
+    let enough = history.looks as usize >= growth::LOOKS && history.span_ns >= growth::SPAN_NS;
+    (!enough).then(|| {
+        format!(
+            "it takes {} dumps over {}; there have been {} over {}",
+            growth::LOOKS,
+            human_duration(growth::SPAN_NS),
+            history.looks,
+            human_duration(history.span_ns)
+        )
+    })
+}

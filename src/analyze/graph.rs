@@ -1,0 +1,399 @@
+//! Who waits for whom, and which tasks nothing can move any more.
+//!
+//! Tasks wait for resources, resources are held by tasks. A wait is *stuck* if
+//! what it is for can only come from waits that are stuck too. That is found
+//! from above: all waits are taken for stuck, then those are let go that
+//! something could still move, then those that these could move, until nothing
+//! changes. What is not known counts as something that moves, so that a gap in
+//! what was read makes us silent, not wrong.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::waits;
+use crate::model::{
+    Branch, HeldKind, Location, Snapshot, Stack, Task, TaskId, TaskState, Wait, WaitKind,
+};
+
+/// Which part of a resource is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// A mutex or rwlock: any guard keeps others out, as tokio's are fair.
+    Lock,
+    /// A semaphore: any permit given back may do.
+    Permits,
+    /// A channel's sending ends: any of them may send.
+    Senders,
+    /// A channel's one receiving end, which makes room.
+    Receiver,
+    /// A task that is to end.
+    End,
+}
+
+impl Side {
+    fn of(kind: WaitKind) -> Option<Self> {
+        Some(match kind {
+            WaitKind::Mutex | WaitKind::RwLockRead | WaitKind::RwLockWrite => Self::Lock,
+            WaitKind::Semaphore => Self::Permits,
+            WaitKind::MpscRecv | WaitKind::Oneshot => Self::Senders,
+            WaitKind::MpscSend => Self::Receiver,
+            WaitKind::Join => Self::End,
+            _ => return None,
+        })
+    }
+
+    fn held(kind: HeldKind) -> Option<Self> {
+        Some(match kind {
+            HeldKind::Mutex | HeldKind::RwLockRead | HeldKind::RwLockWrite => Self::Lock,
+            HeldKind::Permit => Self::Permits,
+            HeldKind::MpscSender | HeldKind::OneshotSender => Self::Senders,
+            HeldKind::MpscReceiver => Self::Receiver,
+            HeldKind::WatchSender | HeldKind::BroadcastSender => return None,
+        })
+    }
+
+    /// All holders must be stuck for the waiters to be; else one is enough.
+    fn needs_all(self) -> bool {
+        matches!(self, Self::Permits | Self::Senders)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Key<'a> {
+    Named(Side, &'a str),
+    Task(TaskId),
+}
+
+/// One thing that a task holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Hold<'a> {
+    /// Index of the task.
+    pub task: usize,
+    /// The wait whose future has it; none if all the task's waits lie inside.
+    pub within: Option<usize>,
+    pub local: Option<&'a str>,
+    pub function: Option<&'a str>,
+    pub location: Option<&'a Location>,
+    /// In a future that its task does not poll.
+    pub dormant: bool,
+    /// Not held yet: a future that is not polled stands first in the queue.
+    pub queued: bool,
+}
+
+/// One side of a resource.
+#[derive(Debug)]
+pub struct Node<'a> {
+    pub side: Side,
+    /// Identity, as the snapshot has it; empty for a task.
+    pub name: &'a str,
+    pub holds: Vec<Hold<'a>>,
+    /// Indices of the waits for it.
+    pub waiters: Vec<usize>,
+    /// Every holder there is has been seen, by the resource's own count.
+    complete: bool,
+}
+
+/// One thing that a task awaits: its main chain, or a branch that it polls.
+#[derive(Clone, Copy, Debug)]
+pub struct Tip<'a> {
+    /// Index of the task.
+    pub task: usize,
+    /// Number among the things it awaits, as in `Held::within`.
+    pub number: u32,
+    pub wait: Option<&'a Wait>,
+    pub stack: Option<&'a Stack>,
+    /// What must move first; none if something outside could wake it.
+    pub node: Option<usize>,
+    /// It waits behind a future of its own task that is not polled.
+    pub own: Option<&'a Branch>,
+}
+
+/// Tasks and what lies between them.
+///
+/// What a task awaits at once (`select!`, `join!`) is told apart: each is a
+/// wait of its own, stuck or not. A guard inside one of these futures is not
+/// given up before that one ends or is dropped; a guard around them can be as
+/// soon as any of them goes on.
+pub struct Graph<'a> {
+    pub tasks: &'a [Task],
+    pub nodes: Vec<Node<'a>>,
+    /// Waits, those of one task in a row.
+    pub tips: Vec<Tip<'a>>,
+    /// Waits that nothing seen can end, unless they are given up.
+    pub stuck: Vec<bool>,
+    /// The waits of each task.
+    ranges: Vec<Range<usize>>,
+}
+
+impl<'a> Graph<'a> {
+    /// Reads waits and holders, and finds out who is stuck.
+    pub fn of(snapshot: &'a Snapshot) -> Self {
+        let mut building = Building::default();
+        let tasks = &snapshot.tasks[..];
+        let mut tips: Vec<Tip<'a>> = Vec::new();
+        let mut ranges = Vec::with_capacity(tasks.len());
+        for (index, task) in tasks.iter().enumerate() {
+            let first = tips.len();
+            building.tips(index, task, &mut tips);
+            ranges.push(first..tips.len());
+            building.holders(index, task, &tips[first..], first);
+        }
+        let Building { mut nodes, index } = building;
+        ends(tasks, &mut nodes, &index);
+        nodes.iter_mut().for_each(|node| as_told(tasks, &tips, node));
+        finish(&mut nodes, &tips, &index);
+        queued_unpolled(tasks, &mut nodes, &index);
+        let mut graph = Self { tasks, nodes, tips, stuck: Vec::new(), ranges };
+        graph.stuck = graph.settle();
+        graph
+    }
+
+    /// The waits that must all be stuck for a hold to stay.
+    pub fn keepers(&self, hold: &Hold<'_>) -> Range<usize> {
+        match hold.within {
+            Some(tip) => tip..tip + 1,
+            None => self.ranges[hold.task].clone(),
+        }
+    }
+
+    /// What else a task awaits beside the waits that are stuck.
+    pub fn ways_out(&self, task: usize) -> impl Iterator<Item = &Tip<'a>> {
+        self.ranges[task].clone().filter(|&tip| !self.stuck[tip]).map(|tip| &self.tips[tip])
+    }
+
+    /// Lets go what can still be moved; what is left is stuck.
+    fn settle(&self) -> Vec<bool> {
+        let mut stuck: Vec<bool> =
+            self.tips.iter().map(|tip| tip.node.is_some() || tip.own.is_some()).collect();
+        // Of each node, its holds that stay. Of each wait, the holds that stay
+        // only as long as it is stuck.
+        let mut staying: Vec<usize> = self.nodes.iter().map(|node| node.holds.len()).collect();
+        let mut kept_by: Vec<Vec<(usize, usize)>> = vec![Vec::new(); self.tips.len()];
+        let mut given: Vec<Vec<bool>> = Vec::with_capacity(self.nodes.len());
+        let mut moves: Vec<usize> = Vec::new();
+        let mut released: Vec<usize> = Vec::new();
+        for (at, node) in self.nodes.iter().enumerate() {
+            given.push(vec![false; node.holds.len()]);
+            for (number, hold) in node.holds.iter().enumerate() {
+                let keepers = self.keepers(hold);
+                if keepers.is_empty() {
+                    given[at][number] = true;
+                    staying[at] -= 1;
+                }
+                keepers.for_each(|tip| kept_by[tip].push((at, number)));
+            }
+            if (node.side == Side::Senders && !node.complete) || self.gives(at, staying[at]) {
+                released.push(at);
+            }
+        }
+        moves.extend((0..self.tips.len()).filter(|&tip| !stuck[tip]));
+        let mut gone = vec![false; self.nodes.len()];
+        loop {
+            while let Some(node) = released.pop() {
+                if std::mem::replace(&mut gone[node], true) {
+                    continue;
+                }
+                for &tip in &self.nodes[node].waiters {
+                    if self.tips[tip].own.is_none() && std::mem::replace(&mut stuck[tip], false) {
+                        moves.push(tip);
+                    }
+                }
+            }
+            let Some(tip) = moves.pop() else { break };
+            for &(node, number) in &kept_by[tip] {
+                if !std::mem::replace(&mut given[node][number], true) {
+                    staying[node] -= 1;
+                    if self.gives(node, staying[node]) {
+                        released.push(node);
+                    }
+                }
+            }
+        }
+        stuck
+    }
+
+    /// Whether waiters get what they want, with so many of the holds staying.
+    fn gives(&self, node: usize, staying: usize) -> bool {
+        let node = &self.nodes[node];
+        staying == 0 || (node.side.needs_all() && staying < node.holds.len())
+    }
+}
+
+/// The task's main wait stands in a queue behind a future of its own that it
+/// does not poll. That one was polled before the present wait began, and
+/// tokio's queues are fair: whatever is given goes to it first, and stays.
+fn blocks_own(main: &Wait, branch: &Branch) -> bool {
+    let Some(wait) = branch.wait.as_deref().filter(|_| branch.dormant) else { return false };
+    let both_read = wait.kind == WaitKind::RwLockRead && main.kind == WaitKind::RwLockRead;
+    Side::of(main.kind) == Some(Side::Lock)
+        && Side::of(wait.kind) == Some(Side::Lock)
+        && wait.resource.is_some()
+        && wait.resource == main.resource
+        && !both_read
+}
+
+#[derive(Default)]
+struct Building<'a> {
+    nodes: Vec<Node<'a>>,
+    index: HashMap<Key<'a>, usize>,
+}
+
+impl<'a> Building<'a> {
+    fn node(&mut self, key: Key<'a>) -> usize {
+        *self.index.entry(key).or_insert_with(|| {
+            let (side, name) = match key {
+                Key::Named(side, name) => (side, name),
+                Key::Task(_) => (Side::End, ""),
+            };
+            let (holds, waiters) = (Vec::new(), Vec::new());
+            self.nodes.push(Node { side, name, holds, waiters, complete: false });
+            self.nodes.len() - 1
+        })
+    }
+
+    /// What a task awaits, if it is suspended and that is known.
+    fn tips(&mut self, index: usize, task: &'a Task, tips: &mut Vec<Tip<'a>>) {
+        let Some(main) = task.wait.as_deref() else { return };
+        // It runs, or has been woken and is about to.
+        let moves = matches!(task.state, TaskState::Running | TaskState::Scheduled);
+        let live = (1..).zip(&task.branches).filter(|(_, branch)| !branch.dormant);
+        let branches =
+            live.map(|(number, branch)| (number, branch.wait.as_deref(), Some(&*branch.stack)));
+        let all = std::iter::once((0, Some(main), task.stack.as_deref())).chain(branches);
+        for (number, wait, stack) in all {
+            let granted = wait.is_some_and(|wait| granted(task, wait));
+            let node = wait.filter(|_| !moves && !granted).and_then(|wait| self.waits_for(wait));
+            if let Some(node) = node {
+                self.nodes[node].waiters.push(tips.len());
+            }
+            let own = task.branches.iter().find(|branch| blocks_own(main, branch));
+            let own = own.filter(|_| number == 0 && !moves);
+            tips.push(Tip { task: index, number, wait, stack, node, own });
+        }
+    }
+
+    /// What is waited for; none if something outside could bring it.
+    fn waits_for(&mut self, wait: &'a Wait) -> Option<usize> {
+        let side = Side::of(wait.kind)?;
+        Some(match (side, wait.task, wait.resource.as_deref()) {
+            (Side::End, Some(task), _) => self.node(Key::Task(task)),
+            (Side::End, None, _) | (_, _, None) => return None,
+            (side, _, Some(name)) => self.node(Key::Named(side, name)),
+        })
+    }
+
+    fn holders(&mut self, index: usize, task: &'a Task, tips: &[Tip<'a>], first: usize) {
+        for held in &task.holds {
+            let Some(side) = Side::held(held.kind) else { continue };
+            let node = self.node(Key::Named(side, &held.resource));
+            let within = tips.iter().position(|tip| Some(tip.number) == held.within);
+            self.nodes[node].holds.push(Hold {
+                task: index,
+                within: within.map(|at| first + at),
+                local: held.local.as_deref(),
+                function: held.function.as_deref(),
+                location: held.location.as_ref(),
+                dormant: held.dormant,
+                queued: false,
+            });
+        }
+    }
+}
+
+/// The lock has been handed over and is about to be taken: the task holds it
+/// and stands in its queue no more.
+fn granted(task: &Task, wait: &Wait) -> bool {
+    let side = Side::of(wait.kind);
+    wait.queue.is_none()
+        && wait.resource.is_some()
+        && task.holds.iter().any(|held| {
+            !held.dormant
+                && Side::held(held.kind) == side
+                && Some(&held.resource) == wait.resource.as_ref()
+        })
+}
+
+/// A task is held up by one that is to end, if that one is listed.
+fn ends(tasks: &[Task], nodes: &mut [Node<'_>], index: &HashMap<Key<'_>, usize>) {
+    for (key, &node) in index {
+        if let Key::Task(id) = key
+            && let Ok(task) = tasks.binary_search_by_key(id, |task| task.id)
+        {
+            nodes[node].holds.push(Hold::of(task));
+        }
+    }
+}
+
+impl Hold<'_> {
+    fn of(task: usize) -> Self {
+        let (within, local, function, location) = (None, None, None, None);
+        Self { task, within, local, function, location, dormant: false, queued: false }
+    }
+}
+
+/// A source that saw no guard may still have said who holds it.
+fn as_told<'a>(tasks: &[Task], tips: &[Tip<'a>], node: &mut Node<'a>) {
+    if !node.holds.is_empty() {
+        return;
+    }
+    // All that wait on one thing were told the same: the first will do.
+    let mut told = node.waiters.iter().filter_map(|&tip| tips[tip].wait);
+    let told = told.find(|wait| !wait.holders.is_empty());
+    for holder in told.into_iter().flat_map(|wait| &wait.holders) {
+        if let Ok(task) = tasks.binary_search_by_key(&holder.task, |task| task.id) {
+            node.holds.push(Hold {
+                local: holder.local.as_deref(),
+                location: holder.location.as_ref(),
+                ..Hold::of(task)
+            });
+        }
+    }
+}
+
+/// Have all senders been seen? A oneshot has one; of others the channel knows.
+/// A channel that somebody waits to send into has messages: its receiver has
+/// been woken.
+fn finish(nodes: &mut [Node<'_>], tips: &[Tip<'_>], index: &HashMap<Key<'_>, usize>) {
+    for at in 0..nodes.len() {
+        let node = &nodes[at];
+        if node.side != Side::Senders || node.waiters.is_empty() {
+            continue;
+        }
+        let full = index
+            .get(&Key::Named(Side::Receiver, node.name))
+            .is_some_and(|&receiver| !nodes[receiver].waiters.is_empty());
+        let seen = node.holds.len() as u64;
+        let mut waits = node.waiters.iter().filter_map(|&tip| tips[tip].wait);
+        let complete = waits.all(|wait| match wait.kind {
+            WaitKind::Oneshot => seen == 1,
+            _ => seen > 0 && wait.senders == Some(seen) && !full,
+        });
+        nodes[at].complete = complete;
+    }
+}
+
+/// A lock that nobody holds and for which a future waits that nobody polls:
+/// it has been given to that future.
+fn queued_unpolled<'a>(tasks: &'a [Task], nodes: &mut [Node<'a>], index: &HashMap<Key<'a>, usize>) {
+    for (at, task) in tasks.iter().enumerate() {
+        for branch in task.branches.iter().filter(|branch| branch.dormant) {
+            let Some(wait) = branch.wait.as_deref() else { continue };
+            // A read guard would let other readers in.
+            if !matches!(wait.kind, WaitKind::Mutex | WaitKind::RwLockWrite) {
+                continue;
+            }
+            let Some(name) = wait.resource.as_deref() else { continue };
+            let Some(&node) = index.get(&Key::Named(Side::Lock, name)) else { continue };
+            if nodes[node].holds.is_empty() {
+                let frame = waits::frame(Some(&*branch.stack));
+                nodes[node].holds.push(Hold {
+                    function: frame.map(|frame| &*frame.function),
+                    location: frame.and_then(|frame| frame.location.as_ref()),
+                    dormant: true,
+                    queued: true,
+                    ..Hold::of(at)
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Tasks of which no waker exists.
+//!
+//! tokio counts the references to each task: one of the list of all tasks, one
+//! of its join handle, one for every waker and abort handle. A task that sleeps
+//! without any of the last two was polled, said `Pending`, and left nobody a
+//! means to wake it. That is no guess, and it never heals.
+
+use std::collections::BTreeMap;
+
+use super::{LISTED, waits, words};
+use crate::model::{Confidence, Finding, FindingKind, Severity, Snapshot, Task, TaskState};
+
+/// One finding for all that sleep at one place.
+pub fn found(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
+    let mut alike: BTreeMap<String, Vec<&Task>> = BTreeMap::new();
+    let lost = |task: &&Task| task.state == TaskState::Idle && task.wakers == Some(0);
+    for task in snapshot.tasks.iter().filter(lost) {
+        let place = task.place().map(ToString::to_string);
+        alike.entry(place.unwrap_or_default()).or_default().push(task);
+    }
+    findings.extend(alike.into_iter().map(|(place, tasks)| finding(place, &tasks)));
+}
+
+fn finding(place: String, tasks: &[&Task]) -> Finding {
+    let worst = tasks.iter().max_by_key(|task| task.state_ns).copied().unwrap_or(tasks[0]);
+    let frame = waits::frame(worst.stack.as_deref());
+    let location = frame.and_then(|frame| frame.location.as_ref());
+    let at = waits::place(frame.map(|frame| &*frame.function), location);
+    let more = match tasks.len() as u64 - 1 {
+        0 => String::new(),
+        n => format!(", and {}", words::count(n, "other")),
+    };
+    Finding {
+        id: format!("unwakeable:{place}"),
+        kind: FindingKind::Unwakeable,
+        severity: Severity::Warning,
+        confidence: Confidence::Proven,
+        title: format!("Nothing can wake task {}{at}{more}", worst.id),
+        evidence: vec![
+            format!(
+                "Task {} is idle and no waker of it exists: by its own count of references only \
+                 the runtime's list of tasks and perhaps its join handle know it.",
+                worst.id
+            ),
+            "A future returned `Pending` without keeping a waker, or whoever kept it has dropped \
+             it; `std::future::pending` does the same on purpose."
+                .to_owned(),
+            "Only an abort through its join handle, or the end of the runtime, will end it."
+                .to_owned(),
+        ],
+        place: (!place.is_empty()).then_some(place),
+        method: worst.method.as_deref().map(str::to_owned),
+        since_ns: worst.state_ns,
+        count: tasks.len() as u64,
+        tasks: tasks.iter().map(|task| task.id).take(LISTED).collect(),
+        streams: tasks.iter().filter_map(|task| task.stream).take(LISTED).collect(),
+        connections: Vec::new(),
+        worker: None,
+        edges: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::sample;
+
+    fn found_in(change: impl Fn(&mut Task)) -> Vec<Finding> {
+        let place = sample::place("src/a.rs", 7).into();
+        let mut snapshot = sample::empty();
+        for id in [3, 4] {
+            let mut task = sample::task(id, &place);
+            task.wakers = Some(0);
+            change(&mut task);
+            snapshot.tasks.push(task);
+        }
+        let mut findings = Vec::new();
+        found(&snapshot, &mut findings);
+        findings
+    }
+
+    #[test]
+    fn idle_tasks_without_a_waker_are_one_proven_finding() {
+        let findings = found_in(|_| {});
+        assert_eq!(findings.len(), 1, "{findings:#?}");
+        assert_eq!(findings[0].confidence, Confidence::Proven);
+        assert_eq!((findings[0].count, findings[0].tasks.len()), (2, 2));
+        assert_eq!(findings[0].place.as_deref(), Some("src/a.rs:7"));
+    }
+
+    #[test]
+    fn whoever_has_a_waker_or_is_awake_or_unread_is_left_alone() {
+        assert!(found_in(|task| task.wakers = Some(1)).is_empty());
+        assert!(found_in(|task| task.wakers = None).is_empty());
+        assert!(found_in(|task| task.state = TaskState::Scheduled).is_empty());
+        assert!(found_in(|task| task.state = TaskState::Running).is_empty());
+    }
+}

@@ -1,0 +1,209 @@
+//! A process that knows nothing of taskprof, or the core that one left, as a
+//! source of snapshots.
+//!
+//! Nothing in the target is changed and none of its code runs: its threads
+//! are stopped for as long as its memory is copied, everything else happens
+//! afterwards. What needs hooks is absent and said to be: times are lower
+//! bounds between snapshots, polls are not counted.
+
+mod snapshot;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::analyze::Trend;
+use crate::debuginfo::layout::{self, Detail, Layouts, Options};
+use crate::error::{Error, ErrorKind, Result};
+use crate::inspect::image::stacks::NativeStacks;
+use crate::inspect::image::{Image, core, other};
+use crate::inspect::since::Since;
+use crate::inspect::tasks::{self, Limits, Roots};
+use crate::model::{CpuProfile, Missing, Process, Reason, Snapshot};
+use crate::serve::{LogTarget, Source, Want};
+
+enum Of {
+    Process(i32),
+    Core { core: PathBuf, exe: PathBuf },
+}
+
+/// Something to take snapshots of.
+pub struct Target {
+    of: Of,
+    process: Process,
+    began: Instant,
+    state: Mutex<State>,
+}
+
+struct State {
+    layouts: Box<dyn Layouts>,
+    /// Made with the first image, which knows the program's files.
+    stacks: Option<NativeStacks>,
+    /// What is missing of the debug information.
+    remark: Option<String>,
+    since: Since,
+    trend: Trend,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("process", &self.process).finish_non_exhaustive()
+    }
+}
+
+impl Target {
+    /// A running process. It is not touched before the first snapshot.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none or it has ended, `Permission`, and
+    /// `Unsupported` for a program without debug information or without tokio.
+    pub fn process(pid: i32, options: &Options) -> Result<Self> {
+        let exe = PathBuf::from(format!("/proc/{pid}/exe"));
+        let path = std::fs::read_link(&exe).map_err(|error| unreadable(pid, error))?;
+        Self::new(Of::Process(pid), pid as u32, &exe, &path, options)
+    }
+
+    /// A core dump and the program that left it.
+    ///
+    /// # Errors
+    /// `NotFound`, `Malformed` for damaged files, `InvalidInput` if they do
+    /// not belong together, `Unsupported` as for a process.
+    pub fn core(core: &Path, exe: &Path, options: &Options) -> Result<Self> {
+        let of = Of::Core { core: core.into(), exe: exe.into() };
+        Self::new(of, 0, exe, exe, options)
+    }
+
+    fn new(of: Of, pid: u32, exe: &Path, path: &Path, options: &Options) -> Result<Self> {
+        let layout::Opened { mut layouts, remark, .. } = layout::open(exe, options)?;
+        let name = path.display();
+        if layouts.detail() == Detail::Nothing {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "{name} has no debug information: build it with debug = \"full\", or give \
+                     --debug-file, or --layout with what `taskprof index` wrote before it was \
+                     stripped"
+                ),
+            ));
+        }
+        if layouts.task_polls().is_empty() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("{name} is no tokio program: its debug information has no tokio task"),
+            ));
+        }
+        let build_id = crate::debuginfo::elf::Elf::open(exe)?.build_id;
+        let process = Process {
+            name: path.file_name().unwrap_or_default().to_string_lossy().as_ref().into(),
+            pid,
+            boot_id: format!("{:016x}", identity(pid, path)).into(),
+            build_id: build_id.map(Into::into),
+            executable: path.to_string_lossy().as_ref().into(),
+            uptime_ns: 0,
+        };
+        let state = Mutex::new(State {
+            layouts,
+            stacks: None,
+            remark,
+            since: Since::default(),
+            trend: Trend::default(),
+        });
+        Ok(Self { of, process, began: Instant::now(), state })
+    }
+
+    /// Whether the process is still there. A core always is.
+    pub fn lives(&self) -> bool {
+        match self.of {
+            // A zombie keeps its folder but has no executable any more.
+            Of::Process(pid) => std::fs::read_link(format!("/proc/{pid}/exe")).is_ok(),
+            Of::Core { .. } => true,
+        }
+    }
+
+    fn image(&self) -> Result<Image> {
+        match &self.of {
+            Of::Process(pid) => other::take(pid.cast_unsigned(), other::Limits::default()),
+            Of::Core { core, exe } => core::open(core, exe),
+        }
+    }
+
+    fn uptime_ns(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+fn unreadable(pid: i32, error: std::io::Error) -> Error {
+    let text = match error.kind() {
+        std::io::ErrorKind::NotFound => format!("there is no process {pid} (any more)"),
+        std::io::ErrorKind::PermissionDenied => {
+            format!("process {pid} belongs to another user; run taskprof as that user or as root")
+        }
+        _ => format!("looking at process {pid}"),
+    };
+    Error::io(text, error)
+}
+
+/// Drawn at random, as a profiler inside would.
+fn identity(pid: u32, path: &Path) -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one((pid, path))
+}
+
+impl Source for Target {
+    fn process(&self) -> Process {
+        Process { uptime_ns: self.uptime_ns(), ..self.process.clone() }
+    }
+
+    fn snapshot(&self, _want: Want) -> Result<Snapshot> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut *state;
+        let mut image = self.image()?;
+        let roots = Roots {
+            handles: Vec::new(),
+            search: true,
+            // A core does not tell the time.
+            monotonic_ns: (image.taken_ns != 0).then_some(image.taken_ns),
+            process: matches!(self.of, Of::Process(_)).then_some(image.pid),
+        };
+        let read = tasks::read(&mut image, state.layouts.as_mut(), &roots, &Limits::default())?;
+        let stacks = state.stacks.get_or_insert_with(|| NativeStacks::new(&image.origin.clone()));
+        let threads = if read.polling.is_empty() {
+            snapshot::Threads::default()
+        } else {
+            // Without them the tasks that run have no stack, and that is said.
+            let native = stacks.read(&mut image).unwrap_or_default();
+            snapshot::threads(&image, &read, &native)
+        };
+        let mut snapshot = snapshot::of(self.process(), read, threads);
+        state.since.observe(self.uptime_ns(), &mut snapshot.tasks);
+        if let Some(remark) = &state.remark {
+            snapshot.coverage.missing.push(Missing {
+                reason: Reason::NoDebugInfo,
+                count: 0,
+                detail: remark.clone(),
+            });
+        }
+        snapshot.history = state.trend.observe(&snapshot);
+        Ok(snapshot)
+    }
+
+    fn cpu_profile(
+        &self,
+        _duration: Duration,
+        _stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<CpuProfile> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "a CPU profile needs taskprof inside the process; for another one use perf",
+        ))
+    }
+
+    fn symbol(&self, _address: u64) -> Option<String> {
+        None
+    }
+
+    fn log_streams(&self, _target: &LogTarget, _on: bool) -> Result<usize> {
+        Err(Error::new(ErrorKind::NotFound, "streams are only known inside the process"))
+    }
+}

@@ -1,0 +1,121 @@
+//! Names of the functions that people wrote, for the types that poll.
+
+use std::borrow::Cow;
+
+/// Whether a type is what an `async` body was compiled to.
+pub(super) fn is_coroutine(name: &str) -> bool {
+    last(name).is_some_and(|(_, last)| super::scan::is_coroutine_env(last.as_bytes()))
+}
+
+/// The function that polls a type, from its linkage name where there is one.
+pub(super) fn function(of: &str, linkage: Option<&str>) -> String {
+    let demangled = linkage.map(|name| addr2line::demangle_auto(Cow::Borrowed(name), None));
+    let demangled = demangled.as_deref();
+    match last(of) {
+        Some((path, last)) if super::scan::is_coroutine_env(last.as_bytes()) => {
+            // The path of the body without its last part is the function;
+            // blocks `{impl#3}` are resolved in it.
+            let path = demangled
+                .filter(|_| path.contains("{impl#"))
+                .and_then(|name| Some(self::last(without_hash(name))?.0))
+                .unwrap_or(path);
+            of_path(path, last)
+        }
+        _ => match demangled {
+            Some(name) => without_hash(name).to_owned(),
+            None => format!("<{of} as core::future::future::Future>::poll"),
+        },
+    }
+}
+
+/// The two types of `poll<Future, Scheduler>`.
+pub(super) fn task_arguments(name: &str) -> Option<(&str, &str)> {
+    let inner = name.strip_prefix("poll<")?.strip_suffix('>')?;
+    match split_arguments(inner)[..] {
+        [future, scheduler] => Some((future, scheduler)),
+        _ => None,
+    }
+}
+
+/// X of the vtable `<X as core::future::future::Future>::{vtable}`, for
+/// streams as well.
+pub(super) fn future_behind(vtable: &[u8]) -> Option<&str> {
+    let name = std::str::from_utf8(vtable).ok()?;
+    let inner = name.strip_prefix('<')?.strip_suffix(">::{vtable}")?;
+    // The last ` as ` outside brackets: X may have some of its own.
+    let (of, of_trait) = inner.rmatch_indices(" as ").find_map(|(at, found)| {
+        let (of, rest) = (&inner[..at], &inner[at + found.len()..]);
+        is_balanced(rest).then_some((of, rest))
+    })?;
+    let path = of_trait.split_once('<').map_or(of_trait, |(path, _)| path);
+    matches!(path, "core::future::future::Future" | "futures_core::stream::Stream").then_some(of)
+}
+
+fn is_balanced(text: &str) -> bool {
+    let count = |wanted: fn(char) -> bool| text.chars().filter(|&letter| wanted(letter)).count();
+    let arrows = text.matches("->").count();
+    count(|letter| letter == '<') + arrows == count(|letter| letter == '>')
+}
+
+/// Splits at commas outside all brackets.
+pub(super) fn split_arguments(text: &str) -> Vec<&str> {
+    let bytes = text.as_bytes();
+    let mut arguments = Vec::new();
+    let (mut depth, mut start) = (0_usize, 0);
+    for (at, &byte) in bytes.iter().enumerate() {
+        match byte {
+            b'>' if at > 0 && bytes[at - 1] == b'-' => {}
+            b'<' | b'(' | b'[' | b'{' => depth += 1,
+            b'>' | b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b',' if depth == 0 => {
+                arguments.push(text[start..at].trim());
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    arguments.push(text[start..].trim());
+    arguments.retain(|argument| !argument.is_empty());
+    arguments
+}
+
+/// `path` and `{async_block_env#0}<T>` to what a person would call it.
+fn of_path(path: &str, env: &str) -> String {
+    let env = env.split_once('<').map_or(env, |(env, _)| env);
+    match env.strip_prefix("{async_fn_env#") {
+        Some(_) => path.to_owned(),
+        None => format!("{path}::{}", env.replace("_env#", "#")),
+    }
+}
+
+/// Legacy names end in `::h0123456789abcdef`.
+fn without_hash(name: &str) -> &str {
+    match name.rsplit_once("::h") {
+        Some((before, hash))
+            if hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) =>
+        {
+            before
+        }
+        _ => name,
+    }
+}
+
+/// A path's last part and what is before it, generics of the last part kept.
+fn last(name: &str) -> Option<(&str, &str)> {
+    let bytes = name.as_bytes();
+    let mut depth = 0_usize;
+    let mut at = bytes.len();
+    while at >= 2 {
+        at -= 1;
+        match bytes[at] {
+            b'>' if at > 0 && bytes[at - 1] == b'-' => at -= 1,
+            b'>' | b')' | b']' | b'}' => depth += 1,
+            b'<' | b'(' | b'[' | b'{' => depth = depth.saturating_sub(1),
+            b':' if depth == 0 && bytes[at - 1] == b':' => {
+                return Some((&name[..at - 1], &name[at + 1..]));
+            }
+            _ => {}
+        }
+    }
+    None
+}

@@ -1,0 +1,265 @@
+//! Tasks as read from memory, joined with what the hooks know of them.
+
+use std::collections::HashMap;
+
+use super::tasks::{Owner, TaskRead, TasksRead};
+use crate::model::{Flavor, Runtime, RuntimeId, Task, TaskState};
+
+/// A task of which only the memory is known: its times are unseen.
+pub fn unhooked(read: TaskRead, runtime: RuntimeId) -> Task {
+    Task {
+        id: read.id,
+        parent: None,
+        runtime,
+        spawned_at: read.spawned_at,
+        method: None,
+        peer: None,
+        stream: None,
+        state: read.state,
+        worker: None,
+        state_ns: 0,
+        age_ns: 0,
+        polls: 0,
+        busy_ns: 0,
+        longest_poll_ns: 0,
+        unhooked: true,
+        stack: read.stack,
+        wait: read.wait,
+        wakers: read.wakers,
+        branches: read.branches,
+        holds: read.holds,
+    }
+}
+
+/// What a join came to.
+#[derive(Debug)]
+pub struct Joined {
+    /// By id.
+    pub tasks: Vec<Task>,
+    /// Runtimes and `LocalSet`s that the hooks do not know, each with the id
+    /// given to it here.
+    pub strangers: Vec<(RuntimeId, Owner)>,
+}
+
+/// Joins the hooks' list, which was taken just before the image, with the
+/// image's. Both are sorted by id.
+///
+/// The image is one instant, so its list is the one that holds: tasks that it
+/// has and the hooks have not are added (begun since, of a `LocalSet`, of a
+/// runtime without hooks); tasks that it has not are dropped as ended, if
+/// their runtime was read to the end. Times, method and peer come from the
+/// hooks.
+pub fn join(hooked: Vec<Task>, read: TasksRead, known: &HashMap<u64, RuntimeId>) -> Joined {
+    let runtimes = runtimes_of(&hooked, &read, known);
+    let whole: Vec<RuntimeId> = read
+        .owners
+        .iter()
+        .filter(|owner| owner.read >= owner.alive)
+        .filter_map(|owner| runtimes.get(&owner.address).copied())
+        .collect();
+    let mut tasks = Vec::with_capacity(hooked.len().max(read.tasks.len()));
+    let mut images = read.tasks.into_iter().peekable();
+    let runtime_of =
+        |read: &TaskRead| runtimes.get(&read.owner).copied().unwrap_or(RuntimeId(u64::MAX));
+    for mut task in hooked {
+        while let Some(image) = images.next_if(|image| image.id < task.id) {
+            let runtime = runtime_of(&image);
+            tasks.push(unhooked(image, runtime));
+        }
+        match images.next_if(|image| image.id == task.id) {
+            Some(image) => {
+                overlay(&mut task, image);
+                tasks.push(task);
+            }
+            None if whole.contains(&task.runtime) => {}
+            None => tasks.push(task),
+        }
+    }
+    for image in images {
+        let runtime = runtime_of(&image);
+        tasks.push(unhooked(image, runtime));
+    }
+    let strangers = read
+        .owners
+        .into_iter()
+        .filter_map(|owner| {
+            let id = runtimes.get(&owner.address).copied()?;
+            (id.0 >= FIRST_STRANGER).then_some((id, owner))
+        })
+        .collect();
+    Joined { tasks, strangers }
+}
+
+/// A runtime or `LocalSet` of which only the memory is known.
+pub fn runtime(id: RuntimeId, owner: &Owner) -> Runtime {
+    let flavor = match owner.flavor {
+        "multi_thread" => Flavor::MultiThread,
+        "current_thread" => Flavor::CurrentThread,
+        _ => Flavor::Other,
+    };
+    Runtime {
+        id,
+        name: format!("{} at {:#x}", owner.flavor, owner.address).into(),
+        flavor,
+        workers: 0,
+        alive_tasks: owner.alive,
+        global_queue_depth: 0,
+        spawned_tasks: None,
+        blocking_threads: None,
+        idle_blocking_threads: None,
+        blocking_queue_depth: None,
+        polls: None,
+        busy_ns: 0,
+        parks: 0,
+        steals: None,
+        budget_forced_yields: None,
+        mean_poll_ns: None,
+    }
+}
+
+/// Runtimes that the hooks know are numbered below.
+pub const FIRST_STRANGER: u64 = 1_000;
+
+/// Which runtime each owner is: as known, or that of a task that both lists
+/// have, or a stranger.
+fn runtimes_of(
+    hooked: &[Task],
+    read: &TasksRead,
+    known: &HashMap<u64, RuntimeId>,
+) -> HashMap<u64, RuntimeId> {
+    let mut runtimes = known.clone();
+    let mut open = read.owners.iter().filter(|owner| !known.contains_key(&owner.address)).count();
+    let mut all = hooked.iter().peekable();
+    for image in &read.tasks {
+        if open == 0 {
+            break;
+        }
+        while all.next_if(|task| task.id < image.id).is_some() {}
+        if let Some(task) = all.next_if(|task| task.id == image.id)
+            && let std::collections::hash_map::Entry::Vacant(entry) = runtimes.entry(image.owner)
+        {
+            entry.insert(task.runtime);
+            open -= 1;
+        }
+    }
+    for (number, owner) in read.owners.iter().enumerate() {
+        runtimes.entry(owner.address).or_insert(RuntimeId(FIRST_STRANGER + number as u64));
+    }
+    runtimes
+}
+
+/// What the memory adds to what the hooks know. Native stacks are in already.
+fn overlay(task: &mut Task, image: TaskRead) {
+    let running = |state| state == TaskState::Running;
+    match (running(task.state), running(image.state)) {
+        // Its native stack says where; memory holds what was before this poll.
+        (true, true) => {}
+        // The image is the later look: it began or ended a poll in between.
+        (true, false) | (false, true) => {
+            task.state = image.state;
+            task.state_ns = 0;
+            task.worker = None;
+            task.stack = image.stack;
+        }
+        (false, false) => {
+            // The hooks do not see a wake; the task's own state does.
+            if image.state == TaskState::Scheduled || task.state == TaskState::Unknown {
+                task.state = image.state;
+            }
+            task.stack = image.stack;
+        }
+    }
+    task.wakers = image.wakers;
+    task.branches = image.branches;
+    task.holds = image.holds;
+    task.wait = image.wait;
+    if task.spawned_at.is_none() {
+        task.spawned_at = image.spawned_at;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Location, TaskId, sample};
+
+    fn image(id: u64, owner: u64, state: TaskState) -> TaskRead {
+        TaskRead {
+            id: TaskId(id),
+            owner,
+            state,
+            spawned_at: None,
+            stack: None,
+            wait: None,
+            wakers: None,
+            branches: Box::default(),
+            holds: Box::default(),
+        }
+    }
+
+    fn hooked(id: u64, runtime: u64, state: TaskState) -> Task {
+        let place = Location { file: "src/a.rs".into(), line: 1, column: 1 };
+        Task { runtime: RuntimeId(runtime), state, ..sample::task(id, &place.into()) }
+    }
+
+    fn owner(address: u64, alive: u64, read: u64) -> Owner {
+        Owner { address, flavor: "multi_thread", alive, read }
+    }
+
+    fn ids(joined: &Joined) -> Vec<(u64, u64)> {
+        joined.tasks.iter().map(|task| (task.id.0, task.runtime.0)).collect()
+    }
+
+    #[test]
+    fn the_list_of_the_image_holds_and_the_hooks_give_it_times() {
+        let hooks = vec![
+            hooked(1, 0, TaskState::Idle),
+            hooked(3, 0, TaskState::Idle),
+            hooked(7, 0, TaskState::Idle),
+        ];
+        let read = TasksRead {
+            tasks: vec![
+                image(1, 0xa0, TaskState::Scheduled),
+                image(2, 0xb0, TaskState::Idle),
+                image(7, 0xa0, TaskState::Idle),
+                image(9, 0xa0, TaskState::Scheduled),
+            ],
+            owners: vec![owner(0xa0, 3, 3), owner(0xb0, 1, 1)],
+            polling: Vec::new(),
+            missing: Vec::new(),
+        };
+        let joined = join(hooks.clone(), read, &HashMap::new());
+        // 3 ended before the image; 2 is of a LocalSet; 9 began since.
+        assert_eq!(ids(&joined), [(1, 0), (2, FIRST_STRANGER + 1), (7, 0), (9, 0)]);
+        assert_eq!(joined.tasks[0].state, TaskState::Scheduled, "woken, says its header");
+        assert_eq!(joined.tasks[0].age_ns, hooks[0].age_ns);
+        assert!(joined.tasks[1].unhooked && !joined.tasks[2].unhooked);
+        assert_eq!(joined.strangers, [(RuntimeId(FIRST_STRANGER + 1), owner(0xb0, 1, 1))]);
+    }
+
+    #[test]
+    fn tasks_that_an_incomplete_image_lacks_are_kept() {
+        let hooks = vec![hooked(1, 0, TaskState::Idle), hooked(3, 0, TaskState::Idle)];
+        let read = TasksRead {
+            tasks: vec![image(1, 0xa0, TaskState::Idle)],
+            owners: vec![owner(0xa0, 2, 1)],
+            polling: Vec::new(),
+            missing: Vec::new(),
+        };
+        assert_eq!(ids(&join(hooks, read, &HashMap::new())), [(1, 0), (3, 0)]);
+    }
+
+    #[test]
+    fn a_runtime_without_tasks_in_common_is_known_by_its_address() {
+        let read = TasksRead {
+            tasks: vec![image(4, 0xc0, TaskState::Idle)],
+            owners: vec![owner(0xc0, 1, 1)],
+            polling: Vec::new(),
+            missing: Vec::new(),
+        };
+        let known = HashMap::from([(0xc0, RuntimeId(2))]);
+        let joined = join(Vec::new(), read, &known);
+        assert_eq!(ids(&joined), [(4, 2)]);
+        assert!(joined.strangers.is_empty());
+    }
+}

@@ -1,0 +1,225 @@
+//! Who holds what others wait for, checked against what the resource says.
+//!
+//! A live local is proof of little: a guard that was dropped before the end of
+//! its scope leaves its bytes behind, and the compiler keeps the room. Two
+//! things tell: flags that the compiler keeps for locals that may have been
+//! moved away, and the resource itself, which knows how much of it is out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::TaskRead;
+use super::render::Render;
+use super::semaphores::Semaphores;
+use super::tokio::RWLOCK_PERMITS;
+use super::walk::{RawHeld, Tip};
+use crate::inspect::image::Cached;
+use crate::model::{Held, HeldKind, Holder, TaskId, Wait, WaitKind};
+
+/// What tasks seem to hold.
+#[derive(Default)]
+pub struct Claims {
+    by_resource: HashMap<u64, Vec<Claim>>,
+    /// Not to be believed, whatever else is seen.
+    struck: Vec<(u64, TaskId, HeldKind)>,
+}
+
+#[derive(Clone, Copy)]
+struct Claim {
+    task: TaskId,
+    kind: HeldKind,
+    doubtful: bool,
+}
+
+impl Claims {
+    /// Notes what a task seems to hold, given where it waits.
+    pub fn note(&mut self, task: TaskId, holds: &[RawHeld], tips: &[Tip]) {
+        for held in holds {
+            // A guard that may have been dropped, and the same lock wanted
+            // again: it has been.
+            let wanted =
+                |tip: &Tip| tip.wait.is_some_and(|wait| wait.resource == Some(held.resource));
+            if held.doubtful && is_semaphore(held.kind) && tips.iter().any(wanted) {
+                self.struck.push((held.resource, task, held.kind));
+                continue;
+            }
+            let claims = self.by_resource.entry(held.resource).or_default();
+            let same =
+                claims.iter_mut().find(|claim| claim.task == task && claim.kind == held.kind);
+            match same {
+                Some(claim) => claim.doubtful &= held.doubtful,
+                None => claims.push(Claim { task, kind: held.kind, doubtful: held.doubtful }),
+            }
+        }
+    }
+
+    /// Strikes out what cannot be, then tells every wait who holds what it
+    /// waits for.
+    pub fn settle(
+        self,
+        memory: &mut Cached<'_>,
+        semaphores: &mut Semaphores,
+        render: &mut Render,
+        tasks: &mut [TaskRead],
+    ) {
+        let mut struck: HashMap<Arc<str>, Vec<(TaskId, HeldKind)>> = HashMap::new();
+        for (resource, task, kind) in self.struck {
+            let sure = self.by_resource.get(&resource).is_some_and(|claims| {
+                claims.iter().any(|claim| claim.task == task && claim.kind == kind)
+            });
+            if !sure {
+                struck.entry(render.resource(resource)).or_default().push((task, kind));
+            }
+        }
+        // Neighbours in memory come from one read.
+        let mut claimed: Vec<(u64, Vec<Claim>)> = self.by_resource.into_iter().collect();
+        claimed.sort_unstable_by_key(|(resource, _)| *resource);
+        for (resource, claims) in claimed {
+            let free = if claims.iter().any(|claim| is_semaphore(claim.kind)) {
+                semaphores.get(memory, resource).map(|semaphore| semaphore.free)
+            } else {
+                None
+            };
+            let out = strike(&claims, free);
+            if !out.is_empty() {
+                struck.entry(render.resource(resource)).or_default().extend(out);
+            }
+        }
+        if !struck.is_empty() {
+            for task in tasks.iter_mut() {
+                let id = task.id;
+                let keep = |held: &Held| {
+                    !struck.get(&held.resource).is_some_and(|out| out.contains(&(id, held.kind)))
+                };
+                if !task.holds.iter().all(keep) {
+                    task.holds = task.holds.iter().filter(|held| keep(held)).cloned().collect();
+                }
+            }
+        }
+        join(tasks);
+    }
+}
+
+fn is_semaphore(kind: HeldKind) -> bool {
+    use HeldKind::{Mutex, Permit, RwLockRead, RwLockWrite};
+    matches!(kind, Mutex | RwLockRead | RwLockWrite | Permit)
+}
+
+/// The claims that are not to be believed, given how many permits are free.
+fn strike(claims: &[Claim], free: Option<u64>) -> Vec<(TaskId, HeldKind)> {
+    let impossible = |kind: HeldKind| match (kind, free) {
+        (HeldKind::Mutex, Some(free)) => free > 0,
+        (HeldKind::RwLockRead, Some(free)) => free >= RWLOCK_PERMITS,
+        (HeldKind::RwLockWrite, Some(free)) => free > 0,
+        _ => false,
+    };
+    let (possible, mut out): (Vec<Claim>, Vec<Claim>) =
+        claims.iter().partition(|claim| !impossible(claim.kind));
+    let exclusive = |kind: HeldKind| matches!(kind, HeldKind::Mutex | HeldKind::RwLockWrite);
+    let certain = possible.iter().filter(|claim| !claim.doubtful).count();
+    let rivals = possible.iter().filter(|claim| exclusive(claim.kind)).count();
+    for claim in possible {
+        let wrong = if exclusive(claim.kind) {
+            // One can hold it. Who was sure before is sure still; where two
+            // are, or two are not, nobody is believed.
+            match certain {
+                0 => rivals > 1,
+                1 => claim.doubtful,
+                _ => true,
+            }
+        } else {
+            // Somebody has what is gone; where nobody is sure, it may be these.
+            claim.doubtful && (certain > 0 || free != Some(0))
+        };
+        if wrong {
+            out.push(claim);
+        }
+    }
+    out.into_iter().map(|claim| (claim.task, claim.kind)).collect()
+}
+
+/// Tells every wait who holds what it waits for.
+fn join(tasks: &mut [TaskRead]) {
+    let mut holders: HashMap<Arc<str>, Vec<(HeldKind, Holder)>> = HashMap::new();
+    for task in tasks.iter() {
+        for held in &task.holds {
+            let holder = Holder {
+                task: task.id,
+                local: held.local.clone(),
+                location: held.location.clone(),
+            };
+            holders.entry(held.resource.clone()).or_default().push((held.kind, holder));
+        }
+    }
+    let tell = |wait: &mut Wait| {
+        if let Some(resource) = &wait.resource
+            && let Some(candidates) = holders.get(resource)
+        {
+            let kind = wait.kind;
+            let of_use = candidates.iter().filter(|(held, _)| releases(*held, kind));
+            wait.holders = of_use.map(|(_, holder)| holder.clone()).collect();
+        }
+    };
+    for task in tasks.iter_mut() {
+        if let Some(wait) = &mut task.wait {
+            tell(wait);
+        }
+        for branch in &mut task.branches {
+            if let Some(wait) = &mut branch.wait {
+                tell(wait);
+            }
+        }
+    }
+}
+
+/// Whether what is held is what the wait is for.
+fn releases(held: HeldKind, wait: WaitKind) -> bool {
+    use HeldKind as H;
+    use WaitKind as W;
+    match wait {
+        W::Mutex => held == H::Mutex,
+        W::RwLockRead | W::RwLockWrite => matches!(held, H::RwLockRead | H::RwLockWrite),
+        W::Semaphore | W::OnceCell => held == H::Permit,
+        W::MpscRecv => held == H::MpscSender,
+        W::MpscSend => matches!(held, H::MpscReceiver | H::Permit),
+        W::Oneshot => held == H::OneshotSender,
+        W::Watch | W::Barrier => held == H::WatchSender,
+        W::Broadcast => held == H::BroadcastSender,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(task: u64, kind: HeldKind, doubtful: bool) -> Claim {
+        Claim { task: TaskId(task), kind, doubtful }
+    }
+
+    #[test]
+    fn nobody_holds_a_lock_that_is_free() {
+        let claims = [claim(1, HeldKind::Mutex, false)];
+        assert_eq!(strike(&claims, Some(1)), [(TaskId(1), HeldKind::Mutex)]);
+        assert_eq!(strike(&claims, Some(0)), []);
+        let claims = [claim(1, HeldKind::RwLockRead, false)];
+        assert_eq!(strike(&claims, Some(RWLOCK_PERMITS)).len(), 1);
+        assert_eq!(strike(&claims, Some(RWLOCK_PERMITS - 1)), []);
+    }
+
+    #[test]
+    fn of_rivals_the_certain_one_is_believed_or_none() {
+        let sure = claim(1, HeldKind::Mutex, false);
+        let moved = claim(2, HeldKind::Mutex, true);
+        assert_eq!(strike(&[sure, moved], Some(0)), [(TaskId(2), HeldKind::Mutex)]);
+        assert_eq!(strike(&[moved], Some(0)), [], "somebody has it, nobody else is seen");
+        assert_eq!(strike(&[moved, claim(3, HeldKind::Mutex, true)], Some(0)).len(), 2);
+        assert_eq!(strike(&[sure, claim(3, HeldKind::Mutex, false)], Some(0)).len(), 2);
+    }
+
+    #[test]
+    fn readers_do_not_exclude_each_other() {
+        let claims = [claim(1, HeldKind::RwLockRead, false), claim(2, HeldKind::RwLockRead, false)];
+        assert_eq!(strike(&claims, Some(RWLOCK_PERMITS - 2)), []);
+    }
+}

@@ -1,0 +1,227 @@
+//! Runtimes and `LocalSet`s: found from handles, threads, tasks and, if asked,
+//! by a search of the heap; and the lists of tasks that they own.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::fields::{Types, active};
+use super::tokio::{Lists, Offsets, OwnedList, SCHEDULER_HANDLE};
+use crate::debuginfo::layout::{Shape, TypeId};
+use crate::inspect::image::Cached;
+
+/// Shards of one list; tokio makes four times as many as workers, rounded up.
+const SHARDS: u64 = 1 << 16;
+/// Nesting of types on the way to a scheduler's handle.
+const DEPTH: u32 = 12;
+
+/// A list of tasks that was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Where it is.
+    pub address: u64,
+    pub flavor: &'static str,
+    /// Its id, which its tasks know.
+    pub id: u64,
+    /// Alive by its own count.
+    pub count: Option<u64>,
+    /// Addresses of the pointers to the first tasks.
+    pub heads: Vec<u64>,
+}
+
+/// All lists found so far.
+#[derive(Default)]
+pub struct Owners {
+    pub found: Vec<Found>,
+    addresses: HashSet<u64>,
+    /// By the type of scheduler.
+    lists: HashMap<TypeId, Option<OwnedList>>,
+}
+
+impl Owners {
+    /// How the tasks of a type of scheduler are listed.
+    pub fn list(&mut self, types: &mut Types<'_>, scheduler: TypeId) -> Option<OwnedList> {
+        self.lists.entry(scheduler).or_insert_with(|| OwnedList::find(types, scheduler)).clone()
+    }
+
+    /// The list of a scheduler value at `at`, unless it is known.
+    pub fn scheduler(
+        &mut self,
+        memory: &mut Cached<'_>,
+        types: &mut Types<'_>,
+        scheduler: TypeId,
+        at: u64,
+    ) {
+        if let Some(list) = self.list(types, scheduler)
+            && let Some(address) = list.route.follow(memory, at)
+        {
+            self.add(memory, address, &list);
+        }
+    }
+
+    /// A list at `address`.
+    pub fn add(&mut self, memory: &mut Cached<'_>, address: u64, list: &OwnedList) {
+        if !self.addresses.contains(&address)
+            && let Some(found) = read(memory, address, list)
+        {
+            self.addresses.insert(address);
+            self.found.push(found);
+        }
+    }
+
+    /// The scheduler of a `Handle`, a thread's `Context`, or anything else
+    /// that has one by value.
+    pub fn handle(
+        &mut self,
+        memory: &mut Cached<'_>,
+        types: &mut Types<'_>,
+        ty: TypeId,
+        at: u64,
+    ) -> bool {
+        match scheduler_in(memory, types, ty, at) {
+            Some((scheduler, at)) => {
+                self.scheduler(memory, types, scheduler, at);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// What a thread's `Context` says it polls.
+pub fn current_task(
+    memory: &mut Cached<'_>,
+    types: &mut Types<'_>,
+    context: TypeId,
+    at: u64,
+) -> Option<u64> {
+    let (_, context) = types
+        .within(context, "tokio::runtime::context::Context")
+        .map_or((0, context), |found| found);
+    let (offset, cell) = types.path(context, &["current_task_id"])?;
+    // `Cell<Option<Id>>`: ids are never zero.
+    let (word, _) = types.unwrapped(cell)?;
+    memory.word(at.checked_add(offset)?.checked_add(word)?).ok().filter(|&id| id != 0)
+}
+
+/// The payload of the active variant of a `scheduler::Handle` within a value.
+fn scheduler_in(
+    memory: &mut Cached<'_>,
+    types: &mut Types<'_>,
+    ty: TypeId,
+    at: u64,
+) -> Option<(TypeId, u64)> {
+    let mut next = VecDeque::from([(ty, at, 0)]);
+    let mut seen = HashSet::new();
+    while let Some((id, at, depth)) = next.pop_front() {
+        if depth > DEPTH || !seen.insert(id) {
+            continue;
+        }
+        let ty = types.get(id)?;
+        match &ty.shape {
+            Shape::Struct(members) => next.extend(
+                members.iter().map(|member| (member.ty, at.wrapping_add(member.offset), depth + 1)),
+            ),
+            Shape::Enum(variants) => {
+                let Some(index) = active(memory, at, variants) else { continue };
+                let variant = variants.list.get(index)?;
+                let payload = at.wrapping_add(variant.offset);
+                if &*ty.name == SCHEDULER_HANDLE {
+                    return Some((variant.payload, payload));
+                }
+                next.push_back((variant.payload, payload, depth + 1));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+fn read(memory: &mut Cached<'_>, address: u64, list: &OwnedList) -> Option<Found> {
+    let word =
+        |memory: &mut Cached<'_>, offset: u64| memory.word(address.checked_add(offset)?).ok();
+    let id = word(memory, list.id).filter(|&id| id != 0)?;
+    let count = match list.count {
+        Some(offset) => Some(word(memory, offset)?),
+        None => None,
+    };
+    let heads = match list.lists {
+        Lists::One { head } => vec![address.checked_add(head)?],
+        Lists::Sharded { pointer, length, stride, head } => {
+            let data = word(memory, pointer)?;
+            let length = word(memory, length)?;
+            if length > SHARDS || !length.is_power_of_two() {
+                return None;
+            }
+            let shard =
+                |index: u64| data.checked_add(index.checked_mul(stride)?)?.checked_add(head);
+            (0..length).map(shard).collect::<Option<Vec<_>>>()?
+        }
+    };
+    Some(Found { address, flavor: list.flavor, id, count, heads })
+}
+
+/// How a list of tasks ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// A pointer led to no task of this list, or in a circle.
+    pub broken: u64,
+    /// The bound on tasks was reached.
+    pub bound: bool,
+}
+
+/// Addresses of the tasks of a list, as they were spawned: the shards take
+/// tasks in turn, and so neighbours on the heap come near each other.
+pub fn tasks(
+    memory: &mut Cached<'_>,
+    offsets: &Offsets,
+    found: &Found,
+    bound: usize,
+    headers: &mut Vec<u64>,
+) -> Ended {
+    let mut ended = Ended::default();
+    let mut seen = HashSet::new();
+    let mut cursors: Vec<u64> = Vec::with_capacity(found.heads.len());
+    for &head in &found.heads {
+        match memory.word(head) {
+            Ok(first) => cursors.push(first),
+            Err(_) => ended.broken += 1,
+        }
+    }
+    loop {
+        let mut any = false;
+        for cursor in &mut cursors {
+            let header = *cursor;
+            if header == 0 {
+                continue;
+            }
+            any = true;
+            if headers.len() >= bound {
+                ended.bound = true;
+                return ended;
+            }
+            *cursor = match next(memory, offsets, found.id, header) {
+                Some(next) if seen.insert(header) => {
+                    headers.push(header);
+                    next
+                }
+                _ => {
+                    ended.broken += 1;
+                    0
+                }
+            };
+        }
+        if !any {
+            return ended;
+        }
+    }
+}
+
+/// The task after this one, if this is one of the list.
+fn next(memory: &mut Cached<'_>, offsets: &Offsets, id: u64, header: u64) -> Option<u64> {
+    let owner = memory.word(header.checked_add(offsets.owner_id)?).ok()?;
+    if owner != id {
+        return None;
+    }
+    let vtable = memory.word(header.checked_add(offsets.vtable)?).ok()?;
+    let trailer = memory.word(vtable.checked_add(offsets.trailer_offset)?).ok()?;
+    memory.word(header.checked_add(trailer)?.checked_add(offsets.next)?).ok()
+}

@@ -1,0 +1,724 @@
+//! What to do with a value of each type, worked out once a type: which parts
+//! can hold a future or a guard, and how to read the ones that are known.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::fields::{Route, Types};
+use super::frames::{FrameId, Frames};
+use super::hash::NumberMap;
+use super::holds::{self, Hold};
+use super::leaves::{self, Leaf};
+use super::tokio::{self, OwnedList};
+use crate::debuginfo::layout::{Member, Polled, Shape, Type, TypeId, Variant, Variants};
+
+/// What a value of a type may contain.
+pub mod interest {
+    /// Something that a polled value can wait on.
+    pub const POLL: u8 = 1;
+    /// A future that may have begun and be kept without being polled.
+    pub const KEEP: u8 = 2;
+    /// A guard, a permit, or the end of a channel.
+    pub const HOLD: u8 = 4;
+    /// Of what is behind a `dyn`, before it is known.
+    pub const ANY: u8 = POLL | KEEP | HOLD;
+}
+
+/// Types explored to find out what one of them may contain. Beyond it
+/// everything counts as possible, and the walk has bounds of its own.
+const EXPLORED: usize = 50_000;
+
+/// A part of a value.
+#[derive(Clone, Debug)]
+pub struct Part {
+    pub name: Arc<str>,
+    pub offset: u64,
+    pub ty: TypeId,
+}
+
+/// What to do with a value.
+#[derive(Debug)]
+pub enum Node {
+    /// Nothing in it concerns us.
+    Skip,
+    /// A future of tokio's that waits for something.
+    Leaf {
+        frame: Option<FrameId>,
+        leaf: Leaf,
+        also: Option<Hold>,
+    },
+    /// A guard, a permit or the end of a channel.
+    Hold(Hold),
+    /// Compiled from `async`.
+    Coroutine(Coroutine),
+    /// Written by hand: waits for whatever futures it contains.
+    Future {
+        frame: FrameId,
+        scope: Scope,
+        manner: Manner,
+        inside: Rc<Node>,
+    },
+    /// `Timeout`: the deadline goes to the wait of what is inside.
+    Timeout {
+        frame: Option<FrameId>,
+        deadline: Option<u64>,
+        parts: Box<[Part]>,
+    },
+    /// Struct, tuple or closure.
+    Parts(Box<[Part]>),
+    /// An enum: only what is there counts.
+    Enum {
+        variants: Variants,
+        parts: Box<[Box<[Part]>]>,
+    },
+    /// A pointer that owns what it points at, or has the only reference.
+    Pointer {
+        owns: bool,
+        to: TypeId,
+    },
+    /// A `dyn` behind one.
+    Dyn {
+        owns: bool,
+        data: u64,
+        vtable: u64,
+    },
+    /// A boxed slice or a vector.
+    Slice {
+        data: u64,
+        length: u64,
+        of: TypeId,
+        stride: u64,
+    },
+    Array {
+        of: TypeId,
+        count: u64,
+        stride: u64,
+    },
+    /// `FuturesUnordered`: a list linked through its nodes.
+    Unordered {
+        frame: Option<FrameId>,
+        head: u64,
+        next: u64,
+        future: Part,
+    },
+    /// The closure of a `select!`: its futures, but for those that a bit of
+    /// `disabled` rules out.
+    Select {
+        disabled: u64,
+        size: u8,
+        futures: u64,
+        branches: Box<[(u32, Part)]>,
+    },
+    /// Another list of tasks.
+    LocalSet {
+        owned: OwnedList,
+        parts: Box<[Part]>,
+    },
+}
+
+/// How a hand-written future goes about the futures in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Waits for all of them, and is done when none is left.
+    Combines,
+    /// Waits for all of them.
+    Waits,
+    /// Waits for some and may keep others for later, as connections of
+    /// hyper's do: only those that say what they wait for count.
+    Keeps,
+}
+
+/// A coroutine's states.
+#[derive(Debug)]
+pub struct Coroutine {
+    pub variants: Variants,
+    /// As `variants.list`.
+    pub states: Box<[CoState]>,
+    pub scope: Scope,
+}
+
+/// One state of a coroutine.
+#[derive(Debug)]
+pub struct CoState {
+    pub stage: CoStage,
+    pub frame: FrameId,
+    /// The future that it awaits.
+    pub awaitee: Option<Part>,
+    /// Other live locals that may hold something.
+    pub locals: Box<[Part]>,
+    /// Where the compiler keeps flags of locals that may have been moved away.
+    pub drop_flags: Box<[u64]>,
+    /// Identity of the channel that the function is about.
+    pub subject: Option<Route>,
+    /// To a socket that the function is about.
+    pub socket: Option<(Route, Rc<leaves::Socket>)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CoStage {
+    Unresumed,
+    Suspended,
+    /// Returned or panicked.
+    Done,
+}
+
+/// Which of tokio's functions a frame is of: it tells what the leaf below it
+/// waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Mutex,
+    RwLockRead,
+    RwLockWrite,
+    Semaphore,
+    MpscSend,
+    /// `Sender::closed` and the like: until the other end has gone.
+    Closed,
+    Oneshot,
+    OnceCell,
+    Barrier,
+    Watch,
+    Yield,
+    /// Others of tokio's.
+    Tokio,
+    Other,
+}
+
+impl Scope {
+    /// By the name of the coroutine's type.
+    fn of(name: &str) -> Self {
+        let Some(rest) = name.strip_prefix("tokio::") else {
+            return if name.starts_with("core::") { Self::Tokio } else { Self::Other };
+        };
+        let (path, last) = match rest.split_once('{') {
+            Some((path, last)) => (path, last),
+            None => (rest, ""),
+        };
+        let method = |name: &str| path.contains(name) || last.contains(name);
+        if path.starts_with("sync::") && method("::closed::") {
+            Self::Closed
+        } else if path.starts_with("sync::mutex::") {
+            Self::Mutex
+        } else if path.starts_with("sync::rwlock::") {
+            if method("::write") { Self::RwLockWrite } else { Self::RwLockRead }
+        } else if path.starts_with("sync::semaphore::") {
+            Self::Semaphore
+        } else if path.starts_with("sync::mpsc::") {
+            Self::MpscSend
+        } else if path.starts_with("sync::oneshot::") {
+            Self::Oneshot
+        } else if path.starts_with("sync::once_cell::") {
+            Self::OnceCell
+        } else if path.starts_with("sync::barrier::") {
+            Self::Barrier
+        } else if path.starts_with("sync::watch::") {
+            Self::Watch
+        } else if path.starts_with("task::yield_now::") {
+            Self::Yield
+        } else {
+            Self::Tokio
+        }
+    }
+}
+
+/// All plans made so far.
+pub struct Plans<'a> {
+    pub types: Types<'a>,
+    pub frames: Frames,
+    nodes: NumberMap<TypeId, Rc<Node>>,
+    masks: NumberMap<TypeId, u8>,
+}
+
+impl<'a> Plans<'a> {
+    pub fn new(types: Types<'a>) -> Self {
+        Self {
+            types,
+            frames: Frames::default(),
+            nodes: NumberMap::default(),
+            masks: NumberMap::default(),
+        }
+    }
+
+    /// What to do with a value of a type.
+    pub fn node(&mut self, id: TypeId) -> Rc<Node> {
+        if let Some(node) = self.nodes.get(&id) {
+            return node.clone();
+        }
+        let node = Rc::new(self.make(id));
+        self.nodes.insert(id, node.clone());
+        node
+    }
+
+    fn make(&mut self, id: TypeId) -> Node {
+        if self.interest(id) == 0 {
+            return Node::Skip;
+        }
+        let Some(ty) = self.types.get(id) else { return Node::Skip };
+        let polled = self.types.polled(id);
+        if let Some(special) = self.special(id, &ty, polled.as_deref()) {
+            return special;
+        }
+        if let Shape::Enum(variants) = &ty.shape
+            && is_coroutine(variants)
+        {
+            return Node::Coroutine(self.coroutine(&ty, polled.as_deref(), variants));
+        }
+        let transparent = ["core::pin::Pin<", "alloc::boxed::Box<", "&"];
+        if let Some(polled) = polled
+            && !transparent.iter().any(|name| ty.name.starts_with(name))
+        {
+            let frame = self.frames.frame(&polled.function, polled.place.as_ref());
+            let manner = match &*ty.name {
+                name if is_combinator(name) => Manner::Combines,
+                _ if self.frames.is_user(frame) => Manner::Waits,
+                _ => Manner::Keeps,
+            };
+            let scope = Scope::of(&ty.name);
+            return Node::Future { frame, scope, manner, inside: Rc::new(self.shape(&ty)) };
+        }
+        self.shape(&ty)
+    }
+
+    /// Types known by name.
+    fn special(&mut self, id: TypeId, ty: &Type, polled: Option<&Polled>) -> Option<Node> {
+        let name = &*ty.name;
+        if !(name.starts_with("tokio::")
+            || name.starts_with("tonic::")
+            || name.starts_with("futures_util::"))
+        {
+            return None;
+        }
+        let hold = holds::find(&mut self.types, id, name);
+        let frame = polled.map(|polled| self.frames.frame(&polled.function, polled.place.as_ref()));
+        if let Some(leaf) = leaves::find(&mut self.types, id, name) {
+            return Some(Node::Leaf { frame, leaf, also: hold });
+        }
+        if let Some(hold) = hold {
+            // A receiver is polled through its `Rx`, which is a leaf.
+            return Some(match leaves::within_receiver(&mut self.types, id, name) {
+                Some(leaf) => Node::Leaf { frame, leaf, also: Some(hold) },
+                None => Node::Hold(hold),
+            });
+        }
+        if name.starts_with("tokio::time::timeout::Timeout<") {
+            let (_, parts) = self.struct_parts(ty);
+            let deadline =
+                parts.iter().find(|part| &*part.name == "delay").cloned().and_then(|delay| {
+                    Some(delay.offset + leaves::deadline(&mut self.types, delay.ty)?)
+                });
+            let parts = parts.into_iter().filter(|part| &*part.name != "delay").collect();
+            return Some(Node::Timeout { frame, deadline, parts });
+        }
+        if name.starts_with("futures_util::stream::futures_unordered::FuturesUnordered<") {
+            return self.unordered(id, frame);
+        }
+        if name == tokio::LOCAL_SET || name.starts_with("tokio::task::local::RunUntil<") {
+            let owned = self
+                .types
+                .member(id, "local_set")
+                .map_or(Some((0, id)), |set| Some((set.offset, set.ty)))?;
+            let mut list = OwnedList::find(&mut self.types, owned.1)?;
+            if let Some(first) = list.route.steps.first_mut() {
+                *first += owned.0;
+            }
+            let (_, parts) = self.struct_parts(ty);
+            return Some(Node::LocalSet { owned: list, parts: parts.into() });
+        }
+        None
+    }
+
+    fn unordered(&mut self, id: TypeId, frame: Option<FrameId>) -> Option<Node> {
+        let (head, head_type) = self.types.path(id, &["head_all"])?;
+        let (inner, _) = self.types.unwrapped(head_type)?;
+        let node = self.types.pointee(head_type)?;
+        let next = self.types.path(node, &["next_all"])?.0;
+        let (offset, future) = self.types.path(node, &["future"])?;
+        let future = Part { name: "future".into(), offset, ty: future };
+        Some(Node::Unordered { frame, head: head + inner, next, future })
+    }
+
+    /// Plain data, by its shape.
+    fn shape(&mut self, ty: &Type) -> Node {
+        match &ty.shape {
+            Shape::Struct(members) => {
+                if let Some(node) = self.fat(ty, members) {
+                    return node;
+                }
+                if ty.name.starts_with("alloc::vec::Vec<") {
+                    return self.vec(ty).unwrap_or(Node::Skip);
+                }
+                if let Some(node) = self.select(ty, members) {
+                    return node;
+                }
+                match self.struct_parts(ty).1 {
+                    parts if parts.is_empty() => Node::Skip,
+                    parts => Node::Parts(parts.into()),
+                }
+            }
+            Shape::Enum(variants) => {
+                let parts = variants.list.iter().map(|variant| self.variant_parts(variant));
+                let parts: Box<[Box<[Part]>]> = parts.collect();
+                if parts.iter().all(|parts| parts.is_empty()) {
+                    return Node::Skip;
+                }
+                Node::Enum { variants: variants.clone(), parts }
+            }
+            Shape::Pointer(Some(to)) => match followed(&ty.name) {
+                Some(owns) => Node::Pointer { owns, to: *to },
+                None => Node::Skip,
+            },
+            Shape::Array { of, count } => match self.types.get(*of) {
+                Some(element) if element.size > 0 => {
+                    Node::Array { of: *of, count: *count, stride: element.size }
+                }
+                _ => Node::Skip,
+            },
+            Shape::Union(_) | Shape::Pointer(None) | Shape::Opaque => Node::Skip,
+        }
+    }
+
+    /// Boxed or borrowed `dyn`s and slices.
+    fn fat(&mut self, ty: &Type, members: &[Member]) -> Option<Node> {
+        let owns = followed(&ty.name)?;
+        let field = |name: &str| members.iter().find(|member| &*member.name == name);
+        if let (Some(data), Some(vtable)) =
+            (field("pointer").or(field("data_ptr")), field("vtable"))
+        {
+            return Some(Node::Dyn { owns, data: data.offset, vtable: vtable.offset });
+        }
+        let (data, length) = (field("data_ptr")?, field("length")?);
+        let of = self.types.target(data.ty)?;
+        let stride = self.types.get(of)?.size;
+        (stride > 0).then_some(Node::Slice { data: data.offset, length: length.offset, of, stride })
+    }
+
+    /// What tokio's `select!` makes: a closure over references to its
+    /// `disabled` mask and to the tuple of its `futures`.
+    fn select(&mut self, ty: &Type, members: &[Member]) -> Option<Node> {
+        if members.len() != 2 || !ty.name.contains("{closure_env#") {
+            return None;
+        }
+        let field = |name: &str| members.iter().find(|member| member.name.ends_with(name));
+        let (disabled, futures) = (field("disabled")?, field("futures")?);
+        let mask = self.types.target(disabled.ty)?;
+        let mask = self.types.get(mask)?;
+        let tuple = self.types.target(futures.ty)?;
+        let tuple = self.types.get(tuple)?;
+        if !matches!(mask.shape, Shape::Opaque) || !tuple.name.starts_with('(') {
+            return None;
+        }
+        let branches = self
+            .struct_parts(&tuple)
+            .1
+            .into_iter()
+            .filter_map(|part| Some((part.name.strip_prefix("__")?.parse().ok()?, part)))
+            .collect();
+        Some(Node::Select {
+            disabled: disabled.offset,
+            size: u8::try_from(mask.size).ok()?,
+            futures: futures.offset,
+            branches,
+        })
+    }
+
+    fn vec(&mut self, ty: &Type) -> Option<Node> {
+        let of = self.types.first_argument(&ty.name)?;
+        let stride = self.types.get(of)?.size;
+        let Shape::Struct(members) = &ty.shape else { return None };
+        let field = |name: &str| members.iter().find(|member| &*member.name == name);
+        let (buffer, length) = (field("buf")?, field("len")?);
+        let (data, _) = self.types.within(buffer.ty, "core::ptr::unique::Unique<")?;
+        (stride > 0).then_some(Node::Slice {
+            data: buffer.offset + data,
+            length: length.offset,
+            of,
+            stride,
+        })
+    }
+
+    /// A struct's parts that concern us, and what they may contain.
+    fn struct_parts(&mut self, ty: &Type) -> (u8, Vec<Part>) {
+        let Shape::Struct(members) = &ty.shape else { return (0, Vec::new()) };
+        let mut mask = 0;
+        let mut parts: Vec<Part> = Vec::new();
+        for member in members {
+            let interest = self.interest(member.ty);
+            mask |= interest;
+            if interest != 0 {
+                let (name, offset, ty) = (member.name.clone(), member.offset, member.ty);
+                parts.push(Part { name, offset, ty });
+            }
+        }
+        (mask, parts)
+    }
+
+    fn variant_parts(&mut self, variant: &Variant) -> Box<[Part]> {
+        let Some(payload) = self.types.get(variant.payload) else { return Box::default() };
+        let (_, mut parts) = self.struct_parts(&payload);
+        for part in &mut parts {
+            part.offset = part.offset.saturating_add(variant.offset);
+        }
+        parts.into()
+    }
+
+    fn coroutine(&mut self, ty: &Type, polled: Option<&Polled>, variants: &Variants) -> Coroutine {
+        let fallback = Polled {
+            function: function_of(&ty.name).into(),
+            place: variants.list.first().and_then(|first| first.place.clone()),
+            coroutine: true,
+        };
+        let polled = polled.unwrap_or(&fallback);
+        let captured: Vec<Member> = variants
+            .list
+            .iter()
+            .find(|variant| stage(&variant.name) == CoStage::Unresumed)
+            .and_then(|variant| self.types.get(variant.payload))
+            .and_then(|payload| match &payload.shape {
+                Shape::Struct(members) => Some(members.to_vec()),
+                _ => None,
+            })
+            .unwrap_or_default();
+        // The arguments of an `async fn` are moved into locals at its start;
+        // what an `async` block captures is used where it is.
+        let arguments = ty.name.contains("{async_fn_env#");
+        let scope = Scope::of(&ty.name);
+        let states = variants
+            .list
+            .iter()
+            .map(|variant| {
+                let stage = stage(&variant.name);
+                let frame = match stage {
+                    CoStage::Suspended => self.frames.suspended(polled, variant.place.as_ref()),
+                    _ => self.frames.frame(&polled.function, polled.place.as_ref()),
+                };
+                let mut state = CoState {
+                    stage,
+                    frame,
+                    awaitee: None,
+                    locals: Box::default(),
+                    drop_flags: Box::default(),
+                    subject: None,
+                    socket: None,
+                };
+                self.state(&mut state, variant, &captured, arguments, scope);
+                state
+            })
+            .collect();
+        Coroutine { variants: variants.clone(), states, scope }
+    }
+
+    fn state(
+        &mut self,
+        state: &mut CoState,
+        variant: &Variant,
+        captured: &[Member],
+        arguments: bool,
+        scope: Scope,
+    ) {
+        let Some(payload) = self.types.get(variant.payload) else { return };
+        let Shape::Struct(members) = &payload.shape else { return };
+        let mut locals: Vec<Part> = Vec::new();
+        let mut flags = Vec::new();
+        for (index, member) in members.iter().enumerate() {
+            let offset = variant.offset.saturating_add(member.offset);
+            let part = Part { name: member.name.clone(), offset, ty: member.ty };
+            if &*member.name == "__awaitee" {
+                state.awaitee = Some(part);
+                continue;
+            }
+            if scope != Scope::Other && state.stage == CoStage::Suspended {
+                self.about(state, &part);
+            }
+            if member.name.starts_with("__") {
+                let ty = self.types.get(member.ty);
+                if ty.is_some_and(|ty| &*ty.name == "bool") {
+                    flags.push(offset);
+                    continue;
+                }
+            }
+            let same = |other: &Member| other.offset == member.offset && other.ty == member.ty;
+            if members[..index].iter().any(same) {
+                continue;
+            }
+            let is_argument = arguments
+                && state.stage == CoStage::Suspended
+                && captured.contains(member)
+                && members.iter().filter(|other| *other == member).count() == 1;
+            if !is_argument && self.interest(member.ty) & (interest::KEEP | interest::HOLD) != 0 {
+                locals.push(part);
+            }
+        }
+        state.locals = locals.into();
+        state.drop_flags = flags.into();
+    }
+
+    /// What one of tokio's functions is about, by the references it keeps.
+    fn about(&mut self, state: &mut CoState, part: &Part) {
+        let Some(ty) = self.types.get(part.ty) else { return };
+        if !matches!(ty.shape, Shape::Pointer(_)) {
+            return;
+        }
+        let moved = |mut route: Route| {
+            if let Some(first) = route.steps.first_mut() {
+                *first += part.offset;
+            }
+            route
+        };
+        if state.subject.is_none() {
+            let found = tokio::channel(&mut self.types, part.ty)
+                .or_else(|| self.types.route(part.ty, &[tokio::WATCH, tokio::BROADCAST], 2));
+            state.subject = found.map(moved);
+        }
+        if state.socket.is_none()
+            && let Some(route) = self.types.route(part.ty, &[tokio::POLL_EVENTED], 2)
+            && let Some(socket) = leaves::Socket::find(&mut self.types, route.ty)
+        {
+            state.socket = Some((moved(route), Rc::new(socket)));
+        }
+    }
+
+    /// What a value of a type may contain: exact, for all types at once that
+    /// can be reached from it.
+    pub fn interest(&mut self, id: TypeId) -> u8 {
+        if let Some(&mask) = self.masks.get(&id) {
+            return mask;
+        }
+        let mut explored: Vec<(TypeId, u8, Vec<TypeId>)> = Vec::new();
+        let mut index = NumberMap::default();
+        index.insert(id, 0_usize);
+        let mut next = vec![id];
+        while let Some(id) = next.pop() {
+            if explored.len() > EXPLORED {
+                return interest::ANY;
+            }
+            let (own, children) = self.own_interest(id);
+            index.insert(id, explored.len());
+            for &child in &children {
+                if !self.masks.contains_key(&child) && !index.contains_key(&child) {
+                    index.insert(child, usize::MAX);
+                    next.push(child);
+                }
+            }
+            explored.push((id, own, children));
+        }
+        // Whoever contains a type hears what it contains, until nothing is new.
+        let mut parents: Vec<Vec<usize>> = vec![Vec::new(); explored.len()];
+        let mut news: Vec<usize> = (0..explored.len()).collect();
+        for at in 0..explored.len() {
+            for child in 0..explored[at].2.len() {
+                let child = explored[at].2[child];
+                match self.masks.get(&child) {
+                    Some(mask) => explored[at].1 |= mask,
+                    None => {
+                        if let Some(list) = index.get(&child).and_then(|&to| parents.get_mut(to)) {
+                            list.push(at);
+                        }
+                    }
+                }
+            }
+        }
+        while let Some(at) = news.pop() {
+            let mask = explored[at].1;
+            for &parent in &parents[at] {
+                if explored[parent].1 | mask != explored[parent].1 {
+                    explored[parent].1 |= mask;
+                    news.push(parent);
+                }
+            }
+        }
+        for (id, mask, _) in &explored {
+            self.masks.insert(*id, *mask);
+        }
+        explored.first().map_or(0, |(_, mask, _)| *mask)
+    }
+
+    /// What a type is by itself, and the types whose values it leads to.
+    fn own_interest(&mut self, id: TypeId) -> (u8, Vec<TypeId>) {
+        let Some(ty) = self.types.get(id) else { return (0, Vec::new()) };
+        let name = &*ty.name;
+        if let Some(mask) = leaves::interest(name).or_else(|| holds::interest(name)) {
+            return (mask, Vec::new());
+        }
+        let mut own = if self.types.polled(id).is_some() { interest::POLL } else { 0 };
+        if name == tokio::LOCAL_SET
+            || name.starts_with("futures_util::stream::futures_unordered::FuturesUnordered<")
+        {
+            own |= interest::POLL | interest::KEEP;
+        }
+        let mut children = Vec::new();
+        match &ty.shape {
+            Shape::Struct(members) => {
+                let fat = members.iter().any(|member| &*member.name == "vtable");
+                if fat && members.len() == 2 {
+                    let ours = followed(name).is_some() && !is_never_future(name);
+                    return (if ours { interest::ANY } else { 0 }, Vec::new());
+                }
+                if name.starts_with("alloc::vec::Vec<") {
+                    children.extend(self.types.first_argument(name));
+                } else if let Some(data) = members
+                    .iter()
+                    .find(|member| &*member.name == "data_ptr" && followed(name).is_some())
+                {
+                    children.extend(self.types.target(data.ty));
+                } else {
+                    children.extend(members.iter().map(|member| member.ty));
+                }
+            }
+            Shape::Enum(variants) => {
+                if is_coroutine(variants) {
+                    own |= interest::POLL | interest::KEEP;
+                }
+                children.extend(variants.list.iter().map(|variant| variant.payload));
+            }
+            Shape::Pointer(Some(to)) if followed(name).is_some() => children.push(*to),
+            Shape::Array { of, count: 1.. } => children.push(*of),
+            _ => {}
+        }
+        (own, children)
+    }
+}
+
+fn is_coroutine(variants: &Variants) -> bool {
+    variants.list.first().is_some_and(|first| &*first.name == "Unresumed")
+}
+
+fn stage(variant: &str) -> CoStage {
+    match variant {
+        "Unresumed" => CoStage::Unresumed,
+        "Returned" | "Panicked" => CoStage::Done,
+        _ => CoStage::Suspended,
+    }
+}
+
+/// Whether a pointer is followed, and whether it owns what it points at.
+/// Shared references, `Arc` and raw pointers lead to what others poll.
+fn followed(name: &str) -> Option<bool> {
+    if name.starts_with("alloc::boxed::Box<") {
+        Some(true)
+    } else if name.starts_with("&mut ") {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+/// `dyn`s that are everywhere and never hold a future.
+fn is_never_future(name: &str) -> bool {
+    ["core::error::Error", "core::any::Any", "core::fmt::", "std::io::", "tracing"]
+        .iter()
+        .any(|part| name.split_once("dyn ").is_some_and(|(_, rest)| rest.starts_with(part)))
+}
+
+/// Futures made of futures that all wait at once: each of theirs counts.
+fn is_combinator(name: &str) -> bool {
+    ["futures_util::", "tokio::future::", "core::future::join::"]
+        .iter()
+        .any(|start| name.starts_with(start))
+}
+
+/// The function's name from the name of its coroutine's type.
+fn function_of(name: &str) -> &str {
+    match name.rfind("::{async_fn_env#") {
+        Some(end) => &name[..end],
+        None => name,
+    }
+}

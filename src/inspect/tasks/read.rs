@@ -1,0 +1,305 @@
+//! The reading itself: roots, lists, tasks, holders.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::cells::Kinds;
+use super::fields::Types;
+use super::holders;
+use super::owners::{self, Owners};
+use super::plan::Plans;
+use super::render::Render;
+use super::search;
+use super::semaphores::Semaphores;
+use super::tokio::{BatchSemaphore, Offsets, state};
+use super::walk::{Trace, Walker};
+use super::{Limits, Owner, Roots, TaskRead, TasksRead};
+use crate::debuginfo::layout::{Detail, Layouts, TypeId};
+use crate::error::Result;
+use crate::inspect::image::{Cached, Image};
+use crate::model::{Missing, Reason, TaskId, TaskState};
+
+/// How often the clock is looked at: once in so many tasks.
+const CLOCK: usize = 64;
+
+/// References to an idle task besides the list's and the join handle's: its
+/// wakers and abort handles. On the way out, a join handle may count as one.
+fn wakers(bits: u64) -> u64 {
+    let references = bits / state::REF_ONE;
+    let join_handle = u64::from(bits & state::JOIN_INTEREST != 0);
+    references.saturating_sub(1 + join_handle)
+}
+
+/// Reads every task that the roots lead to.
+///
+/// What cannot be read is named in [`TasksRead::missing`]; an image of
+/// nonsense gives no tasks, in bounded time.
+///
+/// # Errors
+/// None at present: whatever is found is better than nothing.
+pub fn read(
+    image: &mut Image,
+    layouts: &mut dyn Layouts,
+    roots: &Roots,
+    limits: &Limits,
+) -> Result<TasksRead> {
+    let detail = layouts.detail();
+    let mut types = Types::new(layouts);
+    let offsets = match detail {
+        Detail::Nothing => None,
+        Detail::Names | Detail::Full => Offsets::find(&mut types),
+    };
+    let Some(offsets) = offsets else {
+        let reason = match detail {
+            Detail::Nothing => Reason::NoDebugInfo,
+            Detail::Names | Detail::Full => Reason::TypesOnly,
+        };
+        let detail = "the program's debug information has no types of tokio's tasks: \
+                      build it with `debug = \"full\"`, or give its layout file";
+        let missing = Missing { reason, count: 0, detail: detail.into() };
+        return Ok(TasksRead { missing: vec![missing], ..TasksRead::default() });
+    };
+    let semaphores = BatchSemaphore::find(&mut types);
+    let mut memory = Cached::new(image.memory.as_mut(), limits.bytes);
+    let mut reader = Reader {
+        offsets,
+        bias: image.bias,
+        limits,
+        detail,
+        plans: Plans::new(types),
+        kinds: Kinds::default(),
+        semaphores: Semaphores::new(semaphores, limits.list),
+        owners: Owners::default(),
+        render: Render::new(roots),
+        trace: Trace::default(),
+        behind: HashMap::new(),
+        headers: HashMap::new(),
+        claims: holders::Claims::default(),
+        read: TasksRead::default(),
+        lost: Lost::default(),
+    };
+    reader.roots(&mut memory, image.threads.as_slice(), roots);
+    reader.all(&mut memory);
+    Ok(reader.finish(&mut memory))
+}
+
+/// What was lost, and to which bound.
+#[derive(Default)]
+struct Lost {
+    tasks: u64,
+    broken: u64,
+    cut: u64,
+    unknown: u64,
+    unsearched: u64,
+    timeout: bool,
+}
+
+struct Reader<'a> {
+    offsets: Offsets,
+    bias: u64,
+    limits: &'a Limits,
+    detail: Detail,
+    plans: Plans<'a>,
+    kinds: Kinds,
+    semaphores: Semaphores,
+    owners: Owners,
+    render: Render,
+    trace: Trace,
+    behind: HashMap<u64, Option<TypeId>>,
+    /// Ids of tasks that have been joined, by header.
+    headers: HashMap<u64, Option<u64>>,
+    claims: holders::Claims,
+    read: TasksRead,
+    lost: Lost,
+}
+
+impl<'a> Reader<'a> {
+    fn roots(
+        &mut self,
+        memory: &mut Cached<'a>,
+        threads: &[crate::inspect::image::ImageThread],
+        roots: &Roots,
+    ) {
+        let types = &mut self.plans.types;
+        if let Some(handle) = types.layouts.find("tokio::runtime::handle::Handle") {
+            for &at in &roots.handles {
+                self.owners.handle(memory, types, handle, at);
+            }
+        }
+        if let Some((offset, context)) = types.layouts.context() {
+            for thread in threads {
+                let at = thread.thread_pointer.wrapping_add_signed(offset);
+                self.owners.handle(memory, types, context, at);
+                if let Some(task) = owners::current_task(memory, types, context, at) {
+                    self.read.polling.push((thread.tid, TaskId(task)));
+                }
+            }
+        }
+        if roots.search {
+            let searched = search::search(
+                memory,
+                types,
+                &self.offsets,
+                self.bias,
+                &mut self.owners,
+                self.limits.search_bytes,
+            );
+            self.lost.unsearched = searched.left;
+        }
+    }
+
+    /// Reads the tasks of all owners; tasks lead to further owners.
+    fn all(&mut self, memory: &mut Cached<'a>) {
+        let mut next = 0;
+        let mut headers = Vec::new();
+        while let Some(found) = self.owners.found.get(next).cloned() {
+            next += 1;
+            headers.clear();
+            let room = self.limits.tasks.saturating_sub(self.read.tasks.len());
+            let ended = owners::tasks(memory, &self.offsets, &found, room, &mut headers);
+            self.lost.broken += ended.broken;
+            let mut seen = 0;
+            for (index, &header) in headers.iter().enumerate() {
+                if index % CLOCK == 0 && self.is_late() {
+                    break;
+                }
+                self.task(memory, found.address, header);
+                seen += 1;
+            }
+            let alive = found.count.unwrap_or(headers.len() as u64);
+            self.lost.tasks += alive.saturating_sub(seen + ended.broken.min(alive));
+            self.read.owners.push(Owner {
+                address: found.address,
+                flavor: found.flavor,
+                alive,
+                read: seen,
+            });
+        }
+    }
+
+    fn is_late(&mut self) -> bool {
+        self.lost.timeout |= self.limits.deadline.is_some_and(|deadline| Instant::now() > deadline);
+        self.lost.timeout
+    }
+
+    fn task(&mut self, memory: &mut Cached<'a>, owner: u64, header: u64) -> Option<()> {
+        let bits = memory.word(header.checked_add(self.offsets.state)?).ok()?;
+        if bits & state::COMPLETE != 0 {
+            return None;
+        }
+        let vtable = memory.word(header.checked_add(self.offsets.vtable)?).ok()?;
+        let kind = self.kinds.get(memory, &mut self.plans, &self.offsets, self.bias, vtable)?;
+        let id = memory.word(header.checked_add(kind.id)?).ok()?;
+        let spawned_at = kind.spawned_at.and_then(|offset| {
+            let at = memory.word(header.checked_add(offset)?).ok()?;
+            self.kinds.place(memory, &mut self.plans.types, at)
+        });
+        let state = if bits & state::RUNNING != 0 {
+            TaskState::Running
+        } else if bits & state::NOTIFIED != 0 {
+            TaskState::Scheduled
+        } else {
+            TaskState::Idle
+        };
+        let mut task = TaskRead {
+            id: TaskId(id),
+            owner,
+            state,
+            spawned_at,
+            wakers: (state == TaskState::Idle).then(|| wakers(bits)),
+            stack: None,
+            wait: None,
+            branches: Box::default(),
+            holds: Box::default(),
+        };
+        if state != TaskState::Running {
+            self.stack(memory, header, &kind, &mut task);
+        }
+        self.read.tasks.push(task);
+        Some(())
+    }
+
+    fn stack(
+        &mut self,
+        memory: &mut Cached<'a>,
+        header: u64,
+        kind: &super::cells::Kind,
+        task: &mut TaskRead,
+    ) {
+        // Merged functions: those stay whose cell fits and whose future is there.
+        let mut there = kind.futures.iter().filter(|future| future.is_there(memory, header));
+        let Some(future) = there.next() else {
+            self.lost.unknown += 1;
+            return;
+        };
+        let or_one_of: Vec<Arc<str>> = there.map(|future| future.name.clone()).collect();
+        if self.detail == Detail::Names {
+            let frame = self.plans.frames.frame(&future.name, None);
+            task.stack = Some(self.plans.frames.stack(&[frame], false));
+            return;
+        }
+        let mut walker = Walker::new(
+            memory,
+            &mut self.plans,
+            &mut self.semaphores,
+            self.bias,
+            self.limits,
+            &mut self.trace,
+            &mut self.behind,
+        );
+        walker.task(future.ty, header.wrapping_add(future.at));
+        self.lost.cut += u64::from(self.trace.cut);
+        for (address, list) in std::mem::take(&mut self.trace.local_sets) {
+            self.owners.add(memory, address, &list);
+        }
+        for tip in &self.trace.tips {
+            if let Some(header) = tip.wait.and_then(|wait| wait.joins)
+                && !self.headers.contains_key(&header)
+            {
+                let id = self.id_of(memory, header);
+                self.headers.insert(header, id);
+            }
+        }
+        self.claims.note(task.id, &self.trace.holds, &self.trace.tips);
+        let headers = &self.headers;
+        let joins = |header: u64| headers.get(&header).copied().flatten();
+        self.render.task(&mut self.plans.frames, &self.trace, task, or_one_of, joins);
+    }
+
+    /// The id of the task at a header that another task joins.
+    fn id_of(&self, memory: &mut Cached<'a>, header: u64) -> Option<u64> {
+        let vtable = memory.word(header.checked_add(self.offsets.vtable)?).ok()?;
+        let offset = memory.word(vtable.checked_add(self.offsets.id_offset)?).ok()?;
+        memory.word(header.checked_add(offset)?).ok()
+    }
+
+    fn finish(mut self, memory: &mut Cached<'a>) -> TasksRead {
+        let mut read = self.read;
+        read.tasks.sort_by_key(|task| task.id);
+        read.owners.sort_by_key(|owner| owner.address);
+        self.claims.settle(memory, &mut self.semaphores, &mut self.render, &mut read.tasks);
+        let mut miss = |reason, count, detail: &str| {
+            if count > 0 {
+                read.missing.push(Missing { reason, count, detail: detail.to_owned() });
+            }
+        };
+        let lost = self.lost;
+        let why = if lost.timeout {
+            "tasks left out: the time for reading was over"
+        } else {
+            "tasks left out: a bound on tasks or bytes was reached"
+        };
+        miss(Reason::BoundReached, lost.tasks, why);
+        miss(Reason::BoundReached, lost.cut, "tasks with a chain cut short by a bound");
+        miss(Reason::BoundReached, lost.unsearched, "bytes of heap not searched for runtimes");
+        miss(Reason::Torn, lost.broken, "lists of tasks that ended in something else");
+        miss(Reason::NoAwaitChain, lost.unknown, "tasks of a type that is not known");
+        if self.detail == Detail::Names {
+            let count = read.tasks.len() as u64;
+            let detail = "debug information without types: names and states, no await points";
+            miss(Reason::TypesOnly, count, detail);
+        }
+        read
+    }
+}

@@ -1,0 +1,211 @@
+//! From what was found to what the model says: strings are made once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::frames::Frames;
+use super::sockets::Sockets;
+use super::walk::{NO_LEVEL, RawDetail, RawHeld, RawWait, Tip, Trace};
+use super::{Roots, TaskRead};
+use crate::model::{Branch, Held, Stack, TaskId, Wait, WaitKind};
+
+/// Names of addresses and words of waits made so far.
+pub struct Render {
+    resources: HashMap<u64, Arc<str>>,
+    details: HashMap<RawDetail, Option<Arc<str>>>,
+    sockets: Option<Sockets>,
+    monotonic_ns: Option<u64>,
+}
+
+impl Render {
+    pub fn new(roots: &Roots) -> Self {
+        Self {
+            resources: HashMap::new(),
+            details: HashMap::new(),
+            sockets: roots.process.map(Sockets::of),
+            monotonic_ns: roots.monotonic_ns,
+        }
+    }
+
+    /// Fills a task with what its trace found. `joins` tells the id of a task
+    /// by its header.
+    pub fn task(
+        &mut self,
+        frames: &mut Frames,
+        trace: &Trace,
+        task: &mut TaskRead,
+        or_one_of: Vec<Arc<str>>,
+        joins: impl Fn(u64) -> Option<u64>,
+    ) {
+        let Some(main) = main(&trace.tips) else { return };
+        let mut stack = frames.stack(&trace.frames(main.level, NO_LEVEL), trace.cut);
+        if !or_one_of.is_empty() {
+            stack = Arc::new(Stack { or_one_of, ..(*stack).clone() });
+        }
+        task.stack = Some(stack);
+        let mut wait = |wait: Option<RawWait>| wait.map(|wait| Box::new(self.wait(wait, &joins)));
+        task.wait = wait(main.wait);
+        if trace.tips.len() > 1 {
+            let on_main = levels(trace, main.level);
+            let others = trace.tips.iter().filter(|tip| !std::ptr::eq(*tip, main));
+            task.branches = others
+                .map(|tip| {
+                    let fork = fork(trace, tip.level, &on_main);
+                    let stack = frames.stack(&trace.frames(tip.level, fork), false);
+                    Branch { stack, wait: wait(tip.wait), dormant: tip.dormant }
+                })
+                .collect();
+        }
+        if !trace.holds.is_empty() {
+            task.holds = self.holds(frames, trace, main);
+        }
+    }
+
+    fn wait(&mut self, raw: RawWait, joins: &impl Fn(u64) -> Option<u64>) -> Wait {
+        let socket = match (&mut self.sockets, raw.fd) {
+            (Some(sockets), Some(fd)) => sockets.describe(fd),
+            _ => None,
+        };
+        let deadline_in_ns = match (raw.deadline, self.monotonic_ns) {
+            (Some(deadline), Some(now)) => i64::try_from(deadline - i128::from(now)).ok(),
+            _ => None,
+        };
+        Wait {
+            kind: raw.kind,
+            resource: raw.resource.map(|at| self.resource(at)),
+            detail: socket.or_else(|| self.detail(raw.detail)),
+            task: raw.joins.and_then(joins).map(TaskId),
+            stream: None,
+            deadline_in_ns,
+            fd: raw.fd,
+            holders: Vec::new(),
+            queue: raw.queue,
+            wait_ns: 0,
+            senders: raw.senders,
+            lower_bound: true,
+        }
+    }
+
+    /// The name of what is at an address.
+    pub fn resource(&mut self, at: u64) -> Arc<str> {
+        self.resources.entry(at).or_insert_with(|| format!("{at:#x}").into()).clone()
+    }
+
+    fn detail(&mut self, raw: RawDetail) -> Option<Arc<str>> {
+        self.details
+            .entry(raw)
+            .or_insert_with(|| {
+                let words = match raw {
+                    RawDetail::None => return None,
+                    RawDetail::Permits(wanted, free) => format!("wants {wanted}, {free} free"),
+                    RawDetail::Granted => "granted, not taken yet".to_owned(),
+                    RawDetail::Tasks(1) => "1 task left in the set".to_owned(),
+                    RawDetail::Tasks(count) => format!("{count} tasks left in the set"),
+                    RawDetail::Closed => "until the other end is gone".to_owned(),
+                    RawDetail::Either => "or until it can be written".to_owned(),
+                };
+                Some(words.into())
+            })
+            .clone()
+    }
+
+    fn holds(&mut self, frames: &Frames, trace: &Trace, main: &Tip) -> Box<[Held]> {
+        let polled = polled(trace, main);
+        let mut kept: Vec<&RawHeld> = Vec::new();
+        for held in &trace.holds {
+            let same = kept
+                .iter_mut()
+                .find(|other| other.kind == held.kind && other.resource == held.resource);
+            match same {
+                // A value that was moved inward left its bytes behind: the
+                // innermost is the one that counts, a named one before others.
+                Some(other) => {
+                    let better = (held.local.is_some(), !held.doubtful, held.level);
+                    if better > (other.local.is_some(), !other.doubtful, other.level) {
+                        *other = held;
+                    }
+                }
+                None => kept.push(held),
+            }
+        }
+        kept.into_iter()
+            .map(|held| {
+                let level = trace.levels.get(held.level as usize);
+                let frame = level.and_then(|level| frames.get(level.frame));
+                Held {
+                    kind: held.kind,
+                    resource: self.resource(held.resource),
+                    local: held.local.clone(),
+                    function: frame.map(|frame| frame.function.clone()),
+                    location: frame.and_then(|frame| frame.location.clone()),
+                    dormant: held.dormant,
+                    within: within(trace, &polled, held.level),
+                }
+            })
+            .collect()
+    }
+}
+
+/// The chain that is shown as the task's own: the first that it polls, and of
+/// those the first that says what it waits for. A timer beside something else
+/// is a timeout or a keep-alive: the other thing is what matters.
+fn main(tips: &[Tip]) -> Option<&Tip> {
+    let waits = |tip: &Tip, timer: bool| {
+        let known = |kind| kind != WaitKind::Unknown && (kind == WaitKind::Sleep) == timer;
+        !tip.dormant && tip.wait.is_some_and(|wait| known(wait.kind))
+    };
+    tips.iter()
+        .find(|tip| waits(tip, false))
+        .or_else(|| tips.iter().find(|tip| waits(tip, true)))
+        .or_else(|| tips.iter().find(|tip| !tip.dormant))
+        .or_else(|| tips.first())
+}
+
+/// The chains that a task polls, by their numbers in the model, if there are
+/// several.
+fn polled(trace: &Trace, main: &Tip) -> Vec<(u32, Vec<u32>)> {
+    let others = trace.tips.iter().filter(|tip| !std::ptr::eq(*tip, main));
+    let numbered = std::iter::once((0, main)).chain((1..).zip(others));
+    let polled = numbered.filter(|(_, tip)| !tip.dormant);
+    polled.map(|(number, tip)| (number, levels(trace, tip.level))).collect()
+}
+
+/// The only one of the polled chains that leads through what holds something.
+fn within(trace: &Trace, polled: &[(u32, Vec<u32>)], level: u32) -> Option<u32> {
+    if polled.len() < 2 {
+        return None;
+    }
+    let mut at = level;
+    while let Some(here) = trace.levels.get(at as usize) {
+        let mut through = polled.iter().filter(|(_, levels)| levels.binary_search(&at).is_ok());
+        if let Some(&(number, _)) = through.next() {
+            return through.next().is_none().then_some(number);
+        }
+        at = here.parent;
+    }
+    None
+}
+
+/// Levels of a chain, ascending.
+fn levels(trace: &Trace, level: u32) -> Vec<u32> {
+    let mut levels = Vec::new();
+    let mut at = level;
+    while let Some(level) = trace.levels.get(at as usize) {
+        levels.push(at);
+        at = level.parent;
+    }
+    levels.reverse();
+    levels
+}
+
+/// The innermost level that a chain shares with the main one.
+fn fork(trace: &Trace, level: u32, on_main: &[u32]) -> u32 {
+    let mut at = level;
+    while let Some(level) = trace.levels.get(at as usize) {
+        if on_main.binary_search(&at).is_ok() {
+            break;
+        }
+        at = level.parent;
+    }
+    at
+}

@@ -1,0 +1,170 @@
+//! A search of the heap for tasks that nothing else led to: of runtimes whose
+//! handles are nowhere at hand, and of `LocalSet`s.
+//!
+//! A task's header points at its vtable, and a vtable begins with one of the
+//! program's `poll` functions. What looks like a header is taken for one only
+//! if its scheduler's list has the id that the header names.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use super::fields::Types;
+use super::owners::Owners;
+use super::tokio::{Offsets, state};
+use crate::debuginfo::layout::TypeId;
+use crate::inspect::image::Cached;
+
+/// Read at once.
+const PIECE: usize = 256 * 1024;
+/// The most a program spans from its first byte: further words are no vtables.
+const SPAN: u64 = 1 << 31;
+/// Words that look like vtables and are none: a bound on what is remembered.
+const REMEMBERED: usize = 1 << 20;
+
+/// What a search went through.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Searched {
+    pub bytes: u64,
+    /// Bytes left out because of the bound.
+    pub left: u64,
+}
+
+/// Searches the writable regions and adds the owners of what it finds.
+pub fn search(
+    memory: &mut Cached<'_>,
+    types: &mut Types<'_>,
+    offsets: &Offsets,
+    bias: u64,
+    owners: &mut Owners,
+    bound: u64,
+) -> Searched {
+    let mut searched = Searched::default();
+    let polls = types.layouts.task_polls();
+    let (Some(first), Some(last)) = (polls.first(), polls.last()) else { return searched };
+    let low = bias.wrapping_add(*first).saturating_sub(SPAN);
+    let high = bias.wrapping_add(*last).saturating_add(SPAN);
+    let mut hunt =
+        Hunt { offsets, bias, polls: &polls, vtables: HashMap::new(), schedulers: HashSet::new() };
+    let mut piece = vec![0_u8; PIECE];
+    let regions = memory.memory().writable().to_vec();
+    // Vtables are constants: no word that points into writable memory is one,
+    // unless the program's own data could not be made read-only. That is the
+    // first writable region behind its code.
+    let code = bias.wrapping_add(*last);
+    let data = regions.iter().find(|region| region.start >= code).cloned().unwrap_or(0..0);
+    let heaps: Vec<Range<u64>> =
+        regions.iter().filter(|&region| *region != data).cloned().collect();
+    for region in regions {
+        let mut at = region.start.next_multiple_of(8);
+        while at < region.end {
+            let len = (region.end - at).min(PIECE as u64) as usize & !7;
+            if len == 0 {
+                break;
+            }
+            if searched.bytes >= bound {
+                searched.left += region.end - at;
+                break;
+            }
+            searched.bytes += len as u64;
+            let bytes = &mut piece[..len];
+            if memory.memory().read(at, bytes).is_ok() {
+                for (index, word) in bytes.chunks_exact(8).enumerate() {
+                    let word = u64::from_le_bytes(word.try_into().unwrap_or_default());
+                    // Nearly every word ends here.
+                    if word.wrapping_sub(low) < high - low
+                        && word % 8 == 0
+                        && !is_within(&heaps, word)
+                    {
+                        let place = at + index as u64 * 8;
+                        hunt.word(memory, types, owners, word, place);
+                    }
+                }
+            }
+            at += len as u64;
+        }
+    }
+    searched
+}
+
+fn is_within(regions: &[Range<u64>], word: u64) -> bool {
+    let next = regions.partition_point(|region| region.end <= word);
+    regions.get(next).is_some_and(|region| region.start <= word)
+}
+
+struct Hunt<'h> {
+    offsets: &'h Offsets,
+    bias: u64,
+    polls: &'h [u64],
+    /// Candidates, with the type of scheduler of those that are vtables.
+    vtables: HashMap<u64, Option<(TypeId, u64)>>,
+    /// Scheduler pointers that have been looked at.
+    schedulers: HashSet<(TypeId, u64)>,
+}
+
+impl Hunt<'_> {
+    fn word(
+        &mut self,
+        memory: &mut Cached<'_>,
+        types: &mut Types<'_>,
+        owners: &mut Owners,
+        word: u64,
+        place: u64,
+    ) {
+        let vtable = match self.vtables.get(&word) {
+            Some(known) => *known,
+            None => {
+                let vtable = self.vtable(memory, types, word);
+                if self.vtables.len() < REMEMBERED {
+                    self.vtables.insert(word, vtable);
+                }
+                vtable
+            }
+        };
+        if let Some((scheduler, offset)) = vtable
+            && let Some(header) = place.checked_sub(self.offsets.vtable)
+        {
+            self.header(memory, types, owners, scheduler, offset, header);
+        }
+    }
+
+    fn vtable(
+        &self,
+        memory: &mut Cached<'_>,
+        types: &mut Types<'_>,
+        at: u64,
+    ) -> Option<(TypeId, u64)> {
+        let poll = memory.word(at.checked_add(self.offsets.poll)?).ok()?.wrapping_sub(self.bias);
+        self.polls.binary_search(&poll).ok()?;
+        let offset = memory.word(at.checked_add(self.offsets.scheduler_offset)?).ok()?;
+        let task = *types.layouts.task(poll).first()?;
+        Some((task.scheduler, offset))
+    }
+
+    fn header(
+        &mut self,
+        memory: &mut Cached<'_>,
+        types: &mut Types<'_>,
+        owners: &mut Owners,
+        scheduler: TypeId,
+        offset: u64,
+        header: u64,
+    ) -> Option<()> {
+        let at = header.checked_add(offset)?;
+        let handle = memory.word(at).ok()?;
+        if self.schedulers.contains(&(scheduler, handle)) {
+            return None;
+        }
+        let bits = memory.word(header.checked_add(self.offsets.state)?).ok()?;
+        let owner_id = memory.word(header.checked_add(self.offsets.owner_id)?).ok()?;
+        if bits < state::REF_ONE || owner_id == 0 {
+            return None;
+        }
+        let list = owners.list(types, scheduler)?;
+        let address = list.route.follow(memory, at)?;
+        if memory.word(address.checked_add(list.id)?).ok()? == owner_id {
+            self.schedulers.insert((scheduler, handle));
+            owners.add(memory, address, &list);
+        }
+        Some(())
+    }
+}

@@ -1,0 +1,263 @@
+//! What a chain's last future waits for.
+
+use super::fields::active;
+use super::frames::FrameId;
+use super::leaves::{Leaf, Socket};
+use super::plan::{Node, Scope};
+use super::walk::{RawDetail, RawWait, Walker};
+use crate::model::{HeldKind, WaitKind};
+
+/// mio's and tokio's bits of `Interest`.
+const READABLE: u64 = 1;
+const WRITABLE: u64 = 2;
+const NANOS: i128 = 1_000_000_000;
+
+impl Walker<'_, '_> {
+    /// Ends the chain at a future of tokio's, if that waits.
+    pub(super) fn leaf(&mut self, frame: Option<FrameId>, leaf: &Leaf, at: u64) {
+        let outer = self.level;
+        if let Some(frame) = frame {
+            self.push(frame, Scope::Tokio, None);
+        }
+        if let Some(wait) = self.wait(leaf, at) {
+            self.tip(Some(wait));
+        }
+        self.level = outer;
+    }
+
+    /// Whether a leaf that is not polled has joined a queue before.
+    pub(super) fn has_begun(&mut self, leaf: &Leaf, at: u64) -> bool {
+        match leaf {
+            Leaf::Acquire { semaphore, node, queued, .. } => {
+                let flag = self.memory.number(at.wrapping_add(*queued), 1);
+                let address = semaphore.follow(self.memory, at);
+                let node = at.wrapping_add(*node);
+                flag.is_ok_and(|flag| flag == 1)
+                    && address.and_then(|at| self.semaphores.get(self.memory, at)).is_some_and(
+                        |semaphore| semaphore.queue.contains(&node) || semaphore.free == 0,
+                    )
+            }
+            Leaf::Notified { state, states, .. } => {
+                active(self.memory, at.wrapping_add(*state), states)
+                    .is_some_and(|index| &*states.list[index].name == "Waiting")
+            }
+            _ => false,
+        }
+    }
+
+    fn wait(&mut self, leaf: &Leaf, at: u64) -> Option<RawWait> {
+        let plain = |kind, resource| Some(RawWait::new(kind, resource));
+        match leaf {
+            Leaf::Acquire { semaphore, node, lacks, wanted, queued } => {
+                let resource = semaphore.follow(self.memory, at)?;
+                let mut number = |offset: &u64, size| {
+                    self.memory.number(at.wrapping_add(*offset), size).unwrap_or(0)
+                };
+                let (queued, lacks, wanted) =
+                    (number(queued, 1) == 1, number(lacks, 8), number(wanted, 8));
+                self.acquire(resource, at.wrapping_add(*node), queued, lacks, wanted)
+            }
+            Leaf::MpscRecv { channel, waker, senders } => {
+                let resource = channel.follow(self.memory, at)?;
+                let waits = match waker {
+                    Some(waker) => {
+                        let place = waker.follow(self.memory, at)?;
+                        self.memory.word(place).is_ok_and(|vtable| vtable != 0)
+                    }
+                    None => true,
+                };
+                // `recv` itself has nothing else to wait for.
+                let by_recv = self.scope() == Some(Scope::MpscSend);
+                if !waits && !by_recv {
+                    return None;
+                }
+                let senders = senders
+                    .as_ref()
+                    .and_then(|senders| senders.follow(self.memory, at))
+                    .and_then(|at| self.memory.word(at).ok());
+                Some(RawWait { senders, ..RawWait::new(WaitKind::MpscRecv, Some(resource)) })
+            }
+            Leaf::Oneshot { inner } => {
+                plain(WaitKind::Oneshot, Some(inner.follow(self.memory, at)?))
+            }
+            Leaf::Notified { notify, state, states } => {
+                let index = active(self.memory, at.wrapping_add(*state), states)?;
+                if &*states.list[index].name == "Done" {
+                    return None;
+                }
+                let notify = notify.follow(self.memory, at)?;
+                Some(self.notified(notify))
+            }
+            Leaf::Broadcast { shared, senders } => {
+                let shared = shared.follow(self.memory, at)?;
+                let senders =
+                    senders.and_then(|offset| self.memory.word(shared.wrapping_add(offset)).ok());
+                Some(RawWait { senders, ..RawWait::new(WaitKind::Broadcast, Some(shared)) })
+            }
+            Leaf::Join { header } => {
+                let header = header.follow(self.memory, at)?;
+                let joins = Some(header);
+                Some(RawWait { joins, ..RawWait::new(WaitKind::Join, Some(header)) })
+            }
+            Leaf::JoinSet { length } => {
+                let length = self.memory.word(at.wrapping_add(*length)).ok()?;
+                let detail = RawDetail::Tasks(length);
+                (length > 0).then(|| RawWait { detail, ..RawWait::new(WaitKind::Join, None) })
+            }
+            Leaf::Sleep { deadline } => {
+                let deadline = self.instant(at.wrapping_add(*deadline));
+                Some(RawWait { deadline, ..RawWait::new(WaitKind::Sleep, None) })
+            }
+            Leaf::Socket(socket) => self.socket(socket, at),
+            Leaf::Readiness { io, interest } => {
+                let io = io.follow(self.memory, at)?;
+                let interest = interest.map_or(READABLE, |offset| {
+                    self.memory.number(at.wrapping_add(offset), 1).unwrap_or(READABLE)
+                });
+                let kind = match interest & READABLE {
+                    0 if interest & WRITABLE != 0 => WaitKind::SocketWrite,
+                    _ => WaitKind::SocketRead,
+                };
+                let fd = self.descriptor(io);
+                Some(RawWait { fd, ..RawWait::new(kind, Some(io)) })
+            }
+            Leaf::GrpcMessage => plain(WaitKind::GrpcMessage, None),
+        }
+    }
+
+    fn acquire(
+        &mut self,
+        resource: u64,
+        node: u64,
+        queued: bool,
+        lacks: u64,
+        wanted: u64,
+    ) -> Option<RawWait> {
+        let scope = self.scope();
+        let (wait, held) = match scope {
+            Some(Scope::Mutex) => (WaitKind::Mutex, HeldKind::Mutex),
+            Some(Scope::RwLockRead) => (WaitKind::RwLockRead, HeldKind::RwLockRead),
+            Some(Scope::RwLockWrite) => (WaitKind::RwLockWrite, HeldKind::RwLockWrite),
+            Some(Scope::MpscSend) => (WaitKind::MpscSend, HeldKind::Permit),
+            Some(Scope::OnceCell) => (WaitKind::OnceCell, HeldKind::Permit),
+            _ => (WaitKind::Semaphore, HeldKind::Permit),
+        };
+        let mut raw = RawWait::new(wait, Some(resource));
+        let semaphore = self.semaphores.get(self.memory, resource)?;
+        if semaphore.queue.contains(&node) || semaphore.cut {
+            raw.queue = Some(semaphore.queue.len() as u64);
+            if wait == WaitKind::Semaphore {
+                raw.detail = RawDetail::Permits(wanted, semaphore.free);
+            }
+        } else if queued && lacks == 0 {
+            // Handed over while nobody polled it: held from now on.
+            raw.detail = RawDetail::Granted;
+            self.note(held, resource);
+        }
+        Some(raw)
+    }
+
+    /// What stands behind a `Notify`: it may be a part of something else.
+    fn notified(&mut self, notify: u64) -> RawWait {
+        match self.scope() {
+            Some(Scope::Watch) => {
+                let subject = self.subject();
+                RawWait::new(WaitKind::Watch, subject.or(Some(notify)))
+            }
+            Some(Scope::Barrier) => {
+                let subject = self.subject();
+                RawWait::new(WaitKind::Barrier, subject.or(Some(notify)))
+            }
+            Some(Scope::Closed) => {
+                let detail = RawDetail::Closed;
+                RawWait { detail, ..RawWait::new(WaitKind::Notify, Some(notify)) }
+            }
+            _ => RawWait::new(WaitKind::Notify, Some(notify)),
+        }
+    }
+
+    fn socket(&mut self, socket: &Socket, at: u64) -> Option<RawWait> {
+        let io = socket.io.follow(self.memory, at)?;
+        let mut waits = |place: Option<super::tokio::WakerPlace>| {
+            place.is_some_and(|place| {
+                self.memory.word(io.wrapping_add(place.vtable)).is_ok_and(|vtable| vtable != 0)
+            })
+        };
+        let (reads, writes) = (waits(socket.reader), waits(socket.writer));
+        let kind = match (reads, writes) {
+            (true, _) => WaitKind::SocketRead,
+            (false, true) => WaitKind::SocketWrite,
+            (false, false) => return None,
+        };
+        let fd = self.fd(socket, at);
+        let detail = if reads && writes { RawDetail::Either } else { RawDetail::None };
+        Some(RawWait { fd, detail, ..RawWait::new(kind, Some(io)) })
+    }
+
+    fn fd(&mut self, socket: &Socket, at: u64) -> Option<i32> {
+        let fd = self.memory.number(at.wrapping_add(socket.fd?), 4).ok()?;
+        i32::try_from(fd).ok()
+    }
+
+    /// The descriptor of what the driver knows at `io`, from the functions
+    /// around that were called on the socket.
+    fn descriptor(&mut self, io: u64) -> Option<i32> {
+        let mut level = self.level;
+        while let Some(here) = self.trace.levels.get(level as usize) {
+            if here.scope == Scope::Other {
+                break;
+            }
+            level = here.parent;
+            let Some((node, state, at)) = here.coroutine.clone() else { continue };
+            if let Node::Coroutine(coroutine) = &*node
+                && let Some((route, socket)) = &coroutine.states[state].socket
+                && let Some(evented) = route.follow(self.memory, at)
+                && socket.io.follow(self.memory, evented) == Some(io)
+            {
+                return self.fd(socket, evented);
+            }
+        }
+        None
+    }
+
+    /// The outermost of tokio's functions that the chain is in the middle of.
+    fn scope(&self) -> Option<Scope> {
+        let mut found = None;
+        let mut level = self.level;
+        while let Some(here) = self.trace.levels.get(level as usize) {
+            match here.scope {
+                Scope::Other => break,
+                Scope::Tokio => {}
+                scope => found = Some(scope),
+            }
+            level = here.parent;
+        }
+        found
+    }
+
+    /// The channel that these functions are about.
+    fn subject(&mut self) -> Option<u64> {
+        let mut level = self.level;
+        while let Some(here) = self.trace.levels.get(level as usize) {
+            if here.scope == Scope::Other {
+                break;
+            }
+            level = here.parent;
+            if let Some((node, state, at)) = here.coroutine.clone()
+                && let Node::Coroutine(coroutine) = &*node
+                && let Some(route) = &coroutine.states[state].subject
+                && let Some(subject) = route.follow(self.memory, at)
+            {
+                return Some(subject);
+            }
+        }
+        None
+    }
+
+    /// A point in time of the monotonic clock, in nanoseconds.
+    pub(super) fn instant(&mut self, at: u64) -> Option<i128> {
+        let seconds = self.memory.word(at).ok()?.cast_signed();
+        let nanos = self.memory.number(at.wrapping_add(8), 4).ok()?;
+        (nanos < NANOS as u64).then(|| i128::from(seconds) * NANOS + i128::from(nanos))
+    }
+}

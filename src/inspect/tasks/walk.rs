@@ -1,0 +1,661 @@
+//! One task's futures: the chain that it polls, and what it keeps beside it.
+//!
+//! Two ways to look at a value. *Polled*: the task polls it, so what is found
+//! waiting below is what the task waits for. *Kept*: a live local that is not
+//! awaited; its guards count, and a future in it that has begun and that the
+//! polled chain never reached is dormant.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Limits;
+use super::fields::active;
+use super::frames::FrameId;
+use super::holds::Hold;
+use super::plan::{CoStage, Coroutine, Manner, Node, Part, Plans, Scope, interest};
+use super::semaphores::Semaphores;
+use crate::debuginfo::layout::TypeId;
+use crate::inspect::image::Cached;
+use crate::model::{HeldKind, WaitKind};
+
+/// Values looked at for one task: a hostile image must not hold us up.
+const STEPS: u32 = 100_000;
+/// No level.
+pub const NO_LEVEL: u32 = u32::MAX;
+
+/// Something on the way from the task's root to where it waits.
+pub struct Level {
+    /// `NO_LEVEL` for the root.
+    pub parent: u32,
+    pub frame: FrameId,
+    pub scope: Scope,
+    /// If it is a coroutine: its plan, its state and where it is.
+    pub coroutine: Option<(Rc<Node>, usize, u64)>,
+}
+
+/// Where a chain ends.
+pub struct Tip {
+    pub level: u32,
+    pub wait: Option<RawWait>,
+    pub dormant: bool,
+}
+
+/// What is waited for, before it is made readable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawWait {
+    pub kind: WaitKind,
+    pub resource: Option<u64>,
+    /// Header of the task that is joined.
+    pub joins: Option<u64>,
+    /// Monotonic clock, nanoseconds.
+    pub deadline: Option<i128>,
+    pub fd: Option<i32>,
+    pub queue: Option<u64>,
+    pub senders: Option<u64>,
+    pub detail: RawDetail,
+}
+
+/// Words that go with a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RawDetail {
+    None,
+    /// Permits wanted, permits free.
+    Permits(u64, u64),
+    /// Has been given what it waited for.
+    Granted,
+    /// Tasks left in a set.
+    Tasks(u64),
+    /// Waits until the other end is gone.
+    Closed,
+    /// Waits for readable and writable at once.
+    Either,
+}
+
+impl RawWait {
+    pub fn new(kind: WaitKind, resource: Option<u64>) -> Self {
+        let (joins, deadline, fd, queue, senders) = (None, None, None, None, None);
+        Self { kind, resource, joins, deadline, fd, queue, senders, detail: RawDetail::None }
+    }
+}
+
+/// Something held, before it is made readable.
+#[derive(Clone, Debug)]
+pub struct RawHeld {
+    pub kind: HeldKind,
+    pub resource: u64,
+    pub local: Option<Arc<str>>,
+    pub level: u32,
+    pub dormant: bool,
+    /// The compiler keeps a flag that some local of this frame has been moved
+    /// away, and it may be this one.
+    pub doubtful: bool,
+}
+
+/// Locals to look through once the polled chain is known.
+struct Kept {
+    level: u32,
+    coroutine: Rc<Node>,
+    state: usize,
+    at: u64,
+    dormant: bool,
+    keeper: Option<Arc<str>>,
+}
+
+/// What was found of one task.
+#[derive(Default)]
+pub struct Trace {
+    pub levels: Vec<Level>,
+    pub tips: Vec<Tip>,
+    pub holds: Vec<RawHeld>,
+    /// Addresses of lists of tasks that belong to a `LocalSet`.
+    pub local_sets: Vec<(u64, super::tokio::OwnedList)>,
+    /// A bound ended the walk.
+    pub cut: bool,
+    reached: Vec<u64>,
+    kept: Vec<Kept>,
+}
+
+impl Trace {
+    pub fn clear(&mut self) {
+        self.levels.clear();
+        self.tips.clear();
+        self.holds.clear();
+        self.local_sets.clear();
+        self.reached.clear();
+        self.kept.clear();
+        self.cut = false;
+    }
+
+    /// Frames of a level and of those around it, outermost first, down from
+    /// but without `above`.
+    pub fn frames(&self, level: u32, above: u32) -> Vec<FrameId> {
+        let mut frames = Vec::new();
+        let mut at = level;
+        while at != above
+            && let Some(level) = self.levels.get(at as usize)
+        {
+            frames.push(level.frame);
+            at = level.parent;
+        }
+        frames.reverse();
+        frames
+    }
+}
+
+/// What all tasks of one reading share.
+pub struct Walker<'w, 'a> {
+    pub memory: &'w mut Cached<'a>,
+    pub plans: &'w mut Plans<'a>,
+    pub semaphores: &'w mut Semaphores,
+    pub bias: u64,
+    pub limits: &'w Limits,
+    pub trace: &'w mut Trace,
+    pub behind: &'w mut HashMap<u64, Option<TypeId>>,
+    /// The level that is being looked at.
+    pub level: u32,
+    pub depth: u32,
+    pub steps: u32,
+    /// What is polled now is not polled by the task any more.
+    pub dormant: bool,
+    /// Not owned by what is looked at: its owner tells what it holds.
+    borrowed: bool,
+    doubtful: bool,
+    local: Option<Arc<str>>,
+    /// The local that keeps what is dormant.
+    keeper: Option<Arc<str>>,
+    /// How many of the addresses reached are in order.
+    sorted: usize,
+}
+
+impl<'w, 'a> Walker<'w, 'a> {
+    #[allow(clippy::too_many_arguments)] // the parts of one reading
+    pub fn new(
+        memory: &'w mut Cached<'a>,
+        plans: &'w mut Plans<'a>,
+        semaphores: &'w mut Semaphores,
+        bias: u64,
+        limits: &'w Limits,
+        trace: &'w mut Trace,
+        behind: &'w mut HashMap<u64, Option<TypeId>>,
+    ) -> Self {
+        trace.clear();
+        Self {
+            memory,
+            plans,
+            semaphores,
+            bias,
+            limits,
+            trace,
+            behind,
+            level: NO_LEVEL,
+            depth: 0,
+            steps: 0,
+            dormant: false,
+            borrowed: false,
+            doubtful: false,
+            local: None,
+            keeper: None,
+            sorted: 0,
+        }
+    }
+
+    /// Walks a task's future.
+    pub fn task(&mut self, future: TypeId, at: u64) {
+        let node = self.plans.node(future);
+        self.poll(&node, at);
+        self.sort_reached();
+        // Locals of dormant futures come behind those that led to them.
+        let mut next = 0;
+        while next < self.trace.kept.len() {
+            self.keep_locals(next);
+            next += 1;
+            self.sort_reached();
+        }
+    }
+
+    /// Looks at a value that is polled.
+    fn poll(&mut self, node: &Rc<Node>, at: u64) {
+        if !self.enter() {
+            return;
+        }
+        match &**node {
+            Node::Skip => {}
+            Node::Leaf { frame, leaf, also } => {
+                if let Some(hold) = also {
+                    self.hold(hold, at);
+                }
+                self.trace.reached.push(at);
+                self.leaf(*frame, leaf, at);
+            }
+            Node::Hold(hold) => self.hold(hold, at),
+            Node::Coroutine(coroutine) => self.poll_coroutine(node, coroutine, at),
+            Node::Future { frame, scope, manner, inside } => {
+                self.trace.reached.push(at);
+                let before = self.trace.tips.len();
+                let outer = self.push(*frame, *scope, None);
+                self.poll(inside, at);
+                self.settle(*manner, inside, before);
+                self.level = outer;
+            }
+            Node::Timeout { frame, deadline, parts } => {
+                self.trace.reached.push(at);
+                let before = self.trace.tips.len();
+                let outer = self.level;
+                if let Some(frame) = frame {
+                    self.push(*frame, Scope::Tokio, None);
+                }
+                self.poll_parts(parts, at);
+                if self.trace.tips.len() == before {
+                    self.tip(Some(RawWait::new(WaitKind::Unknown, None)));
+                }
+                let deadline = deadline.and_then(|offset| self.instant(at.wrapping_add(offset)));
+                for tip in &mut self.trace.tips[before..] {
+                    if let Some(wait) = &mut tip.wait {
+                        wait.deadline = wait.deadline.or(deadline);
+                    }
+                }
+                self.level = outer;
+            }
+            Node::Parts(parts) => self.poll_parts(parts, at),
+            Node::Enum { variants, parts } => {
+                if let Some(active) = active(self.memory, at, variants) {
+                    self.poll_parts(&parts[active], at);
+                }
+            }
+            Node::Pointer { owns, to } => {
+                if let Some(target) = self.target(at) {
+                    let node = self.plans.node(*to);
+                    self.poll_behind(&node, target, *owns);
+                }
+            }
+            Node::Dyn { owns, data, vtable } => {
+                if let Some((node, target)) = self.behind(at, *data, *vtable) {
+                    self.poll_behind(&node, target, *owns);
+                }
+            }
+            Node::Slice { data, length, of, stride } => {
+                let node = self.plans.node(*of);
+                for element in self.elements(at, *data, *length, *stride) {
+                    self.poll(&node, element);
+                }
+            }
+            Node::Array { of, count, stride } => {
+                let node = self.plans.node(*of);
+                for element in self.array(at, *count, *stride) {
+                    self.poll(&node, element);
+                }
+            }
+            Node::Unordered { frame, head, next, future } => {
+                self.trace.reached.push(at);
+                let outer = self.level;
+                if let Some(frame) = frame {
+                    self.push(*frame, Scope::Other, None);
+                }
+                let node = self.plans.node(future.ty);
+                for element in self.nodes(at, *head, *next) {
+                    self.poll(&node, element.wrapping_add(future.offset));
+                }
+                self.level = outer;
+            }
+            Node::Select { disabled, size, futures, branches } => {
+                let mask = self
+                    .target(at.wrapping_add(*disabled))
+                    .and_then(|mask| self.memory.number(mask, *size).ok());
+                if let (Some(mask), Some(tuple)) = (mask, self.target(at.wrapping_add(*futures))) {
+                    self.trace.reached.push(tuple);
+                    let outer = std::mem::replace(&mut self.borrowed, true);
+                    for (bit, part) in branches {
+                        if mask.checked_shr(*bit).unwrap_or(0) & 1 == 0 {
+                            self.poll_parts(std::slice::from_ref(part), tuple);
+                        }
+                    }
+                    self.borrowed = outer;
+                }
+            }
+            Node::LocalSet { owned, parts } => {
+                self.local_set(owned, at);
+                self.poll_parts(parts, at);
+            }
+        }
+        self.leave();
+    }
+
+    fn poll_parts(&mut self, parts: &[Part], at: u64) {
+        for part in parts {
+            let node = self.plans.node(part.ty);
+            let outer = self.local.replace(part.name.clone());
+            self.poll(&node, at.wrapping_add(part.offset));
+            self.local = outer;
+        }
+    }
+
+    fn poll_behind(&mut self, node: &Rc<Node>, target: u64, owns: bool) {
+        self.trace.reached.push(target);
+        let outer = self.borrowed;
+        self.borrowed |= !owns;
+        self.poll(node, target);
+        self.borrowed = outer;
+    }
+
+    fn poll_coroutine(&mut self, node: &Rc<Node>, coroutine: &Coroutine, at: u64) {
+        let Some(index) = active(self.memory, at, &coroutine.variants) else { return };
+        let state = &coroutine.states[index];
+        self.trace.reached.push(at);
+        if state.stage == CoStage::Done {
+            return;
+        }
+        let before = self.trace.tips.len();
+        let outer = self.push(state.frame, coroutine.scope, Some((node.clone(), index, at)));
+        if !state.locals.is_empty() {
+            let (level, dormant) = (self.level, self.dormant);
+            let coroutine = node.clone();
+            let keeper = self.keeper.clone();
+            self.trace.kept.push(Kept { level, coroutine, state: index, at, dormant, keeper });
+        }
+        if state.stage == CoStage::Unresumed {
+            self.tip(None);
+        } else if coroutine.scope == Scope::Yield {
+            self.tip(Some(RawWait::new(WaitKind::Yield, None)));
+        } else {
+            if let Some(awaitee) = &state.awaitee {
+                self.poll_parts(std::slice::from_ref(awaitee), at);
+            }
+            if self.trace.tips.len() == before {
+                self.tip(Some(RawWait::new(WaitKind::Unknown, None)));
+            }
+        }
+        self.level = outer;
+    }
+
+    /// Ends a hand-written future, given what was found in it.
+    fn settle(&mut self, manner: Manner, inside: &Node, before: usize) {
+        let found = self.trace.tips.len() - before;
+        if found == 0 {
+            let is_done = manner == Manner::Combines && !matches!(inside, Node::Skip);
+            if !is_done {
+                self.tip(Some(RawWait::new(WaitKind::Unknown, None)));
+            }
+        } else if found > 1 && manner != Manner::Waits {
+            self.drop_unknown(before);
+        }
+    }
+
+    /// Of several places where a library's future may wait, those that say
+    /// nothing and are of no code of the program's are left out.
+    fn drop_unknown(&mut self, before: usize) {
+        let known = |wait: Option<RawWait>| wait.is_some_and(|wait| wait.kind != WaitKind::Unknown);
+        if !self.trace.tips[before..].iter().any(|tip| known(tip.wait)) {
+            return;
+        }
+        let new = self.trace.tips.split_off(before);
+        for tip in new {
+            let frames = self.trace.frames(tip.level, self.level);
+            if known(tip.wait) || frames.iter().any(|&frame| self.plans.frames.is_user(frame)) {
+                self.trace.tips.push(tip);
+            }
+        }
+    }
+
+    /// Looks through the live locals of a coroutine that it does not await.
+    fn keep_locals(&mut self, index: usize) {
+        let kept = &self.trace.kept[index];
+        let (node, state, at) = (kept.coroutine.clone(), kept.state, kept.at);
+        self.level = kept.level;
+        self.dormant = kept.dormant;
+        self.local = None;
+        self.keeper = kept.keeper.clone();
+        let Node::Coroutine(coroutine) = &*node else { return };
+        let state = &coroutine.states[state];
+        self.doubtful = state
+            .drop_flags
+            .iter()
+            .any(|flag| self.memory.number(at.wrapping_add(*flag), 1).is_ok_and(|set| set == 0));
+        self.keep_parts(&state.locals, at);
+        self.doubtful = false;
+    }
+
+    fn keep_parts(&mut self, parts: &[Part], at: u64) {
+        for part in parts {
+            if self.plans.interest(part.ty) & (interest::KEEP | interest::HOLD) == 0 {
+                continue;
+            }
+            let node = self.plans.node(part.ty);
+            // The variable says more than the fields below it.
+            let outer = self.local.clone();
+            if outer.is_none() {
+                self.local = Some(part.name.clone());
+                if !self.dormant {
+                    self.keeper = Some(part.name.clone());
+                }
+            }
+            self.keep(&node, at.wrapping_add(part.offset));
+            self.local = outer;
+        }
+    }
+
+    /// Looks at a value that is kept and not polled.
+    fn keep(&mut self, node: &Rc<Node>, at: u64) {
+        if !self.enter() {
+            return;
+        }
+        match &**node {
+            Node::Hold(hold) => self.hold(hold, at),
+            Node::Leaf { frame, leaf, also } => {
+                if let Some(hold) = also {
+                    self.hold(hold, at);
+                }
+                if !self.is_reached(at) && self.has_begun(leaf, at) {
+                    let outer = std::mem::replace(&mut self.dormant, true);
+                    self.leaf(*frame, leaf, at);
+                    self.dormant = outer;
+                }
+            }
+            Node::Coroutine(coroutine) if !self.is_reached(at) => {
+                match active(self.memory, at, &coroutine.variants) {
+                    Some(index) if coroutine.states[index].stage == CoStage::Suspended => {
+                        let outer = std::mem::replace(&mut self.dormant, true);
+                        self.poll(node, at);
+                        self.dormant = outer;
+                    }
+                    // Not begun: it holds what it was given.
+                    Some(index) if coroutine.states[index].stage == CoStage::Unresumed => {
+                        self.keep_parts(&coroutine.states[index].locals, at);
+                    }
+                    _ => {}
+                }
+            }
+            Node::Future { frame, scope, inside, .. } if !self.is_reached(at) => {
+                let outer = self.push(*frame, *scope, None);
+                self.keep(inside, at);
+                self.level = outer;
+            }
+            Node::Timeout { frame, parts, .. } if !self.is_reached(at) => {
+                let outer = self.level;
+                if let Some(frame) = frame {
+                    self.push(*frame, Scope::Tokio, None);
+                }
+                self.keep_parts(parts, at);
+                self.level = outer;
+            }
+            Node::Parts(parts) => self.keep_parts(parts, at),
+            Node::Enum { variants, parts } => {
+                if let Some(active) = active(self.memory, at, variants) {
+                    self.keep_parts(&parts[active], at);
+                }
+            }
+            // What a moved-away pointer points at may be anything by now.
+            Node::Pointer { owns: true, to } if !self.doubtful => {
+                if let Some(target) = self.target(at)
+                    && !self.is_reached(target)
+                {
+                    let node = self.plans.node(*to);
+                    self.keep(&node, target);
+                }
+            }
+            Node::Dyn { owns: true, data, vtable } if !self.doubtful => {
+                if let Some((node, target)) = self.behind(at, *data, *vtable)
+                    && !self.is_reached(target)
+                {
+                    self.keep(&node, target);
+                }
+            }
+            Node::Slice { data, length, of, stride } if !self.doubtful => {
+                let node = self.plans.node(*of);
+                for element in self.elements(at, *data, *length, *stride) {
+                    self.keep(&node, element);
+                }
+            }
+            Node::Array { of, count, stride } => {
+                let node = self.plans.node(*of);
+                for element in self.array(at, *count, *stride) {
+                    self.keep(&node, element);
+                }
+            }
+            Node::Unordered { frame, head, next, future }
+                if !self.doubtful && !self.is_reached(at) =>
+            {
+                let outer = self.level;
+                if let Some(frame) = frame {
+                    self.push(*frame, Scope::Other, None);
+                }
+                let node = self.plans.node(future.ty);
+                for element in self.nodes(at, *head, *next) {
+                    self.keep(&node, element.wrapping_add(future.offset));
+                }
+                self.level = outer;
+            }
+            Node::LocalSet { owned, parts } => {
+                self.local_set(owned, at);
+                self.keep_parts(parts, at);
+            }
+            _ => {}
+        }
+        self.leave();
+    }
+
+    /// Notes something held.
+    pub fn hold(&mut self, hold: &Hold, at: u64) {
+        if self.borrowed || self.trace.holds.len() >= self.limits.list {
+            return;
+        }
+        let Some(resource) = hold.route.follow(self.memory, at) else { return };
+        if let Some((offset, size)) = hold.permits
+            && self.memory.number(at.wrapping_add(offset), size).is_ok_and(|permits| permits == 0)
+        {
+            return;
+        }
+        self.note(hold.kind, resource);
+    }
+
+    pub fn note(&mut self, kind: HeldKind, resource: u64) {
+        let local = if self.dormant { &self.keeper } else { &self.local };
+        let local = local.clone().filter(|local| !local.is_empty() && !local.starts_with("__"));
+        let (level, dormant, doubtful) = (self.level, self.dormant, self.doubtful);
+        self.trace.holds.push(RawHeld { kind, resource, local, level, dormant, doubtful });
+    }
+
+    /// Ends a chain here.
+    pub fn tip(&mut self, wait: Option<RawWait>) {
+        if self.trace.tips.len() >= self.limits.branches {
+            self.trace.cut = true;
+            return;
+        }
+        self.trace.tips.push(Tip { level: self.level, wait, dormant: self.dormant });
+    }
+
+    /// Goes one level inward and returns the one it came from.
+    pub fn push(
+        &mut self,
+        frame: FrameId,
+        scope: Scope,
+        coroutine: Option<(Rc<Node>, usize, u64)>,
+    ) -> u32 {
+        let outer = self.level;
+        if self.trace.levels.len() >= self.limits.frames {
+            self.trace.cut = true;
+            return outer;
+        }
+        self.level = self.trace.levels.len() as u32;
+        self.trace.levels.push(Level { parent: outer, frame, scope, coroutine });
+        outer
+    }
+
+    fn enter(&mut self) -> bool {
+        self.steps += 1;
+        if self.depth >= self.limits.depth || self.steps > STEPS {
+            self.trace.cut = true;
+            return false;
+        }
+        self.depth += 1;
+        true
+    }
+
+    fn leave(&mut self) {
+        self.depth -= 1;
+    }
+
+    fn sort_reached(&mut self) {
+        self.trace.reached.sort_unstable();
+        self.sorted = self.trace.reached.len();
+    }
+
+    fn is_reached(&self, at: u64) -> bool {
+        let (sorted, fresh) = self.trace.reached.split_at(self.sorted);
+        sorted.binary_search(&at).is_ok() || fresh.contains(&at)
+    }
+
+    fn target(&mut self, at: u64) -> Option<u64> {
+        self.memory.word(at).ok().filter(|&target| target != 0)
+    }
+
+    /// What a fat pointer to a `dyn` points at.
+    fn behind(&mut self, at: u64, data: u64, vtable: u64) -> Option<(Rc<Node>, u64)> {
+        let target = self.target(at.wrapping_add(data))?;
+        let vtable = self.target(at.wrapping_add(vtable))?.wrapping_sub(self.bias);
+        let layouts = &mut *self.plans.types.layouts;
+        let ty = (*self.behind.entry(vtable).or_insert_with(|| layouts.behind(vtable)))?;
+        Some((self.plans.node(ty), target))
+    }
+
+    /// Addresses of a slice's elements.
+    fn elements(&mut self, at: u64, data: u64, length: u64, stride: u64) -> Vec<u64> {
+        let Ok(length) = self.memory.word(at.wrapping_add(length)) else { return Vec::new() };
+        let Some(data) = self.target(at.wrapping_add(data)) else { return Vec::new() };
+        self.array(data, length, stride)
+    }
+
+    fn array(&mut self, data: u64, length: u64, stride: u64) -> Vec<u64> {
+        let bound = self.limits.list as u64;
+        if length > bound {
+            self.trace.cut = true;
+        }
+        (0..length.min(bound)).map(|index| data.wrapping_add(index.wrapping_mul(stride))).collect()
+    }
+
+    /// Addresses of a linked list's nodes.
+    fn nodes(&mut self, at: u64, head: u64, next: u64) -> Vec<u64> {
+        let mut nodes = Vec::new();
+        let mut node = self.target(at.wrapping_add(head));
+        while let Some(address) = node {
+            // Any other loop than back to the start ends at a bound.
+            self.steps += 1;
+            if nodes.len() >= self.limits.list
+                || self.steps > STEPS
+                || nodes.first() == Some(&address)
+            {
+                self.trace.cut = true;
+                break;
+            }
+            nodes.push(address);
+            node = self.target(address.wrapping_add(next));
+        }
+        nodes
+    }
+
+    fn local_set(&mut self, owned: &super::tokio::OwnedList, at: u64) {
+        if let Some(address) = owned.route.follow(self.memory, at) {
+            self.trace.local_sets.push((address, owned.clone()));
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The await chains of this process, read from a copy-on-write image of its
+//! own memory.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+
+use crate::debuginfo::layout::{self, Detail, Layouts, Options};
+use crate::debuginfo::symbols::own_executable;
+use crate::error::{Error, ErrorKind};
+use crate::inspect::image::own;
+use crate::inspect::tasks::{self, Limits, Roots, TasksRead};
+use crate::model::Reason;
+
+/// A spawn or an end that the image caught between its two stores leaves a
+/// runtime's list and its count at odds; another image shows both.
+const ATTEMPTS: usize = 3;
+
+/// Once this has passed what there is must do.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Reading stops here and says so. 100,000 tasks take a fifth of a second;
+/// this is for machines that are overwhelmed.
+const READING: Duration = Duration::from_secs(10);
+
+/// An image lives no longer, whatever happens to its reader: while it does,
+/// every page that the process writes to is copied.
+const LIFE: Duration = Duration::from_secs(15);
+
+/// Reads await chains, once the program's layouts are known.
+pub struct Awaits {
+    state: Mutex<State>,
+}
+
+enum State {
+    /// Switched off.
+    Off,
+    /// Not looked for yet.
+    Unread(Options),
+    Read(Box<dyn Layouts>),
+    /// Looked for in vain: not tried again, the program does not change.
+    Missing(String),
+}
+
+impl fmt::Debug for Awaits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Awaits").finish_non_exhaustive()
+    }
+}
+
+impl Awaits {
+    /// Nothing is read before it is needed. `options`: where to look for debug
+    /// information that is not in the executable; `None` switches reading off.
+    pub fn new(options: Option<Options>) -> Self {
+        Self { state: Mutex::new(options.map_or(State::Off, State::Unread)) }
+    }
+
+    /// Reads the program's debug information now, so that the first dump does
+    /// not wait for it.
+    pub fn warm_up(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).open();
+    }
+
+    /// Reads all tasks of these runtimes and of those that the search finds.
+    ///
+    /// # Errors
+    /// Why await chains cannot be had, in a sentence.
+    pub fn read(&self, handles: &[Handle]) -> Result<TasksRead, (Reason, String)> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let layouts = match state.open() {
+            State::Read(layouts) => layouts,
+            State::Missing(why) => return Err((Reason::NoDebugInfo, why.clone())),
+            State::Off | State::Unread(_) => {
+                return Err((Reason::NoAwaitChain, "await chains are switched off".into()));
+            }
+        };
+        let mut roots = Roots {
+            handles: handles.iter().map(|handle| std::ptr::from_ref(handle) as u64).collect(),
+            search: true,
+            ..Roots::default()
+        };
+        let begun = Instant::now();
+        let mut best: Option<TasksRead> = None;
+        for _ in 0..ATTEMPTS {
+            let read = read_once(layouts.as_mut(), &mut roots).map_err(|error| {
+                let reason = match error.kind() {
+                    ErrorKind::Malformed => Reason::NoDebugInfo,
+                    _ => Reason::NoMemoryImage,
+                };
+                (reason, error.to_string())
+            });
+            let late = begun.elapsed() > PATIENCE;
+            match (read, &best) {
+                (Ok(read), None) if late => return Ok(read),
+                (Ok(read), _) if short(&read) == 0 => return Ok(read),
+                (Ok(read), Some(other)) if short(&read) >= short(other) => {}
+                (Ok(read), _) => best = Some(read),
+                // What an earlier image showed is better than nothing.
+                (Err(_), Some(_)) => break,
+                (Err(error), None) => return Err(error),
+            }
+        }
+        best.ok_or_else(|| (Reason::NoMemoryImage, "no image could be taken".into()))
+    }
+}
+
+fn read_once(layouts: &mut dyn Layouts, roots: &mut Roots) -> Result<TasksRead, Error> {
+    let mut image = own::take(LIFE)?;
+    roots.monotonic_ns = Some(image.taken_ns);
+    roots.process = Some(image.pid);
+    let limits = Limits { deadline: Some(Instant::now() + READING), ..Limits::default() };
+    tasks::read(&mut image, layouts, roots, &limits)
+}
+
+/// Tasks that the runtimes count and the image does not show.
+fn short(read: &TasksRead) -> u64 {
+    read.owners.iter().map(|owner| owner.alive.abs_diff(owner.read)).sum()
+}
+
+impl State {
+    fn open(&mut self) -> &mut Self {
+        if let Self::Unread(options) = self {
+            *self = match layout::open(&own_executable(), options) {
+                Ok(found) if found.layouts.detail() == Detail::Nothing => Self::Missing(
+                    "the program has no debug information: build it with debug = \"full\", or \
+                     put a layout file beside it (taskprof index)"
+                        .into(),
+                ),
+                Ok(found) => Self::Read(found.layouts),
+                Err(error) => Self::Missing(error.to_string()),
+            };
+        }
+        self
+    }
+}

@@ -1,0 +1,198 @@
+//! One self-contained page of a snapshot, to keep or to send: findings first,
+//! then tasks by place. No script, nothing loaded from anywhere.
+
+use std::fmt::{self, Display, Write as _};
+
+use super::json::TaskGroup;
+use super::select::{GroupSort, group_tasks, task_filter};
+use crate::model::{
+    Finding, Frame, FrameKind, Report, Severity, Snapshot, StackSource, human_duration,
+};
+
+/// Groups on the page; the JSON has them all. A page of this many is 2 MB.
+const GROUPS: usize = 1_000;
+
+const STYLE: &str = "\
+:root{color-scheme:light dark;--line:#8884;--faint:#777;--bad:#b3261e;--warn:#8a5a00}\
+@media(prefers-color-scheme:dark){:root{--faint:#aaa;--bad:#ff8a80;--warn:#ffca66}}\
+body{font:14px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}\
+h1{font-size:1.3rem}h2{font-size:1.05rem;margin-top:2rem}\
+code,pre{font:12.5px/1.5 ui-monospace,monospace}\
+.faint{color:var(--faint)}.critical b{color:var(--bad)}.warning b{color:var(--warn)}\
+.finding,details{border-top:1px solid var(--line);padding:.5rem 0}\
+summary{cursor:pointer}ol{margin:.3rem 0;padding-left:2rem}li{margin:.1rem 0}\
+li.runtime,li.library{color:var(--faint)}";
+
+/// The page.
+pub fn html(snapshot: &Snapshot, report: &Report) -> Vec<u8> {
+    let mut out = String::with_capacity(64 * 1024);
+    let process = &snapshot.process;
+    let coverage = &snapshot.coverage;
+    let _ = write!(
+        out,
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\">\
+         <title>{name} {pid}: tasks</title><style>{STYLE}</style>\
+         <h1>{name} <span class=\"faint\">pid {pid}, {taken}</span></h1>\
+         <p>{listed} tasks listed of {alive} alive, {with_stack} with a stack.",
+        name = Escaped(&process.name),
+        pid = process.pid,
+        taken = snapshot.taken_at,
+        listed = coverage.listed,
+        alive = coverage.alive,
+        with_stack = coverage.with_stack,
+    );
+    for missing in &coverage.missing {
+        let _ = write!(
+            out,
+            "<br><span class=\"faint\">{} missing: {}</span>",
+            missing.count,
+            Escaped(&missing.detail)
+        );
+    }
+    out.push_str("<h2>What is wrong now</h2>");
+    if report.findings.is_empty() {
+        let looked = report.checked.iter().filter(|check| check.unavailable.is_none()).count();
+        let _ = write!(out, "<p>Nothing found; {looked} kinds of trouble were looked for.");
+    }
+    report.findings.iter().for_each(|found| finding(&mut out, found));
+
+    // An empty filter is always understood.
+    let Ok(all) = task_filter("") else { return out.into_bytes() };
+    let page = group_tasks(snapshot, &all, GroupSort::Count, None, GROUPS);
+    let _ = write!(out, "<h2>{} tasks in {} groups</h2>", page.matched, page.total);
+    page.groups.iter().for_each(|one| group(&mut out, one));
+    if page.total > GROUPS as u64 {
+        let _ = write!(
+            out,
+            "<p class=\"faint\">{} smaller groups are not shown.",
+            page.total - GROUPS as u64
+        );
+    }
+    out.into_bytes()
+}
+
+fn finding(out: &mut String, found: &Finding) {
+    let class = match found.severity {
+        Severity::Critical => "critical",
+        Severity::Warning => "warning",
+        Severity::Info => "info",
+    };
+    let _ = write!(out, "<div class=\"finding {class}\"><b>{class}</b> {}", Escaped(&found.title));
+    for sentence in &found.evidence {
+        let _ = write!(out, "<br><span class=\"faint\">{}</span>", Escaped(sentence));
+    }
+    out.push_str("</div>");
+}
+
+fn group(out: &mut String, group: &TaskGroup) {
+    let name = group.function.as_deref().or(group.waiting_in.as_deref()).unwrap_or("task");
+    let _ = write!(out, "<details><summary><b>{}</b> <code>{}</code>", group.count, Escaped(name));
+    if let Some(place) = &group.place {
+        let _ = write!(out, " <code class=\"faint\">{}</code>", Escaped(place));
+    }
+    if let Some(waiting) = &group.waiting_in {
+        let _ = write!(out, " <span class=\"faint\">in {}</span>", Escaped(waiting));
+    }
+    if group.longest_state_ns > 0 {
+        let longest = human_duration(group.longest_state_ns);
+        let _ = write!(out, " <span class=\"faint\">up to {longest}</span>");
+    }
+    out.push_str("</summary>");
+    if let Some(method) = &group.method {
+        let _ = write!(out, "<p>gRPC <code>{}</code>", Escaped(method));
+    }
+    if let Some(stack) = &group.stack {
+        let what = match stack.source {
+            StackSource::Await => "await chain",
+            StackSource::Native => "native stack",
+        };
+        let _ = write!(out, "<p class=\"faint\">{what}, innermost first</p><ol>");
+        stack.frames.iter().for_each(|one| frame(out, one));
+        out.push_str("</ol>");
+        if let Some(why) = &stack.truncated {
+            let _ = write!(out, "<p class=\"faint\">{}</p>", Escaped(why));
+        }
+    }
+    if let Some(spawned_at) = &group.spawned_at {
+        let _ = write!(out, "<p class=\"faint\">spawned at <code>{}</code>", Escaped(spawned_at));
+    }
+    let ids: Vec<String> = group.example_ids.iter().map(ToString::to_string).collect();
+    let _ = write!(out, "<p class=\"faint\">tasks {}</details>", ids.join(", "));
+}
+
+fn frame(out: &mut String, frame: &Frame) {
+    let class = match frame.kind {
+        FrameKind::User => "user",
+        FrameKind::Library => "library",
+        FrameKind::Runtime => "runtime",
+    };
+    let _ = write!(
+        out,
+        "<li class=\"{class}\"><code title=\"{}\">{}</code>",
+        Escaped(&frame.function_full),
+        Escaped(&frame.function)
+    );
+    if let Some(place) = &frame.location {
+        let _ = write!(out, " <code class=\"faint\">{}</code>", Escaped(place));
+    }
+    out.push_str("</li>");
+}
+
+/// Text in HTML, attribute values in double quotes included: names and
+/// methods come from others.
+struct Escaped<T>(T);
+
+impl<T: Display> Display for Escaped<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        struct Sink<'a, 'b>(&'a mut fmt::Formatter<'b>);
+        impl fmt::Write for Sink<'_, '_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                let mut rest = text;
+                while let Some(at) = rest.find(['<', '>', '&', '"']) {
+                    self.0.write_str(&rest[..at])?;
+                    self.0.write_str(match rest.as_bytes()[at] {
+                        b'<' => "&lt;",
+                        b'>' => "&gt;",
+                        b'&' => "&amp;",
+                        _ => "&quot;",
+                    })?;
+                    rest = &rest[at + 1..];
+                }
+                self.0.write_str(rest)
+            }
+        }
+        write!(Sink(f), "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analyze::analyze;
+    use crate::model::sample;
+
+    fn page(snapshot: &Snapshot) -> String {
+        String::from_utf8(html(snapshot, &analyze(snapshot))).unwrap()
+    }
+
+    #[test]
+    fn the_page_has_every_task_in_a_group_and_loads_nothing() {
+        let page = page(&sample::crowd(500));
+        assert!(page.contains("500 tasks in "));
+        for outside in ["src=", "href=", "url(", "<script", "http:"] {
+            assert!(!page.contains(outside), "{outside}");
+        }
+    }
+
+    #[test]
+    fn hostile_names_are_text() {
+        let mut snapshot = sample::crowd(1);
+        let hostile = "<script>\"&'</script>";
+        snapshot.process.name = hostile.into();
+        snapshot.tasks[0].method = Some(hostile.into());
+        let page = page(&snapshot);
+        assert!(!page.contains("<script"), "{page}");
+        assert_eq!(page.matches("&lt;script&gt;&quot;&amp;'&lt;/script&gt;").count(), 3);
+    }
+}

@@ -1,0 +1,47 @@
+//! The scenes of `tests/targets` in a process that embeds taskprof.
+
+#[path = "../../../targets/src/deadlock.rs"]
+#[allow(dead_code)]
+mod deadlock;
+#[path = "../../../targets/src/futurelock.rs"]
+#[allow(dead_code)]
+mod futurelock;
+#[path = "../../../targets/src/shapes.rs"]
+mod shapes;
+#[path = "../../../targets/src/shapes_many.rs"]
+mod shapes_many;
+#[path = "../../../targets/src/stage.rs"]
+#[allow(dead_code)] // what other scenes need
+mod stage;
+#[path = "../../../targets/src/waits.rs"]
+mod waits;
+#[path = "../../../targets/src/waits_io.rs"]
+mod waits_io;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let profiler = taskprof::Profiler::builder().http("127.0.0.1:0").start()?;
+    let runtime = profiler
+        .runtime(tokio::runtime::Builder::new_multi_thread().worker_threads(2))
+        .enable_all()
+        .build()?;
+    println!("http listening on {}", profiler.http_addr().ok_or("no address")?);
+
+    let scene = std::env::args().nth(1).unwrap_or_default();
+    let mut stage = stage::Stage::new(runtime.handle().clone());
+    runtime.block_on(async {
+        match scene.as_str() {
+            "waits" => {
+                waits::play(&mut stage).await;
+                waits_io::play(&mut stage).await;
+            }
+            "shapes" => {
+                shapes::play(&mut stage).await;
+                shapes_many::play(&mut stage).await;
+            }
+            "deadlock" => deadlock::two(&mut stage).await,
+            "futurelock-held" => futurelock::held(&mut stage).await,
+            other => return Err(format!("no scene {other:?}").into()),
+        }
+        stage::curtain(stage).await
+    })
+}

@@ -1,0 +1,133 @@
+//! Dumps of programs that know the truth about themselves: each wait, each
+//! shape of future, each kind of runtime.
+
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::targets::{Build, Target, dump, eventually};
+use super::truth::{differences, list, must_agree};
+
+/// Dumps a scene that holds still, and holds the dump to its truth.
+pub fn agree(mut target: Target) {
+    let truth = target.truth.clone();
+    must_agree(&truth, &dump(&target, &[]));
+    target.must_be_well();
+}
+
+#[test]
+fn every_wait_is_told_with_its_resource_and_holders() {
+    agree(Target::dev("waits"));
+}
+
+#[test]
+fn every_shape_of_future_is_followed_to_its_leaf() {
+    agree(Target::dev("shapes"));
+}
+
+#[test]
+fn a_current_thread_runtime_is_found() {
+    agree(Target::dev("current-thread"));
+}
+
+#[test]
+fn a_local_set_is_found() {
+    agree(Target::dev("local-set"));
+}
+
+#[test]
+fn all_runtimes_of_a_process_are_found() {
+    agree(Target::dev("several-runtimes"));
+}
+
+#[test]
+fn a_runtime_without_tasks_is_said_to_have_none() {
+    agree(Target::dev("nothing"));
+}
+
+#[test]
+fn a_task_that_yields_waits_for_its_turn() {
+    let target = Target::dev("yield");
+    // Which of the four runs at that moment is anybody's guess, but not all do.
+    let waiting = |snapshot: &Value| {
+        let yielders = target.truth["tasks"].as_array().expect("tasks").iter();
+        let yielders = yielders.filter(|role| role["wait"] == "yield");
+        let tasks = yielders.filter_map(|role| {
+            list(&snapshot["tasks"]).iter().find(|task| task["id"] == role["id"])
+        });
+        let rest: Vec<&Value> = tasks.filter(|task| task["state"] != "running").collect();
+        (rest.len(), rest.iter().filter(|task| task["wait"]["kind"] == "yield").count())
+    };
+    eventually("a task between two polls", || {
+        let snapshot = dump(&target, &[]);
+        let (rest, yielding) = waiting(&snapshot);
+        let told = rest > 0 && rest == yielding;
+        told.then_some(()).ok_or_else(|| format!("{yielding} of {rest}: {:#}", snapshot["tasks"]))
+    });
+}
+
+/// A worker in a call through C: no await chain can be had, its native stack
+/// can, down to the innermost callback.
+#[test]
+fn a_blocked_task_has_the_native_stack_of_its_worker() {
+    let mut target = Target::dev("blocked");
+    let truth = target.truth.clone();
+    let snapshot = dump(&target, &[]);
+    let wrong = differences(&truth, &snapshot);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let role = list(&truth["tasks"]).iter().find(|role| role["name"] == "blocked").expect("it");
+    let task = list(&snapshot["tasks"]).iter().find(|task| task["id"] == role["id"]);
+    let stack = &task.expect("listed")["stack"];
+    assert_eq!(stack["source"], "native", "{stack:#}");
+    let own: Vec<&str> = list(&stack["frames"])
+        .iter()
+        .filter(|frame| frame["kind"] == "user")
+        .filter_map(|frame| frame["function_full"].as_str())
+        .collect();
+    // From the callback out to the task, through qsort.
+    let mut rest = own.iter();
+    for function in ["compare", "through_c", "blocking_task"] {
+        assert!(rest.any(|name| name.contains(function)), "{function} in {own:#?}");
+    }
+    target.must_be_well();
+}
+
+/// As many dumps as it takes for luck to run out, each complete.
+const DUMPS: usize = 100;
+
+#[test]
+fn dumps_under_churn_are_complete() {
+    let mut target = Target::start(&churn_program(), "churn");
+    let parked: Vec<String> = list(&target.truth["tasks"])
+        .iter()
+        .filter_map(|role| role["id"].as_str().map(str::to_owned))
+        .collect();
+    let began = Instant::now();
+    let mut listed = Vec::new();
+    for round in 0..DUMPS {
+        let snapshot = dump(&target, &[]);
+        let coverage = &snapshot["coverage"];
+        assert_eq!(coverage["listed"], coverage["alive"], "dump {round}: {coverage:#}");
+        assert_eq!(list(&coverage["missing"]), [] as [Value; 0], "dump {round}: {coverage:#}");
+        let tasks = list(&snapshot["tasks"]);
+        let mut ids: Vec<&str> = tasks.iter().filter_map(|task| task["id"].as_str()).collect();
+        assert_eq!(coverage["listed"], ids.len(), "dump {round}");
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(coverage["listed"], ids.len(), "dump {round}: each once");
+        let here = |id: &&String| ids.binary_search(&id.as_str()).is_ok();
+        assert_eq!(parked.iter().filter(here).count(), parked.len(), "dump {round}");
+        listed.push(ids.len() - parked.len());
+    }
+    // It did churn.
+    listed.sort_unstable();
+    listed.dedup();
+    assert!(listed.len() > 1 || listed[0] > 0, "{listed:?}");
+    println!("{DUMPS} dumps in {:?}", began.elapsed());
+    target.must_be_well();
+}
+
+/// The fastest build that is at hand: churn is what matters.
+fn churn_program() -> std::path::PathBuf {
+    Build::Dev.program()
+}

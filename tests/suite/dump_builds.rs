@@ -1,0 +1,126 @@
+//! The same truth from every way to build: release, split, compressed,
+//! stripped with a layout file, thin LTO, an old tokio, and a core dump.
+
+use std::path::Path;
+
+use super::dump::agree;
+use super::server::tool;
+use super::targets::{Build, Made, Target, dump, run, taskprof_json};
+use super::truth::{list, must_agree};
+
+/// Both scenes that between them have every wait and every shape.
+fn waits_and_shapes(program: &Path) {
+    agree(Target::start(program, "waits"));
+    agree(Target::start(program, "shapes"));
+}
+
+#[test]
+fn release_with_split_debug_information() {
+    if !Build::Release.wanted() {
+        return;
+    }
+    let program = Build::Release.program();
+    assert!(program.with_extension("dwp").exists(), "it is split");
+    waits_and_shapes(&program);
+}
+
+#[test]
+fn thin_lto_with_one_codegen_unit() {
+    if Build::Thin.wanted() {
+        waits_and_shapes(&Build::Thin.program());
+    }
+}
+
+#[test]
+fn tokio_1_40() {
+    if Build::Old.wanted() {
+        agree(Target::start(&Build::Old.program(), "waits"));
+    }
+}
+
+#[test]
+fn compressed_debug_sections() {
+    let Some(objcopy) = tool(&["objcopy"]) else { return };
+    let made = Made::new();
+    let packed = made.path("packed");
+    run(&objcopy, &[&"--compress-debug-sections=zlib", &Build::Dev.program(), &packed]);
+    agree(Target::start(&packed, "waits"));
+}
+
+#[test]
+fn stripped_with_its_debug_file() {
+    let (Some(objcopy), Some(strip)) = (tool(&["objcopy"]), tool(&["strip"])) else { return };
+    let made = Made::new();
+    let (bare, debug) = (made.path("bare"), made.path("kept.debug"));
+    let program = Build::Dev.program();
+    run(&objcopy, &[&"--only-keep-debug", &program, &debug]);
+    run(&strip, &[&"-o", &bare, &program]);
+    let mut target = Target::start(&bare, "shapes");
+    must_agree(&target.truth, &dump(&target, &[&"--debug-file", &debug]));
+    target.must_be_well();
+
+    // Beside the program it is found without being named.
+    let linked = made.path("linked");
+    run(&objcopy, &[&format!("--add-gnu-debuglink={}", debug.display()), &bare, &linked]);
+    agree(Target::start(&linked, "shapes"));
+}
+
+#[test]
+fn stripped_with_its_layout_file() {
+    let Some(strip) = tool(&["strip"]) else { return };
+    let made = Made::new();
+    let (bare, layout) = (made.path("bare"), made.path("kept.layout"));
+    let program = if Build::Thin.wanted() { Build::Thin } else { Build::Dev }.program();
+    run(env!("CARGO_BIN_EXE_taskprof"), &[&"index", &program, &"-o", &layout]);
+    run(&strip, &[&"-o", &bare, &program]);
+    for scene in ["waits", "shapes", "deadlock", "futurelock-stream"] {
+        let mut target = Target::start(&bare, scene);
+        must_agree(&target.truth, &dump(&target, &[&"--layout", &layout]));
+        target.must_be_well();
+    }
+    let size = |path: &Path| path.metadata().expect("a file").len();
+    let debug = size(&program) - size(&bare);
+    assert!(size(&layout) * 20 < debug, "{} of {debug} bytes", size(&layout));
+}
+
+/// Names without types: every task, and no more said than is known.
+#[test]
+fn names_only() {
+    if !Build::OldNames.wanted() {
+        return;
+    }
+    let mut target = Target::start(&Build::OldNames.program(), "waits");
+    let snapshot = dump(&target, &[]);
+    let coverage = &snapshot["coverage"];
+    let reasons: Vec<&str> = list(&coverage["missing"])
+        .iter()
+        .filter_map(|missing| missing["reason"].as_str())
+        .collect();
+    assert_eq!(reasons, ["types_only"], "{coverage:#}");
+    for task in list(&snapshot["tasks"]) {
+        assert!(task["wait"].is_null(), "{task:#}");
+        for frame in list(&task["stack"]["frames"]) {
+            assert!(frame["location"].is_null(), "{frame:#}");
+        }
+    }
+    target.must_be_well();
+}
+
+#[test]
+fn a_core_dump_tells_the_same() {
+    let Some(gcore) = tool(&["gcore"]) else { return };
+    let made = Made::new();
+    let program = Build::Dev.program();
+    for scene in ["waits", "several-runtimes"] {
+        let mut target = Target::start(&program, scene);
+        let pid = target.pid().to_string();
+        run(&gcore, &[&"-o", &made.path(scene), &pid]);
+        target.must_be_well();
+        let truth = target.truth.clone();
+        target.end();
+        let core = made.path(&format!("{scene}.{pid}"));
+        let snapshot =
+            taskprof_json(&[&"dump", &"--core", &core, &"--exe", &program, &"--format", &"json"]);
+        must_agree(&truth, &snapshot);
+    }
+}

@@ -1,0 +1,201 @@
+//! The same truth from inside: a process that embeds taskprof dumps itself
+//! behind every endpoint.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::server::{Server, tool};
+use super::targets::{Target, eventually};
+use super::truth::{list, must_agree};
+
+/// `file:line` of the only line of a source file that holds `marker`.
+fn place(file: &str, marker: &str) -> (String, u64) {
+    let text =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("source");
+    let mut lines = text.lines().zip(1..).filter(|(line, _)| line.contains(marker));
+    let line = lines.next().expect("it is there").1;
+    assert!(lines.next().is_none(), "{marker} stands once in {file}");
+    (file.to_owned(), line)
+}
+
+/// Tasks one of whose own frames is at this place.
+fn tasks_at<'a>(snapshot: &'a Value, place: &(String, u64)) -> Vec<&'a Value> {
+    let here = |frame: &Value| {
+        frame["location"]["file"].as_str().is_some_and(|file| file.ends_with(&place.0))
+            && frame["location"]["line"] == place.1
+    };
+    list(&snapshot["tasks"])
+        .iter()
+        .filter(|task| {
+            let branches = list(&task["branches"]).iter().map(|branch| &branch["stack"]);
+            branches.chain([&task["stack"]]).any(|stack| list(&stack["frames"]).iter().any(here))
+        })
+        .collect()
+}
+
+fn complete(json: &Value) {
+    let coverage = &json["coverage"];
+    assert_eq!(coverage["listed"], coverage["alive"], "{coverage:#}");
+    let without = coverage["missing"].as_array().expect("a list").iter();
+    let chains: Vec<&Value> = without
+        .filter(|missing| missing["reason"] != "blocking_pool" && missing["count"] != 0)
+        .collect();
+    assert!(chains.is_empty(), "{coverage:#}");
+}
+
+#[test]
+fn handlers_that_wait_for_a_mutex_are_told_who_holds_it() {
+    let server = Server::with_faults(&[]);
+    let _load = server.load("hold-mutex", &["--streams", "4", "--seconds", "60"]);
+    let line = place("src/reference/lab/locks.rs", "guard = mutex.lock() =>");
+    let snapshot = server.wait_for("/debug/snapshot", "three that wait", |json| {
+        let waiting = list(&json["tasks"]).iter();
+        waiting.filter(|task| task["wait"]["kind"] == "mutex").count() == 3
+    });
+    complete(&snapshot);
+    let waiting: Vec<&Value> =
+        list(&snapshot["tasks"]).iter().filter(|task| task["wait"]["kind"] == "mutex").collect();
+    let resource = &waiting[0]["wait"]["resource"];
+    assert!(resource.is_string());
+    for task in &waiting {
+        let wait = &task["wait"];
+        assert_eq!(&wait["resource"], resource, "they wait for one thing");
+        assert_eq!(wait["queue"], 3, "{wait:#}");
+        assert_eq!(task["method"], "/taskprof.lab.v1.Lab/HoldMutex");
+        let holders = list(&wait["holders"]);
+        assert_eq!(holders.len(), 1, "{wait:#}");
+        assert_eq!(holders[0]["local"], "guard", "{wait:#}");
+        let holder = list(&snapshot["tasks"]).iter().find(|it| it["id"] == holders[0]["task"]);
+        assert_eq!(holder.expect("listed")["method"], "/taskprof.lab.v1.Lab/HoldMutex");
+        // The line of the source is inside `hold_mutex`, at or above the branch.
+        let frames = list(&task["stack"]["frames"]);
+        let own = frames.iter().find(|frame| {
+            frame["function_full"].as_str().is_some_and(|name| name.contains("locks::hold_mutex"))
+        });
+        assert!(own.is_some(), "{}:{} in {frames:#?}", line.0, line.1);
+    }
+}
+
+#[test]
+fn a_deadlock_of_two_handlers_is_found_with_both_lines() {
+    let server = Server::with_faults(&[]);
+    let _load = server.load("lock-cycle", &["--seconds", "60"]);
+    let report = server.wait_for("/debug/findings", "a deadlock", |json| {
+        list(&json["findings"]).iter().any(|finding| finding["kind"] == "deadlock")
+    });
+    let finding = list(&report["findings"]).iter().find(|it| it["kind"] == "deadlock");
+    let finding = finding.expect("just seen");
+    let (file, line) = place("src/reference/lab/locks.rs", "second.lock().await");
+    assert_eq!(finding["place"], format!("{file}:{line}"), "{finding:#}");
+    assert_eq!(list(&finding["edges"]).len(), 2, "{finding:#}");
+    for edge in list(&finding["edges"]) {
+        assert_eq!(edge["local"], "first_guard", "{edge:#}");
+    }
+    let text = server.get("/debug/pprof/goroutine?debug=2").text();
+    assert!(text.contains("[mutex lock"), "{text}");
+    assert!(text.contains(&format!("{file}:{line}")), "{text}");
+}
+
+#[test]
+fn chains_are_read_while_every_worker_is_blocked() {
+    let server = Server::with_faults(&["--workers", "2"]);
+    let _silent = server.load("silent-channel", &["--streams", "4", "--seconds", "60"]);
+    server.wait_for("/debug/streams", "the silent ones", |json| list(&json["streams"]).len() >= 4);
+    let _blocking = server.load("block-thread", &["--streams", "2", "--seconds", "60"]);
+    server.wait_for("/debug/workers", "both workers blocked", |json| {
+        let blocked = list(&json["blocked"]).iter();
+        blocked.filter(|blocked| blocked["ongoing"] == true).count() >= 2
+    });
+    let snapshot = server.json("/debug/snapshot");
+    let (file, line) = place("src/reference/lab/channel.rs", "_ = receiver.recv() =>");
+    let silent: Vec<&Value> = list(&snapshot["tasks"])
+        .iter()
+        .filter(|task| task["method"] == "/taskprof.lab.v1.Lab/WaitOnSilentChannel")
+        .collect();
+    assert!(silent.len() >= 4, "{file}:{line}: {:#}", snapshot["tasks"]);
+    for task in silent {
+        let waits = list(&task["branches"]).iter().map(|branch| &branch["wait"]);
+        let mut waits = waits.chain([&task["wait"]]);
+        assert!(waits.any(|wait| wait["kind"] == "mpsc_recv"), "{task:#}");
+    }
+}
+
+#[test]
+fn dumps_of_itself_under_churn_are_complete() {
+    let server = Server::with_faults(&[]);
+    let _watch = server.load("watch", &["--streams", "100", "--seconds", "120"]);
+    server.wait_for("/debug/streams", "the watchers", |json| {
+        json["coverage"]["alive"].as_u64().is_some_and(|alive| alive >= 100)
+    });
+    let _mix = server.load("mix", &["--seconds", "120"]);
+    let _storm = server.load("cancel-storm", &["--seconds", "120"]);
+    for _ in 0..100 {
+        complete(&server.json("/debug/tasks?group=stack"));
+    }
+}
+
+/// What the snapshot takes is given back: no child, no descriptor, no stopped
+/// thread is left, and nothing was told to the program.
+#[test]
+fn dumps_leave_nothing_behind() {
+    let server = Server::with_faults(&[]);
+    server.json("/debug/tasks");
+    let of = |what: &str| format!("/proc/{}/{what}", server.pid());
+    let descriptors = || fs::read_dir(of("fd")).expect("descriptors").count();
+    let before = descriptors();
+    for _ in 0..20 {
+        complete(&server.json("/debug/tasks"));
+    }
+    // Another connection may be on its way out.
+    eventually("as many descriptors as before", || {
+        let now = descriptors();
+        (now <= before).then_some(()).ok_or_else(|| format!("{now} of {before}"))
+    });
+    for thread in fs::read_dir(of("task")).expect("threads") {
+        let path = thread.expect("entry").path().join("children");
+        let children = fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(children.trim(), "", "no child is left");
+    }
+    let status = fs::read_to_string(of("status")).expect("status");
+    for pending in ["SigPnd:", "ShdPnd:"] {
+        let mask = status.lines().find_map(|line| line.strip_prefix(pending)).expect("a mask");
+        assert_eq!(mask.trim().trim_start_matches('0'), "", "{pending} {mask}");
+    }
+}
+
+/// The scenes, in a process that embeds taskprof as a user's would.
+#[test]
+fn scenes_in_a_process_that_embeds_it_agree() {
+    for flags in ["--cfg tokio_unstable", ""] {
+        let Some((_folder, program)) = super::embed::scenes(flags) else { return };
+        for scene in ["waits", "shapes", "deadlock", "futurelock-held"] {
+            let mut target = Target::start(&program, scene);
+            let address = target.preface[0].rsplit(' ').next().and_then(|it| it.parse().ok());
+            let address = address.expect("an address");
+            let answer = super::server::Answer::to(address, "/debug/snapshot");
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            let snapshot: Value = serde_json::from_slice(&answer.body).expect("JSON");
+            must_agree(&target.truth, &snapshot);
+            target.must_be_well();
+        }
+    }
+}
+
+/// pprof reads stacks that make sense: the leaf is a wait of tokio, its caller
+/// the program's own line.
+#[test]
+fn pprof_shows_the_await_chains() {
+    let Some(pprof) = tool(&["pprof", "/usr/lib/go-1.19/pkg/tool/linux_amd64/pprof"]) else {
+        return;
+    };
+    let server = Server::with_faults(&[]);
+    let _load = server.load("lock-cycle", &["--seconds", "60"]);
+    let (_, line) = place("src/reference/lab/locks.rs", "second.lock().await");
+    let place = ("src/reference/lab/locks.rs".to_owned(), line);
+    server.wait_for("/debug/snapshot", "the cycle", |json| tasks_at(json, &place).len() == 2);
+    let url = server.url("/debug/pprof/goroutine");
+    let traces = super::targets::run(&pprof, &[&"-traces", &"-lines", &url]);
+    assert!(traces.contains(&format!("locks.rs:{line}")), "{traces}");
+}

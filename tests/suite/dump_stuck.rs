@@ -1,0 +1,204 @@
+//! What a dump finds wrong, and does not find wrong with a healthy twin.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::targets::{Attached, Target, dump, findings};
+use super::truth::{list, must_agree};
+
+/// Findings that rest on await chains.
+const KINDS: &[&str] = &[
+    "deadlock",
+    "futurelock",
+    "lock_convoy",
+    "stuck_channel",
+    "unwakeable",
+    "leaked_task",
+    "growing_group",
+];
+
+/// Kind and concerned tasks of each finding, sorted.
+fn found(report: &Value) -> Vec<(String, Vec<String>)> {
+    let all = list(&report["findings"]).iter();
+    let ours = all.filter(|finding| KINDS.iter().any(|kind| finding["kind"] == *kind));
+    let mut found: Vec<_> = ours
+        .map(|finding| {
+            let ids = list(&finding["tasks"]).iter().filter_map(Value::as_str);
+            let mut ids: Vec<String> = ids.map(str::to_owned).collect();
+            ids.sort_unstable();
+            (finding["kind"].as_str().unwrap_or_default().to_owned(), ids)
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+fn expected(truth: &Value) -> Vec<(String, Vec<String>)> {
+    let id = |name: &Value| {
+        let role = list(&truth["tasks"]).iter().find(|role| role["name"] == *name);
+        role.and_then(|role| role["id"].as_str()).expect("a role").to_owned()
+    };
+    let mut expected: Vec<_> = list(&truth["findings"])
+        .iter()
+        .map(|finding| {
+            let mut ids: Vec<String> = list(&finding["tasks"]).iter().map(id).collect();
+            ids.sort_unstable();
+            (finding["kind"].as_str().expect("a kind").to_owned(), ids)
+        })
+        .collect();
+    expected.sort_unstable();
+    expected
+}
+
+/// The scene and its healthy twin: chains, holders and findings of both.
+fn with_twin(scene: &str) {
+    told(scene);
+    told(&format!("{scene}-healthy"));
+}
+
+/// Chains, holders and findings of a scene.
+fn told(scene: &str) {
+    let mut target = Target::dev(scene);
+    if list(&target.truth["tasks"]).iter().all(|role| !role["state"].is_null()) {
+        must_agree(&target.truth, &dump(&target, &[]));
+    }
+    let report = findings(&target);
+    assert_eq!(found(&report), expected(&target.truth), "{scene}: {:#}", report["findings"]);
+    for finding in list(&report["findings"]) {
+        assert!(!list(&finding["evidence"]).is_empty(), "{scene}: {finding:#}");
+    }
+    target.must_be_well();
+}
+
+#[test]
+fn a_deadlock_of_two() {
+    with_twin("deadlock");
+}
+
+#[test]
+fn a_deadlock_of_three() {
+    with_twin("deadlock-three");
+}
+
+#[test]
+fn a_task_that_locks_twice() {
+    with_twin("deadlock-self");
+}
+
+#[test]
+fn a_deadlock_through_two_kinds_of_lock() {
+    with_twin("deadlock-mixed");
+}
+
+#[test]
+fn a_guard_that_was_dropped_makes_no_deadlock() {
+    told("stale-healthy");
+}
+
+#[test]
+fn a_futurelock_in_the_queue() {
+    with_twin("futurelock");
+}
+
+#[test]
+fn a_futurelock_that_holds() {
+    with_twin("futurelock-held");
+}
+
+/// Through a permit, so it is told once it has lasted.
+#[test]
+fn a_futurelock_in_a_stream() {
+    with_twin_over_time("futurelock-stream", Duration::from_secs(3), false, 10);
+}
+
+#[test]
+fn a_channel_whose_ends_wait_for_each_other() {
+    with_twin("channel");
+}
+
+#[test]
+fn a_receiver_with_the_only_sender_in_its_own_hands() {
+    with_twin("channel-own");
+}
+
+#[test]
+fn a_task_that_nothing_can_wake() {
+    with_twin("unwakeable");
+}
+
+/// What takes time to show: looked at again and again while attached, the
+/// scene is found, and its twin, looked at for as long, is not.
+fn with_twin_over_time(scene: &str, every: Duration, grow: bool, looks: u32) {
+    let mut target = Target::dev(scene);
+    let mut twin = Target::dev(&format!("{scene}-healthy"));
+    let (attached, twin_attached) = (Attached::to(&target), Attached::to(&twin));
+    let expected = expected(&target.truth);
+    let mut kinds = Vec::new();
+    for look in 0..looks {
+        let report = twin_attached.json("/debug/findings");
+        assert_eq!(found(&report), [], "{scene}, look {look}: {:#}", report["findings"]);
+        let report = attached.json("/debug/findings");
+        let found = found(&report);
+        kinds = found.iter().map(|(kind, _)| kind.clone()).collect();
+        if !grow && found == expected || grow && !found.is_empty() {
+            break;
+        }
+        assert!(found.is_empty(), "{scene}, look {look}: {:#}", report["findings"]);
+        if grow {
+            target.ask("more");
+            twin.ask("more");
+        }
+        std::thread::sleep(every);
+    }
+    let wanted: Vec<String> = expected.into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(kinds, wanted, "{scene}");
+    target.must_be_well();
+    twin.must_be_well();
+}
+
+#[test]
+fn a_lock_convoy() {
+    with_twin_over_time("convoy", Duration::from_millis(400), false, 30);
+}
+
+#[test]
+fn a_deadlock_through_permits() {
+    with_twin_over_time("deadlock-permits", Duration::from_secs(3), false, 10);
+}
+
+#[test]
+fn a_full_channel_whose_receiver_waits_for_something_else() {
+    with_twin_over_time("channel-idle", Duration::from_secs(3), false, 10);
+}
+
+#[test]
+fn a_group_that_only_grows() {
+    with_twin_over_time("growing", Duration::from_millis(10_100), true, 10);
+}
+
+/// A circle is proven, names each edge with both places, and comes first in
+/// the text that people read.
+#[test]
+fn a_deadlock_is_proven_edge_by_edge() {
+    let target = Target::dev("deadlock");
+    let report = findings(&target);
+    let finding = list(&report["findings"]).iter().find(|it| it["kind"] == "deadlock");
+    let finding = finding.expect("found");
+    assert_eq!(finding["confidence"], "proven", "{finding:#}");
+    let edges = list(&finding["edges"]);
+    assert_eq!(edges.len(), 2, "{finding:#}");
+    for edge in edges {
+        assert_eq!(edge["local"], "outer", "{edge:#}");
+        assert!(edge["at"]["line"].is_u64() && edge["held_at"]["line"].is_u64(), "{edge:#}");
+        assert_ne!(edge["waits"], edge["holder"], "{edge:#}");
+    }
+    let pid = target.pid().to_string();
+    let text = super::targets::run(
+        env!("CARGO_BIN_EXE_taskprof"),
+        &[&"dump", &"--pid", &pid, &"--format", &"text"],
+    );
+    let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what} in {text}"));
+    let title = finding["title"].as_str().expect("a title").split(" for ").next();
+    assert!(at(title.expect("words")) < at("[mutex lock"), "{text}");
+}

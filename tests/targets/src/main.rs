@@ -1,0 +1,83 @@
+//! `targets SCENE`: sets a scene with tokio tasks, prints what is true of it as
+//! one line of JSON, then `ready`, and holds still until its input closes.
+//!
+//! A line of input is a request: `ping` is answered by a task of the runtime
+//! (`pong`), `more` lets a scene that can grow do so. Lines that tasks wait at
+//! are marked in the source, `// MARK: name` at their end or `// NEXT: name` on
+//! the line above, and the truth speaks of the marks.
+
+mod blocked;
+mod channels;
+mod churn;
+mod deadlock;
+mod futurelock;
+mod runtimes;
+mod shapes;
+mod shapes_many;
+mod stage;
+mod unwakeable;
+mod waits;
+mod waits_io;
+
+use stage::{Stage, current_thread, multi_thread};
+
+fn main() {
+    let scene = std::env::args().nth(1).unwrap_or_default();
+    match scene.as_str() {
+        "waits" => multi_thread(async |stage| {
+            waits::play(stage).await;
+            waits_io::play(stage).await;
+        }),
+        "shapes" => multi_thread(async |stage| {
+            shapes::play(stage).await;
+            shapes_many::play(stage).await;
+        }),
+        "current-thread" => current_thread(shapes::play),
+        "local-set" => runtimes::local_set(),
+        "several-runtimes" => runtimes::several(),
+        "churn" => multi_thread(churn::play),
+        "growing" => multi_thread(churn::growing),
+        "growing-healthy" => multi_thread(churn::coming_and_going),
+        "yield" => multi_thread(churn::yielding),
+        "blocked" => multi_thread(blocked::play),
+        "nothing" => multi_thread(async |_: &mut Stage| {}),
+        other => stuck(other),
+    }
+}
+
+/// What is stuck, each with a twin that looks alike and is not.
+fn stuck(scene: &str) {
+    match scene {
+        "deadlock" => multi_thread(deadlock::two),
+        "deadlock-healthy" => multi_thread(deadlock::two_in_order),
+        "deadlock-three" => multi_thread(deadlock::three),
+        "deadlock-three-healthy" => multi_thread(deadlock::three_in_a_row),
+        "deadlock-self" => multi_thread(deadlock::itself),
+        "deadlock-self-healthy" => multi_thread(deadlock::itself_after_release),
+        "deadlock-mixed" => multi_thread(deadlock::mixed),
+        "deadlock-mixed-healthy" => multi_thread(deadlock::mixed_with_way_out),
+        "deadlock-permits" => multi_thread(deadlock::permits),
+        "deadlock-permits-healthy" => multi_thread(deadlock::permits_with_way_out),
+        "stale-healthy" => multi_thread(deadlock::stale),
+        "futurelock" => multi_thread(futurelock::queued),
+        "futurelock-healthy" => multi_thread(futurelock::queued_and_dropped),
+        "futurelock-held" => multi_thread(futurelock::held),
+        "futurelock-held-healthy" => multi_thread(futurelock::held_and_polled),
+        "futurelock-stream" => multi_thread(futurelock::buffered),
+        "futurelock-stream-healthy" => multi_thread(futurelock::buffered_and_released),
+        "convoy" => multi_thread(deadlock::convoy),
+        "convoy-healthy" => multi_thread(deadlock::no_convoy),
+        "channel" => multi_thread(channels::stuck),
+        "channel-healthy" => multi_thread(channels::slow),
+        "channel-idle" => multi_thread(channels::idle),
+        "channel-idle-healthy" => multi_thread(channels::slow),
+        "channel-own" => multi_thread(channels::own_sender),
+        "channel-own-healthy" => multi_thread(channels::shared_sender),
+        "unwakeable" => multi_thread(unwakeable::no_waker),
+        "unwakeable-healthy" => multi_thread(unwakeable::waker_elsewhere),
+        other => {
+            eprintln!("no scene {other:?}");
+            std::process::exit(2);
+        }
+    }
+}
