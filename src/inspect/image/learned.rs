@@ -2,8 +2,8 @@
 //! no walk has read from.
 //!
 //! A region is left out only if an earlier copy had it, so that it is known
-//! to be one that `fork` copies, and only as long as it is exactly the same
-//! mapping. Whoever reads from one that was left out gets a fault, and the
+//! to be one that `fork` copies: a program may have asked for the contrary.
+//! Whoever reads from one that was left out gets a fault, and the
 //! next image has it. Searches for what is not known to be there read all
 //! that an image has; they do not count. Every few minutes an image is
 //! complete again, so that a search sees everything.
@@ -40,9 +40,14 @@ impl Learned {
         if self.complete.is_none_or(|complete| now.duration_since(complete) > REFRESH) {
             return Vec::new();
         }
-        let spare =
-            |range: &&Range<u64>| self.copied.contains(range) && !self.needed.contains(range);
-        large.iter().filter(spare).cloned().collect()
+        // A mapping grows and shrinks with its neighbours: what counts is the
+        // part that was there before.
+        let both = large.iter().flat_map(|range| {
+            self.copied.iter().map(|known| range.start.max(known.start)..range.end.min(known.end))
+        });
+        both.filter(|part| part.end.saturating_sub(part.start) >= LARGE)
+            .filter(|part| !self.needed.iter().any(|needed| overlap(needed, part)))
+            .collect()
     }
 
     fn copied(
@@ -55,15 +60,23 @@ impl Learned {
         if left_out.is_empty() {
             self.complete = Some(now);
             self.needed.clear();
+            self.copied.clear();
         }
-        self.copied.retain(|range| large.contains(range));
-        self.needed.retain(|range| large.contains(range));
+        // Regions of which nothing was left out.
         for range in large {
-            if !self.copied.contains(range) && copy.iter().any(|mapping| mapping.range == *range) {
+            let known = self.copied.iter().any(|known| overlap(known, range));
+            if !known && copy.iter().any(|mapping| mapping.range == *range) {
                 self.copied.push(range.clone());
             }
         }
+        let there = |range: &Range<u64>| large.iter().any(|large| overlap(large, range));
+        self.copied.retain(there);
+        self.needed.retain(there);
     }
+}
+
+fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
+    one.start < other.end && other.start < one.end
 }
 
 fn learned() -> MutexGuard<'static, Learned> {
@@ -140,9 +153,10 @@ mod tests {
         assert!(learned.spare(&large, now).is_empty(), "not in the copy: somebody else's wish");
         learned.copied(&large, &[], &mappings, now);
         assert_eq!(learned.spare(&large, now), large);
-        let mut grown = range.clone();
-        grown.end += 4096;
-        assert!(learned.spare(&[grown], now).is_empty(), "not the same mapping");
+        let grown = range.start - 4096..range.end + (256 << 20);
+        assert_eq!(learned.spare(&[grown], now), large, "the part that is known");
+        let shrunk = range.start..range.start + LARGE / 2;
+        assert!(learned.spare(&[shrunk], now).is_empty(), "not worth it");
         assert!(learned.spare(&large, now + REFRESH * 2).is_empty(), "complete now and then");
         learned.needed.push(range);
         assert!(learned.spare(&large, now).is_empty(), "read from");

@@ -77,9 +77,8 @@ pub fn take_within(limits: Limits) -> Result<Image> {
     let copy = Copy::new(limits.life, leave_out)?;
     let taken_ns = clock::monotonic_ns();
     regions.taken(copy.left_out(), || maps::of(copy.pid()).unwrap_or_default());
-    let mut there = mappings.clone();
-    there.retain(|mapping| !regions.left_out().contains(&mapping.range));
-    let memory = Own { copy, regions, writable: maps::writable(&there) };
+    let writable = without(maps::writable(&mappings), regions.left_out());
+    let memory = Own { copy, regions, writable };
     Ok(Image {
         memory: Box::new(memory),
         bias,
@@ -118,6 +117,22 @@ fn foresee(kilobytes: u64, allowed: Duration) -> Result<()> {
         allowed.as_millis()
     );
     Err(Error::new(ErrorKind::Unsupported, text))
+}
+
+/// Ranges less those that were left out, each of which is part of one.
+fn without(ranges: Vec<Range<u64>>, left_out: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut rest = Vec::with_capacity(ranges.len());
+    for mut range in ranges {
+        for hole in left_out {
+            if range.contains(&hole.start) {
+                rest.push(range.start..hole.start);
+                range.start = hole.end.min(range.end);
+            }
+        }
+        rest.push(range);
+    }
+    rest.retain(|range| !range.is_empty());
+    rest
 }
 
 struct Own {
@@ -185,6 +200,12 @@ mod tests {
         covers(true);
         assert!(covers(true), "read from");
         assert!(covers(true));
+    }
+
+    #[test]
+    fn what_was_left_out_is_no_place_to_search() {
+        let rest = without(vec![0..10, 20..90], &[20..30, 40..50]);
+        assert_eq!(rest, [0..10, 30..40, 50..90]);
     }
 
     #[test]

@@ -152,9 +152,10 @@ mod tests {
     fn a_region_that_moved_meanwhile_is_found() {
         let _one = one_copy_at_a_time();
         let (region, range) = forkable();
+        // The region was there, and is here now.
+        let gone = 0x1000..0x2000;
         let leave_out = LeaveOut {
-            // The region was there, and is here now.
-            regions: vec![0x1000..0x2000],
+            regions: vec![gone],
             appeared: Box::new({
                 let range = range.clone();
                 move || vec![range]
