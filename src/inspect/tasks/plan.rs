@@ -121,6 +121,9 @@ pub enum Node {
 pub enum Manner {
     /// Waits for all of them, and is done when none is left.
     Combines,
+    /// A stream's item is worked on before the stream is asked for the next:
+    /// while there is a `future`, the `stream` is not polled.
+    Alternates,
     /// Waits for all of them.
     Waits,
     /// Waits for some and may keep others for later, as connections of
@@ -268,7 +271,10 @@ impl<'a> Plans<'a> {
         {
             let frame = self.frames.frame(&polled.function, polled.place.as_ref());
             let manner = match &*ty.name {
-                name if is_combinator(name) => Manner::Combines,
+                name if is_combinator(name) => match &ty.shape {
+                    Shape::Struct(members) if alternates(name, members) => Manner::Alternates,
+                    _ => Manner::Combines,
+                },
                 _ if self.frames.is_user(frame) => Manner::Waits,
                 _ => Manner::Keeps,
             };
@@ -713,6 +719,12 @@ fn is_combinator(name: &str) -> bool {
     ["futures_util::", "tokio::future::", "core::future::join::"]
         .iter()
         .any(|start| name.starts_with(start))
+}
+
+/// `ForEach`, `Then`, `Fold` and the like.
+fn alternates(name: &str, members: &[Member]) -> bool {
+    let has = |name: &str| members.iter().any(|member| &*member.name == name);
+    name.starts_with("futures_util::stream::") && has("stream") && has("future")
 }
 
 /// The function's name from the name of its coroutine's type.

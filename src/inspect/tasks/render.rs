@@ -154,8 +154,12 @@ fn main(tips: &[Tip]) -> Option<&Tip> {
         let known = |kind| kind != WaitKind::Unknown && (kind == WaitKind::Sleep) == timer;
         !tip.dormant && tip.wait.is_some_and(|wait| known(wait.kind))
     };
+    // What was granted and is not taken leads to whatever holds it up.
+    let is_held_up =
+        |tip: &Tip| !tip.dormant && tip.wait.is_some_and(|wait| wait.detail == RawDetail::Granted);
     tips.iter()
         .find(|tip| waits(tip, false))
+        .or_else(|| tips.iter().find(|tip| is_held_up(tip)))
         .or_else(|| tips.iter().find(|tip| waits(tip, true)))
         .or_else(|| tips.iter().find(|tip| !tip.dormant))
         .or_else(|| tips.first())

@@ -150,9 +150,17 @@ impl Walker<'_, '_> {
                 raw.detail = RawDetail::Permits(wanted, semaphore.free);
             }
         } else if queued && lacks == 0 {
-            // Handed over while nobody polled it: held from now on.
+            // Handed over, and held from now on. That woke the task; if it is
+            // idle all the same, it does not poll this future any more, and
+            // waits for something else.
             raw.detail = RawDetail::Granted;
+            let outer = self.dormant;
+            if self.idle {
+                self.dormant = true;
+                raw.kind = if outer { wait } else { WaitKind::Unknown };
+            }
             self.note(held, resource);
+            self.dormant = outer;
         }
         Some(raw)
     }

@@ -158,6 +158,8 @@ pub struct Walker<'w, 'a> {
     pub steps: u32,
     /// What is polled now is not polled by the task any more.
     pub dormant: bool,
+    /// The task has not been woken since its last poll.
+    pub idle: bool,
     /// Not owned by what is looked at: its owner tells what it holds.
     borrowed: bool,
     doubtful: bool,
@@ -192,6 +194,7 @@ impl<'w, 'a> Walker<'w, 'a> {
             depth: 0,
             steps: 0,
             dormant: false,
+            idle: true,
             borrowed: false,
             doubtful: false,
             local: None,
@@ -200,8 +203,9 @@ impl<'w, 'a> Walker<'w, 'a> {
         }
     }
 
-    /// Walks a task's future.
-    pub fn task(&mut self, future: TypeId, at: u64) {
+    /// Walks a task's future. `idle`: it has not been woken since its last poll.
+    pub fn task(&mut self, future: TypeId, at: u64, idle: bool) {
+        self.idle = idle;
         let node = self.plans.node(future);
         self.poll(&node, at);
         self.sort_reached();
@@ -234,7 +238,12 @@ impl<'w, 'a> Walker<'w, 'a> {
                 self.trace.reached.push(at);
                 let before = self.trace.tips.len();
                 let outer = self.push(*frame, *scope, None);
-                self.poll(inside, at);
+                match &**inside {
+                    Node::Parts(parts) if *manner == Manner::Alternates => {
+                        self.poll_item_or_stream(parts, at);
+                    }
+                    _ => self.poll(inside, at),
+                }
                 self.settle(*manner, inside, before);
                 self.level = outer;
             }
@@ -330,6 +339,20 @@ impl<'w, 'a> Walker<'w, 'a> {
         }
     }
 
+    fn poll_item_or_stream(&mut self, parts: &[Part], at: u64) {
+        let before = self.trace.tips.len();
+        let (item, others): (Vec<&Part>, Vec<&Part>) =
+            parts.iter().partition(|part| &*part.name == "future");
+        for part in item {
+            self.poll_parts(std::slice::from_ref(part), at);
+        }
+        let is_busy = self.trace.tips.len() > before;
+        for part in others {
+            let part = std::slice::from_ref(part);
+            if is_busy { self.keep_parts(part, at) } else { self.poll_parts(part, at) }
+        }
+    }
+
     fn poll_behind(&mut self, node: &Rc<Node>, target: u64, owns: bool) {
         self.trace.reached.push(target);
         let outer = self.borrowed;
@@ -372,7 +395,8 @@ impl<'w, 'a> Walker<'w, 'a> {
     fn settle(&mut self, manner: Manner, inside: &Node, before: usize) {
         let found = self.trace.tips.len() - before;
         if found == 0 {
-            let is_done = manner == Manner::Combines && !matches!(inside, Node::Skip);
+            let ends = matches!(manner, Manner::Combines | Manner::Alternates);
+            let is_done = ends && !matches!(inside, Node::Skip);
             if !is_done {
                 self.tip(Some(RawWait::new(WaitKind::Unknown, None)));
             }
@@ -391,7 +415,10 @@ impl<'w, 'a> Walker<'w, 'a> {
         let new = self.trace.tips.split_off(before);
         for tip in new {
             let frames = self.trace.frames(tip.level, self.level);
-            if known(tip.wait) || frames.iter().any(|&frame| self.plans.frames.is_user(frame)) {
+            let begun = tip.wait.is_some();
+            if known(tip.wait)
+                || begun && frames.iter().any(|&frame| self.plans.frames.is_user(frame))
+            {
                 self.trace.tips.push(tip);
             }
         }
@@ -549,8 +576,8 @@ impl<'w, 'a> Walker<'w, 'a> {
     }
 
     pub fn note(&mut self, kind: HeldKind, resource: u64) {
-        let local = if self.dormant { &self.keeper } else { &self.local };
-        let local = local.clone().filter(|local| !local.is_empty() && !local.starts_with("__"));
+        let local = if self.dormant { self.keeper.as_ref() } else { self.local.as_ref() };
+        let local = local.cloned().filter(|local| !local.is_empty() && !local.starts_with("__"));
         let (level, dormant, doubtful) = (self.level, self.dormant, self.doubtful);
         self.trace.holds.push(RawHeld { kind, resource, local, level, dormant, doubtful });
     }

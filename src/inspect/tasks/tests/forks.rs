@@ -189,6 +189,42 @@ fn a_lock_handed_to_a_future_that_is_not_polled_is_seen() {
     assert_eq!(lines(&dormant.stack), [here("add")]);
 }
 
+#[test]
+fn a_lock_handed_to_a_stream_that_is_not_polled_is_held_by_nobody_awake() {
+    let runtime = runtime();
+    let (lock, done) = (Arc::new(Mutex::new(0)), Arc::new(Notify::new()));
+    let first = runtime.spawn({
+        let (lock, done) = (lock.clone(), done.clone());
+        async move {
+            let guard = lock.lock().await;
+            done.notified().await;
+            drop(guard);
+        }
+    });
+    at_rest(&[runtime.handle()], false);
+    let stuck = runtime.spawn({
+        let (lock, done) = (lock.clone(), Arc::new(Notify::new()));
+        async move {
+            let ready = futures_util::future::Either::Left(async {});
+            let adds = futures_util::future::Either::Right(add(&lock));
+            iter([adds, ready])
+                .buffer_unordered(2)
+                .for_each(|()| rest(&done)) //@body
+                .await;
+        }
+    });
+    at_rest(&[runtime.handle()], false);
+    done.notify_one();
+    runtime.block_on(first).unwrap();
+    let read = at_rest(&[runtime.handle()], false);
+    let stuck = task(&read, id(&stuck));
+    assert_eq!(stuck.wait.as_ref().unwrap().kind, WaitKind::Notify, "{}", show(stuck));
+    let held = stuck.holds.iter().find(|held| held.kind == HeldKind::Mutex);
+    assert!(held.is_some_and(|held| held.dormant), "{}", show(stuck));
+    let [dormant] = &*stuck.branches else { panic!("{}", show(stuck)) };
+    assert!(dormant.dormant, "{}", show(stuck));
+}
+
 fn boxed(notify: Arc<Notify>) -> impl Future<Output = ()> {
     async move { rest(&notify).await }
 }
