@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::targets::{Build, Target, dump, eventually};
+use super::targets::{Attached, Target, dump, eventually};
 use super::truth::{differences, list, must_agree};
 
 /// Dumps a scene that holds still, and holds the dump to its truth.
@@ -97,18 +97,23 @@ const DUMPS: usize = 100;
 
 #[test]
 fn dumps_under_churn_are_complete() {
-    let mut target = Target::start(&churn_program(), "churn");
+    let mut target = Target::dev("churn");
     let parked: Vec<String> = list(&target.truth["tasks"])
         .iter()
         .filter_map(|role| role["id"].as_str().map(str::to_owned))
         .collect();
+    // Attached, so that debug information is read once.
+    let attached = Attached::to(&target);
     let began = Instant::now();
     let mut listed = Vec::new();
     for round in 0..DUMPS {
-        let snapshot = dump(&target, &[]);
+        let snapshot = attached.json("/debug/snapshot");
         let coverage = &snapshot["coverage"];
         assert_eq!(coverage["listed"], coverage["alive"], "dump {round}: {coverage:#}");
-        assert_eq!(list(&coverage["missing"]), [] as [Value; 0], "dump {round}: {coverage:#}");
+        let missing = list(&coverage["missing"]).iter().find(|missing| missing["count"] != 0);
+        // Tasks that run at that moment have native stacks, or none.
+        let missing = missing.filter(|missing| missing["reason"] != "no_native_stack");
+        assert!(missing.is_none(), "dump {round}: {coverage:#}");
         let tasks = list(&snapshot["tasks"]);
         let mut ids: Vec<&str> = tasks.iter().filter_map(|task| task["id"].as_str()).collect();
         assert_eq!(coverage["listed"], ids.len(), "dump {round}");
@@ -125,9 +130,4 @@ fn dumps_under_churn_are_complete() {
     assert!(listed.len() > 1 || listed[0] > 0, "{listed:?}");
     println!("{DUMPS} dumps in {:?}", began.elapsed());
     target.must_be_well();
-}
-
-/// The fastest build that is at hand: churn is what matters.
-fn churn_program() -> std::path::PathBuf {
-    Build::Dev.program()
 }
