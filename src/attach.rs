@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::inspect::image::stacks::NativeStacks;
 use crate::inspect::image::{Image, core, other};
 use crate::inspect::since::Since;
-use crate::inspect::tasks::{self, Limits, Roots};
+use crate::inspect::tasks::{self, Limits, Roots, TasksRead};
 use crate::model::{CpuProfile, Missing, Process, Reason, Snapshot};
 use crate::serve::{LogTarget, Source, Want};
 
@@ -128,9 +128,31 @@ impl Target {
         }
     }
 
+    fn read(&self, layouts: &mut dyn Layouts) -> Result<(Image, TasksRead)> {
+        let mut image = self.image()?;
+        let roots = Roots {
+            handles: Vec::new(),
+            search: true,
+            strays: Vec::new(),
+            // A core does not tell the time.
+            monotonic_ns: (image.taken_ns != 0).then_some(image.taken_ns),
+            process: matches!(self.of, Of::Process(_)).then_some(image.pid),
+        };
+        let read = tasks::read(&mut image, layouts, &roots, &Limits::default())?;
+        Ok((image, read))
+    }
+
     fn uptime_ns(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
+}
+
+/// A thread may be stopped between counting a task and listing it: the image
+/// is then taken again, at most so often in all.
+const ATTEMPTS: u32 = 4;
+
+fn whole(read: &TasksRead) -> bool {
+    read.owners.iter().all(|owner| owner.read >= owner.alive)
 }
 
 fn unreadable(pid: i32, error: std::io::Error) -> Error {
@@ -158,16 +180,13 @@ impl Source for Target {
     fn snapshot(&self, _want: Want) -> Result<Snapshot> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let state = &mut *state;
-        let mut image = self.image()?;
-        let roots = Roots {
-            handles: Vec::new(),
-            search: true,
-            strays: Vec::new(),
-            // A core does not tell the time.
-            monotonic_ns: (image.taken_ns != 0).then_some(image.taken_ns),
-            process: matches!(self.of, Of::Process(_)).then_some(image.pid),
-        };
-        let read = tasks::read(&mut image, state.layouts.as_mut(), &roots, &Limits::default())?;
+        let (mut image, mut read) = self.read(state.layouts.as_mut())?;
+        for _ in 1..ATTEMPTS {
+            if matches!(self.of, Of::Core { .. }) || whole(&read) {
+                break;
+            }
+            (image, read) = self.read(state.layouts.as_mut())?;
+        }
         let stacks = state.stacks.get_or_insert_with(|| NativeStacks::new(&image.origin.clone()));
         let threads = if read.polling.is_empty() {
             snapshot::Threads::default()
