@@ -162,6 +162,7 @@ impl Source for Target {
         let roots = Roots {
             handles: Vec::new(),
             search: true,
+            strays: Vec::new(),
             // A core does not tell the time.
             monotonic_ns: (image.taken_ns != 0).then_some(image.taken_ns),
             process: matches!(self.of, Of::Process(_)).then_some(image.pid),

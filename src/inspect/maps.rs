@@ -87,7 +87,13 @@ pub fn zeros(mappings: &[Mapping]) -> Vec<Range<u64>> {
 }
 
 impl Mapping {
-    fn is_heap(&self) -> bool {
+    /// Private memory without a file.
+    pub fn is_memory(&self) -> bool {
+        self.permissions.private && self.backing == Backing::Anonymous
+    }
+
+    /// Private, readable and writable.
+    pub fn is_heap(&self) -> bool {
         let Permissions { read, write, private, .. } = self.permissions;
         read && write && private
     }
@@ -104,7 +110,7 @@ fn joined<'a>(mappings: impl Iterator<Item = &'a Mapping>) -> Vec<Range<u64>> {
     ranges
 }
 
-fn parse(text: &[u8]) -> Vec<Mapping> {
+pub(super) fn parse(text: &[u8]) -> Vec<Mapping> {
     text.split(|&byte| byte == b'\n').filter_map(parse_line).collect()
 }
 

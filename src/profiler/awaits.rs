@@ -11,7 +11,7 @@ use crate::debuginfo::layout::{self, Detail, Layouts, Options};
 use crate::debuginfo::symbols::own_executable;
 use crate::error::{Error, ErrorKind};
 use crate::inspect::image::own;
-use crate::inspect::tasks::{self, Limits, Roots, TasksRead};
+use crate::inspect::tasks::{self, Limits, Roots, Stray, TasksRead};
 use crate::model::Reason;
 
 /// A spawn or an end that the image caught between its two stores leaves a
@@ -24,6 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Reading stops here and says so. 100,000 tasks take a fifth of a second;
 /// this is for machines that are overwhelmed.
 const READING: Duration = Duration::from_secs(10);
+
+/// Between two searches at least this many times what one took: a `LocalSet`
+/// is seen late on a large heap rather than the heap read all the time.
+const SEARCH_REST: u32 = 20;
 
 /// An image lives no longer, whatever happens to its reader: while it does,
 /// every page that the process writes to is copied.
@@ -39,9 +43,18 @@ enum State {
     Off,
     /// Not looked for yet.
     Unread(Options),
-    Read(Box<dyn Layouts>),
+    Read(Box<Known>),
     /// Looked for in vain: not tried again, the program does not change.
     Missing(String),
+}
+
+/// What is kept from one dump to the next.
+struct Known {
+    layouts: Box<dyn Layouts>,
+    /// `LocalSet`s and foreign runtimes, which only a search finds.
+    strays: Vec<Stray>,
+    /// When the next search is due.
+    search_at: Option<Instant>,
 }
 
 impl fmt::Debug for Awaits {
@@ -69,22 +82,24 @@ impl Awaits {
     /// Why await chains cannot be had, in a sentence.
     pub fn read(&self, handles: &[Handle]) -> Result<TasksRead, (Reason, String)> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let layouts = match state.open() {
-            State::Read(layouts) => layouts,
+        let known = match state.open() {
+            State::Read(known) => known,
             State::Missing(why) => return Err((Reason::NoDebugInfo, why.clone())),
             State::Off | State::Unread(_) => {
                 return Err((Reason::NoAwaitChain, "await chains are switched off".into()));
             }
         };
+        let due = known.search_at.is_none_or(|at| at <= Instant::now());
         let mut roots = Roots {
             handles: handles.iter().map(|handle| std::ptr::from_ref(handle) as u64).collect(),
-            search: true,
+            search: due,
+            strays: known.strays.clone(),
             ..Roots::default()
         };
         let begun = Instant::now();
         let mut best: Option<TasksRead> = None;
         for _ in 0..ATTEMPTS {
-            let read = read_once(layouts.as_mut(), &mut roots).map_err(|error| {
+            let read = read_once(known, &mut roots).map_err(|error| {
                 let reason = match error.kind() {
                     ErrorKind::Malformed => Reason::NoDebugInfo,
                     _ => Reason::NoMemoryImage,
@@ -106,12 +121,19 @@ impl Awaits {
     }
 }
 
-fn read_once(layouts: &mut dyn Layouts, roots: &mut Roots) -> Result<TasksRead, Error> {
+fn read_once(known: &mut Known, roots: &mut Roots) -> Result<TasksRead, Error> {
     let mut image = own::take(LIFE)?;
     roots.monotonic_ns = Some(image.taken_ns);
     roots.process = Some(image.pid);
     let limits = Limits { deadline: Some(Instant::now() + READING), ..Limits::default() };
-    tasks::read(&mut image, layouts, roots, &limits)
+    let read = tasks::read(&mut image, known.layouts.as_mut(), roots, &limits)?;
+    known.strays.clone_from(&read.strays);
+    roots.strays.clone_from(&read.strays);
+    if let Some(took) = read.searched {
+        roots.search = false;
+        known.search_at = Some(Instant::now() + took * SEARCH_REST);
+    }
+    Ok(read)
 }
 
 /// Tasks that the runtimes count and the image does not show.
@@ -128,7 +150,11 @@ impl State {
                      put a layout file beside it (taskprof index)"
                         .into(),
                 ),
-                Ok(found) => Self::Read(found.layouts),
+                Ok(found) => Self::Read(Box::new(Known {
+                    layouts: found.layouts,
+                    strays: Vec::new(),
+                    search_at: None,
+                })),
                 Err(error) => Self::Missing(error.to_string()),
             };
         }

@@ -177,6 +177,9 @@ impl Core {
             Ok(read) => read,
             Err((reason, why)) => return (tasks, Chains::Unread(reason, why)),
         };
+        if let (true, Some(missing)) = (read.owners.is_empty(), read.missing.first()) {
+            return (tasks, Chains::Unread(missing.reason, missing.detail.clone()));
+        }
         let alive = read.owners.iter().map(|owner| owner.alive).sum();
         let missing = std::mem::take(&mut read.missing);
         let known = HashMap::new();

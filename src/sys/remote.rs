@@ -7,53 +7,25 @@ use libc::{c_int, c_void, iovec};
 
 /// Page size: the granularity at which memory is there or is not.
 pub const PAGE: usize = 4096;
-/// Pages asked for in one call by [`read_pages`].
-pub const MAX_PAGES: usize = 64;
-
-/// Copies whole pages from `from` (the beginning of a page) into `to` (whole
-/// pages, at most [`MAX_PAGES`]). Bit `n` of the answer: page `n` was there.
+/// Copies bytes; the error is how many there were before the first page that
+/// is not there, or the process that is gone.
 ///
 /// # Errors
-/// Those that do not depend on the address: `EPERM`, `ESRCH`, `ENOSYS`.
-pub fn read_pages(pid: c_int, from: u64, to: &mut [u8]) -> io::Result<u64> {
-    let pages = (to.len() / PAGE).min(MAX_PAGES);
-    let mut there = 0;
-    let mut page = 0;
-    while page < pages {
-        // One range a page: partial transfers are only promised between ranges.
-        let mut remote = [iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; MAX_PAGES];
-        for (nth, range) in remote[..pages - page].iter_mut().enumerate() {
-            let at = from.wrapping_add(((page + nth) * PAGE) as u64);
-            *range = iovec { iov_base: at as *mut c_void, iov_len: PAGE };
-        }
-        let rest = &mut to[page * PAGE..pages * PAGE];
-        let local = iovec { iov_base: rest.as_mut_ptr().cast(), iov_len: rest.len() };
-        // SAFETY: `local` is an exclusively borrowed slice; the remote ranges
-        // are only numbers to the kernel, which checks them.
-        let copied = unsafe {
-            libc::process_vm_readv(
-                pid,
-                &raw const local,
-                1,
-                remote.as_ptr(),
-                (pages - page) as _,
-                0,
-            )
-        };
-        let copied = match usize::try_from(copied) {
-            Ok(copied) => copied / PAGE,
-            Err(_) => match io::Error::last_os_error() {
-                error if error.raw_os_error() == Some(libc::EFAULT) => 0,
-                error => return Err(error),
-            },
-        };
-        for nth in page..page + copied {
-            there |= 1 << nth;
-        }
-        // The page after the last copied one is not there: go on behind it.
-        page += copied + 1;
+/// As said.
+pub fn read(pid: c_int, from: u64, to: &mut [u8]) -> Result<(), usize> {
+    if to.is_empty() {
+        return Ok(());
     }
-    Ok(there)
+    let local = iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() };
+    let remote = iovec { iov_base: from as *mut c_void, iov_len: to.len() };
+    // SAFETY: `local` is an exclusively borrowed slice; the remote range is
+    // only numbers to the kernel, which checks them.
+    let copied =
+        unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
+    match usize::try_from(copied) {
+        Ok(copied) if copied == to.len() => Ok(()),
+        copied => Err(copied.unwrap_or(0)),
+    }
 }
 
 /// Ranges asked for in one call by [`read_ranges`]; the kernel takes 1024.
@@ -101,7 +73,7 @@ pub fn read_ranges(
         }
         let part = &mut to[at..at + want];
         let local = iovec { iov_base: part.as_mut_ptr().cast(), iov_len: want };
-        // SAFETY: as in `read_pages`.
+        // SAFETY: as in `read`.
         let got = unsafe {
             libc::process_vm_readv(pid, &raw const local, 1, remote.as_ptr(), count as _, 0)
         };
@@ -184,15 +156,16 @@ mod tests {
     }
 
     #[test]
-    fn pages_around_a_hole_are_read() {
-        let at = fence();
-        let mut to = vec![0; 4 * PAGE];
+    fn a_copy_is_whole_or_says_where_it_ended() {
+        let start = fence() as u64;
         let own = std::process::id().cast_signed();
-        assert_eq!(read_pages(own, at as u64, &mut to).unwrap(), 0b1101);
-        assert_eq!([to[0], to[2 * PAGE], to[3 * PAGE]], [1, 3, 4]);
-        assert_eq!(read_pages(own, 0, &mut to).unwrap(), 0);
-        assert!(
-            read_pages(own, (-4096_i64).cast_unsigned(), &mut to).is_ok_and(|there| there == 0)
-        );
+        let mut to = [0; 8];
+        assert_eq!(read(own, start + 2 * PAGE as u64, &mut to), Ok(()));
+        assert_eq!(to[0], 3);
+        assert_eq!(read(own, start + PAGE as u64 - 3, &mut to), Err(3));
+        assert_eq!(read(own, 0, &mut to), Err(0));
+        assert_eq!(read(own, u64::MAX - 3, &mut to), Err(0));
+        assert_eq!(read(c_int::MAX, start, &mut to), Err(0));
+        assert_eq!(read(own, 0, &mut []), Ok(()));
     }
 }

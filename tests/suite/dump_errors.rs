@@ -10,8 +10,17 @@ use super::targets::{Made, Target, run, taskprof};
 
 /// It failed with one line that has all these words.
 fn refused(output: &Output, words: &[&str]) {
+    ended(output, 1, words);
+}
+
+/// The same for files that make no sense together: a matter of usage.
+fn misused(output: &Output, words: &[&str]) {
+    ended(output, 2, words);
+}
+
+fn ended(output: &Output, code: i32, words: &[&str]) {
     let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(output.status.code(), Some(code), "{said}");
     assert_eq!(said.trim_end().lines().count(), 1, "one line: {said}");
     for word in words {
         assert!(said.to_lowercase().contains(word), "{word:?} in: {said}");
@@ -41,8 +50,16 @@ impl Drop for Other {
 
 #[test]
 fn a_program_without_tokio_is_named_as_such() {
+    // One of which nothing is known, and one of which all is.
     let other = Other::start(Command::new("sleep").arg("1000"));
-    refused(&taskprof(&[&"dump", &"--pid", &other.pid()]), &["sleep", "tokio"]);
+    refused(&taskprof(&[&"dump", &"--pid", &other.pid()]), &["sleep", "debug information"]);
+    let made = Made::new();
+    let (source, program) = (made.path("parks.rs"), made.path("parks"));
+    std::fs::write(&source, "fn main() { loop { std::thread::park() } }").expect("source");
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    run(&rustc, &[&"-g", &"-o", &program, &source]);
+    let other = Other::start(&mut Command::new(&program));
+    refused(&taskprof(&[&"dump", &"--pid", &other.pid()]), &["parks", "no tokio program"]);
 }
 
 #[test]
@@ -74,10 +91,10 @@ fn debug_information_of_another_build_is_refused() {
     run(&objcopy, &[&"--only-keep-debug", &own, &other]);
     let mut target = Target::start(&bare, "deadlock");
     let pid = target.pid().to_string();
-    refused(&taskprof(&[&"dump", &"--pid", &pid, &"--debug-file", &other]), &["build id"]);
+    misused(&taskprof(&[&"dump", &"--pid", &pid, &"--debug-file", &other]), &["build id"]);
     let layout = made.path("other.layout");
     run(own, &[&"index", &own, &"-o", &layout]);
-    refused(&taskprof(&[&"dump", &"--pid", &pid, &"--layout", &layout]), &["build id"]);
+    misused(&taskprof(&[&"dump", &"--pid", &pid, &"--layout", &layout]), &["build id"]);
     let broken = made.path("broken.layout");
     std::fs::write(&broken, b"no layout at all").expect("file");
     refused(&taskprof(&[&"dump", &"--pid", &pid, &"--layout", &broken]), &["broken.layout"]);
@@ -115,6 +132,9 @@ fn a_missing_permission_is_named_with_its_remedy() {
     target.must_be_well();
 }
 
+/// How often a dump is killed: each takes as long as reading debug information does.
+const STEPS: u32 = 12;
+
 /// Killed at every moment of a dump, taskprof leaves nobody stopped.
 #[test]
 fn a_killed_dump_leaves_the_target_running() {
@@ -133,16 +153,16 @@ fn a_killed_dump_leaves_the_target_running() {
     assert!(dump().wait().expect("its end").success());
     let whole = began.elapsed();
     let mut held = 0;
-    for step in 0..60u32 {
+    for step in 0..STEPS {
         let mut child = dump();
-        std::thread::sleep(whole * step / 60);
+        std::thread::sleep(whole * step / STEPS);
         held += u32::from(target.is_held());
         child.kill().expect("kill -9");
         child.wait().expect("its end");
         target.must_be_well();
     }
     // And at the very moment in which it is held, as far as that can be seen.
-    for _ in 0..20 {
+    for _ in 0..STEPS {
         let mut child = dump();
         while !target.is_held() && child.try_wait().expect("wait").is_none() {
             std::hint::spin_loop();
@@ -152,7 +172,7 @@ fn a_killed_dump_leaves_the_target_running() {
         child.wait().expect("its end");
         target.must_be_well();
     }
-    println!("killed {held} times while the target was held, of 80");
+    println!("killed {held} times while the target was held, of {}", 2 * STEPS);
     std::thread::sleep(Duration::from_millis(50));
     target.must_be_well();
 }
@@ -175,7 +195,7 @@ fn a_process_that_is_traced_already_is_named_as_such() {
     super::targets::eventually("gdb attaches", || {
         target.is_held().then_some(()).ok_or_else(|| "not yet".to_owned())
     });
-    refused(&taskprof(&[&"dump", &"--pid", &pid]), &["traced", "gdb"]);
+    refused(&taskprof(&[&"dump", &"--pid", &pid]), &["traced", "debugger"]);
     drop(debugger);
     super::targets::eventually("gdb lets go", || {
         (!target.is_held()).then_some(()).ok_or_else(|| "not yet".to_owned())

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Once, mpsc};
 use std::time::{Duration, Instant};
 
 /// How long anything may take that should take a moment. Far above what it
@@ -22,10 +22,23 @@ pub struct Server {
     pub console: SocketAddr,
 }
 
+/// The program, with its layouts saved beside it: without optimisation it
+/// takes seconds to read its own debug information, at every start.
+/// `dump_*.rs` hold what is read from DWARF.
+fn indexed() -> &'static str {
+    static INDEXED: Once = Once::new();
+    let program = env!("CARGO_BIN_EXE_taskprof");
+    INDEXED.call_once(|| {
+        let done = Command::new(program).args(["index", program]).output().expect("index");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    });
+    program
+}
+
 impl Server {
     /// Starts `taskprof COMMAND ...` on free ports.
     pub fn start(command: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_taskprof"))
+        let mut child = Command::new(indexed())
             .args(command)
             .args(["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--console", "127.0.0.1:0"])
             .stdin(Stdio::null())

@@ -260,7 +260,7 @@ impl Comparison {
         for role in list(&truth["tasks"]) {
             let lock = matches!(
                 text(&role["wait"]),
-                "mutex" | "rw_lock_read" | "rw_lock_write" | "semaphore"
+                "mutex" | "rw_lock_read" | "rw_lock_write" | "semaphore" | "once_cell"
             );
             let Some(task) = self.tasks.get(&id(&role["id"])).filter(|_| lock) else { continue };
             let found: BTreeSet<(String, String)> = list(&task["wait"]["holders"])

@@ -2,6 +2,7 @@
 
 use addr2line::gimli::{self, Attribute, AttributeValue, EntriesRaw};
 
+use super::hash::Hash;
 use super::sections::{Slice, damaged};
 use super::store::Open;
 use crate::error::{Error, ErrorKind, Result};
@@ -31,6 +32,27 @@ pub(super) struct Die<'a> {
     pub(super) nested: Vec<u32>,
     pub(super) decl: Option<(u64, u32)>,
     pub(super) linkage: Option<&'a str>,
+}
+
+impl Die<'_> {
+    /// Tells apart types of equal names and sizes: their members' names and
+    /// places, and for coroutines the lines.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let variants = self
+            .variants
+            .iter()
+            .flat_map(|part| part.tag.iter().chain(part.list.iter().map(|choice| &choice.field)));
+        let fields = self.members.iter().chain(variants).fold(Hash::default(), |hash, field| {
+            let line = field.decl.map_or(0, |decl| decl.1);
+            hash.with(field.name.as_bytes())
+                .with(&field.offset.to_le_bytes())
+                .with(&line.to_le_bytes())
+        });
+        let names = self.enumerators.iter().fold(fields, |hash, (name, value)| {
+            hash.with(name.as_bytes()).with(&value.to_le_bytes())
+        });
+        names.value()
+    }
 }
 
 /// A member.

@@ -31,6 +31,9 @@ const DEPTH: usize = 16;
 /// thousands.
 const MOST: usize = 1 << 20;
 
+/// Names of these types together, in bytes.
+const MAX_NAMES: usize = 256 << 20;
+
 /// Layouts from a program's debug information.
 pub struct Dwarf {
     store: Arc<Store>,
@@ -39,8 +42,11 @@ pub struct Dwarf {
     split: Found,
     abbrevs: Abbrevs,
     types: Vec<Known>,
+    name_bytes: usize,
     by_offset: HashMap<u32, TypeId>,
-    by_name: HashMap<(Hash, u64), TypeId>,
+    /// By name, size and what [`Die::fingerprint`] says: two versions of a
+    /// crate have types of equal names.
+    by_name: HashMap<(Hash, u64, u64), TypeId>,
     files: HashMap<(usize, u64), Option<Arc<str>>>,
     homes: Vec<String>,
     task_polls: Arc<[u64]>,
@@ -108,6 +114,16 @@ impl Dwarf {
                 split = super::split::add(&mut store, &sections, &skeletons, packages)?;
             }
         }
+        Self::new(store, segment, split, debug)
+    }
+
+    /// Goes over what was found.
+    pub(super) fn new(
+        store: Store,
+        segment: Option<Segment>,
+        split: Found,
+        path: &Path,
+    ) -> Result<Self> {
         let tables = super::scan::scan(&store)?;
         let mut task_polls: Vec<u64> = tables.task_polls.iter().map(|poll| poll.address).collect();
         task_polls.dedup();
@@ -120,6 +136,7 @@ impl Dwarf {
             tables,
             abbrevs: Abbrevs::default(),
             types: Vec::new(),
+            name_bytes: 0,
             by_offset: HashMap::new(),
             by_name: HashMap::new(),
             files: HashMap::new(),
@@ -129,7 +146,7 @@ impl Dwarf {
             tasks: HashMap::new(),
             texts: HashSet::new(),
             void: None,
-            path: debug.to_owned(),
+            path: path.to_owned(),
         })
     }
 
@@ -164,6 +181,11 @@ impl Dwarf {
             }
         }
         Ok(found)
+    }
+
+    /// Memory of sections that were compressed, in bytes.
+    pub(super) fn unpacked_bytes(&self) -> usize {
+        self.store.unpacked_bytes()
     }
 
     /// Whether there are types at all, of tokio or not.
@@ -225,15 +247,13 @@ impl Dwarf {
 
     fn intern_die(&mut self, at: u32, depth: usize) -> Result<TypeId> {
         if depth > DEPTH {
-            return self.add(None, "..".to_owned(), 0);
+            return self.add(None, "..".to_owned(), 0, 0);
         }
         let store = Arc::clone(&self.store);
         let (_, open) = store.open_at(at, &mut self.abbrevs)?;
         let address = u64::from(open.address_size());
-        let die = match die::head(&open, at)? {
-            die if die.tag == gimli::DW_TAG_array_type => die::whole(&open, at)?,
-            die => die,
-        };
+        let die = die::whole(&open, at)?;
+        let fingerprint = die.fingerprint();
         let mut name = String::new();
         let mut size = die.size.unwrap_or(0);
         let (of, count, declaration) = (die.of, die.count, die.declaration);
@@ -273,20 +293,27 @@ impl Dwarf {
             }
             _ => name.push_str(die.name.unwrap_or("?")),
         }
-        self.add(Some(at), name, size)
+        self.add(Some(at), name, size, fingerprint)
     }
 
-    fn add(&mut self, at: Option<u32>, name: String, size: u64) -> Result<TypeId> {
+    fn add(
+        &mut self,
+        at: Option<u32>,
+        name: String,
+        size: u64,
+        fingerprint: u64,
+    ) -> Result<TypeId> {
         let hash = Hash::of(&name);
-        if let Some(&known) = self.by_name.get(&(hash, size)) {
+        if let Some(&known) = self.by_name.get(&(hash, size, fingerprint)) {
             return Ok(known);
         }
-        if self.types.len() >= MOST {
+        self.name_bytes += name.len();
+        if self.types.len() >= MOST || self.name_bytes > MAX_NAMES {
             return Err(Error::new(ErrorKind::OutOfMemory, "too many types were asked for"));
         }
         let id = TypeId(self.types.len() as u32);
         self.types.push(Known { at, name: name.into(), hash, size, parsed: None });
-        self.by_name.insert((hash, size), id);
+        self.by_name.insert((hash, size, fingerprint), id);
         Ok(id)
     }
 
@@ -294,7 +321,7 @@ impl Dwarf {
     fn named(&mut self, name: &str) -> Result<TypeId> {
         match self.tables.find(Hash::of(name)) {
             Some(at) => self.intern(at, 0),
-            None => self.add(None, name.to_owned(), 0),
+            None => self.add(None, name.to_owned(), 0, 0),
         }
     }
 
@@ -303,7 +330,7 @@ impl Dwarf {
         if let Some(void) = self.void {
             return Ok(void);
         }
-        let void = self.add(None, "()".to_owned(), 0)?;
+        let void = self.add(None, "()".to_owned(), 0, 0)?;
         self.void = Some(void);
         Ok(void)
     }
@@ -369,6 +396,7 @@ impl Dwarf {
         name: &str,
         die: Die<'_>,
     ) -> Result<Variants> {
+        let fingerprint = die.fingerprint();
         let part = die.variants.unwrap_or_default();
         let tag = match &part.tag {
             Some(field) => {
@@ -387,13 +415,14 @@ impl Dwarf {
             let field = choice.field;
             let (payload, own) = if die.nested.contains(&field.of) {
                 // A variant's struct is known by the enum's name and its own.
-                let inner = die::head(open, field.of)?;
+                let inner = die::whole(open, field.of)?;
                 let own = inner.name.unwrap_or("?");
                 let id = match self.by_offset.get(&field.of) {
                     Some(&known) => known,
                     None => {
                         let whole = format!("{name}::{own}");
-                        let id = self.add(Some(field.of), whole, inner.size.unwrap_or(0))?;
+                        let both = fingerprint ^ inner.fingerprint();
+                        let id = self.add(Some(field.of), whole, inner.size.unwrap_or(0), both)?;
                         self.by_offset.insert(field.of, id);
                         id
                     }

@@ -23,6 +23,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// The system's folder of debug information.
 const SYSTEM: &str = "/usr/lib/debug";
 
+/// Unpacked debug information that is kept in memory.
+const UNPACKED: usize = 4 << 20;
+
 /// Where else to look for layouts.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -75,7 +78,7 @@ pub fn open(program: &Path, options: &Options) -> Result<Opened> {
             return saved(debug, program, &identity);
         }
         let layouts = debug_file(program, debug, &identity, &names)?;
-        return Ok(opened(layouts, debug.clone()));
+        return Ok(opened(layouts, debug.clone(), &identity));
     }
     for path in saved_files(&names, &identity, options) {
         if path.is_file()
@@ -85,7 +88,7 @@ pub fn open(program: &Path, options: &Options) -> Result<Opened> {
         }
     }
     let (layouts, path) = search(program, &identity, &names)?;
-    Ok(opened(layouts, path))
+    Ok(opened(layouts, path, &identity))
 }
 
 /// Debug information to make a saved layout file of.
@@ -138,8 +141,15 @@ fn search(program: &Path, identity: &Identity, names: &[PathBuf]) -> Result<(Dwa
     Ok(best)
 }
 
-fn opened(layouts: Dwarf, path: PathBuf) -> Opened {
+/// Debug information that had to be unpacked is let go again: what dumps need
+/// of it takes a hundredth of the memory, and a second once.
+fn opened(mut layouts: Dwarf, path: PathBuf, identity: &Identity) -> Opened {
     let remark = layouts.remark();
+    if layouts.unpacked_bytes() > UNPACKED
+        && let Ok(compact) = saved::compact(&mut layouts, &identity.key())
+    {
+        return Opened { layouts: Box::new(compact), path, saved: false, remark };
+    }
     Opened { layouts: Box::new(layouts), path, saved: false, remark }
 }
 

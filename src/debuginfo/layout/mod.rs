@@ -4,6 +4,8 @@
 //! from DWARF, read as far as asked, or from a saved layout file. Addresses
 //! are as linked, offsets and sizes in bytes.
 
+#[cfg(any(test, fuzzing))]
+pub mod damage;
 mod die;
 mod dwarf;
 mod hash;

@@ -1,6 +1,7 @@
 //! The one pass over all units.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use addr2line::gimli::{self, Attribute, AttributeValue, EntriesRaw};
 
@@ -8,13 +9,24 @@ use super::hash::Hash;
 use super::polled;
 use super::sections::{Slice, damaged, terminated};
 use super::store::{Abbrevs, Location, Open, Store};
-use super::tables::{NO_FUNCTION, PathId, PollOf, Tables, TaskPoll, ThreadLocal, Vtable};
+use super::tables::{
+    Far, From, NO_FUNCTION, PathId, PollOf, Tables, TaskPoll, ThreadLocal, Vtable,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Threads for the pass.
 const THREADS: usize = 2;
+/// Mapped pages are given back after so many bytes of units: read once, they
+/// would count as this process's memory until the kernel wants them.
+const RELEASE: u64 = 12 << 20;
 /// Units that a thread takes at once.
 const BATCH: usize = 16;
+/// Time for the pass. A hundred times what it takes for a large program: only
+/// files made to take long need it.
+const TIME: Duration = Duration::from_secs(120);
+/// Names of all namespaces together, in bytes; a program has less than one
+/// hundredth of it.
+const PATHS: usize = 64 << 20;
 /// Namespaces within each other. More is no program.
 const DEPTH: usize = 256;
 
@@ -29,6 +41,8 @@ const CONTEXT: &[u8] = b"7runtime7context7CONTEXT";
 /// `Malformed` for damaged debug information.
 pub(super) fn scan(store: &Store) -> Result<Tables> {
     let next = AtomicUsize::new(0);
+    let read = AtomicU64::new(0);
+    let deadline = Instant::now() + TIME;
     let work = || -> Result<Tables> {
         let mut tables = Tables::default();
         let mut abbrevs = Abbrevs::default();
@@ -38,8 +52,21 @@ pub(super) fn scan(store: &Store) -> Result<Tables> {
                 return Ok(tables);
             }
             for unit in from..store.units.len().min(from + BATCH) {
+                if Instant::now() > deadline {
+                    let text = "the debug information takes too long to read";
+                    return Err(Error::new(ErrorKind::Timeout, text));
+                }
                 let open = store.open(unit, &mut abbrevs)?;
                 Scan::new(&open, &mut tables).unit().map_err(damaged)?;
+                let len = u64::from(open.unit.end - open.unit.start);
+                let before = read.fetch_add(len, Ordering::Relaxed);
+                if before / RELEASE != (before + len) / RELEASE {
+                    store.release();
+                }
+                if tables.paths.text_bytes() > PATHS {
+                    let text = "damaged debug information: names without end";
+                    return Err(Error::new(ErrorKind::Malformed, text));
+                }
             }
         }
     };
@@ -55,8 +82,29 @@ pub(super) fn scan(store: &Store) -> Result<Tables> {
         }
         Ok::<(), Error>(())
     })?;
+    follow(store, &mut tables)?;
+    store.release();
     tables.seal();
     Ok(tables)
+}
+
+/// Follows the references that led out of their units: link-time optimisation
+/// makes them.
+fn follow(store: &Store, tables: &mut Tables) -> Result<()> {
+    let mut far = std::mem::take(&mut tables.far);
+    // By target: each unit is opened once.
+    far.sort_unstable();
+    let mut abbrevs = Abbrevs::default();
+    for Far { to, from } in far {
+        // One that leads nowhere is found damaged when somebody asks for it.
+        let Ok((_, open)) = store.open_at(to, &mut abbrevs) else { continue };
+        let mut scan = Scan::new(&open, tables);
+        let _ = match from {
+            From::Receiver(function) => scan.polled_by(to, function),
+            From::Vtable(address) => scan.vtable(address, to),
+        };
+    }
+    Ok(())
 }
 
 /// One unit's walk.
@@ -235,11 +283,15 @@ impl<'s, 'a> Scan<'s, 'a> {
     fn receiver(&mut self, method: &Function) -> gimli::Result<()> {
         let Some(of) = self.value(gimli::DW_AT_type) else { return Ok(()) };
         let Some(at) = self.open.reference(of) else { return Ok(()) };
-        // References into other units are link-time-optimised code's; the
-        // unit that defines the type has the function as well.
-        if at < self.open.unit.start || at >= self.open.unit.end {
+        if !self.open.contains(at) {
+            self.tables.far.push(Far { to: at, from: From::Receiver(method.at) });
             return Ok(());
         }
+        self.polled_by(at, method.at)
+    }
+
+    /// Notes X for the type `Pin<&mut X>` of a parameter.
+    fn polled_by(&mut self, at: u32, function: u32) -> gimli::Result<()> {
         let mut entries = self.open.entries(Some(at))?;
         let Some(abbrev) = entries.read_abbreviation()? else { return Ok(()) };
         self.read(&mut entries, abbrev.attributes())?;
@@ -247,7 +299,7 @@ impl<'s, 'a> Scan<'s, 'a> {
         let inner = name.strip_prefix("Pin<&mut ").and_then(|rest| rest.strip_suffix('>'));
         if let Some(inner) = inner {
             let of = Hash::of(inner).value();
-            self.tables.polls.push(PollOf { of, function: method.at });
+            self.tables.polls.push(PollOf { of, function });
         }
         Ok(())
     }
@@ -294,7 +346,8 @@ impl<'s, 'a> Scan<'s, 'a> {
 
     /// A vtable's type says what it is the vtable of.
     fn vtable(&mut self, address: u64, at: u32) -> gimli::Result<()> {
-        if at < self.open.unit.start || at >= self.open.unit.end {
+        if !self.open.contains(at) {
+            self.tables.far.push(Far { to: at, from: From::Vtable(address) });
             return Ok(());
         }
         let mut entries = self.open.entries(Some(at))?;

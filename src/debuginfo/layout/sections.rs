@@ -109,8 +109,13 @@ impl<'a> View<'a> {
     }
 }
 
+/// Longest name believed. Types of services in many layers have names of some
+/// tens of thousand bytes.
+const MAX_NAME: usize = 64 << 10;
+
 /// What is before the first NUL.
 pub(super) fn terminated(bytes: &[u8]) -> &[u8] {
+    let bytes = &bytes[..bytes.len().min(MAX_NAME)];
     CStr::from_bytes_until_nul(bytes).map_or(bytes, CStr::to_bytes)
 }
 
@@ -144,6 +149,24 @@ impl Sections {
             line_str: program.line_str.clone(),
             ..self
         }
+    }
+
+    /// Gives the pages of mapped sections back to the kernel.
+    pub(super) fn release(&self) {
+        for bytes in [&self.abbrev, &self.info, &self.line, &self.str, &self.str_offsets] {
+            if let Bytes::Mapped(map, range) = bytes {
+                map.release(range.clone());
+            }
+        }
+    }
+
+    /// Memory of sections that were compressed, in bytes.
+    pub(super) fn unpacked_bytes(&self) -> usize {
+        [&self.abbrev, &self.addr, &self.info, &self.line, &self.line_str, &self.str]
+            .into_iter()
+            .chain([&self.str_offsets])
+            .map(|bytes| if let Bytes::Unpacked(bytes) = bytes { bytes.len() } else { 0 })
+            .sum()
     }
 
     /// Whether there is anything to read.
@@ -180,13 +203,12 @@ fn load(map: &Arc<MappedFile>, path: &Path, file: &object::File<'_>, name: &str)
     let Some(section) = file.section_by_name(name) else { return Ok(Bytes::None) };
     let found = section.compressed_file_range().map_err(|error| malformed(path, error))?;
     if found.format == CompressionFormat::None {
-        // `object` has checked nothing yet: an empty slice is the answer to a
-        // range outside the file, and a damaged file says so when it is read.
-        let range = usize::try_from(found.offset).ok().zip(
-            found.offset.checked_add(found.uncompressed_size).and_then(|end| end.try_into().ok()),
-        );
-        let Some((start, end)) = range else { return Err(malformed(path, "a section's range")) };
-        return Ok(Bytes::Mapped(Arc::clone(map), start..end));
+        let end = found.offset.checked_add(found.uncompressed_size);
+        let end = end.filter(|&end| end <= map.as_ref().as_ref().len() as u64);
+        let Some(end) = end else {
+            return Err(malformed(path, format_args!("{name} is not all there")));
+        };
+        return Ok(Bytes::Mapped(Arc::clone(map), found.offset as usize..end as usize));
     }
     let claimed = found.uncompressed_size;
     if claimed > MAX_UNPACKED || claimed / MAX_RATIO > found.compressed_size {

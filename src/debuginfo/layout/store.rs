@@ -20,6 +20,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Units believed: a program has one for each codegen unit, some thousands.
 const UNITS: usize = 1_000_000;
+/// Longest path of a file believed; the kernel's own limit.
+const MAX_PATH: usize = 4096;
 /// Units whose abbreviations stay parsed: some 30 KiB each.
 const OPEN: usize = 64;
 
@@ -173,6 +175,18 @@ impl Store {
         self.parts.push(part);
     }
 
+    /// Gives mapped pages back: they are read again from the file when needed.
+    pub(super) fn release(&self) {
+        for part in &self.parts {
+            part.sections.release();
+        }
+    }
+
+    /// Memory of sections that were compressed, in bytes.
+    pub(super) fn unpacked_bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.sections.unpacked_bytes()).sum()
+    }
+
     /// The unit around a global offset.
     pub(super) fn unit_of(&self, at: u32) -> Option<usize> {
         let after = self.units.partition_point(|unit| unit.start <= at);
@@ -306,6 +320,22 @@ impl<'a> Open<'a> {
         self.header.entries_raw(&self.abbrevs, from)
     }
 
+    /// The unit's own bytes, header and all, and its abbreviations with what
+    /// follows them.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> (Vec<u8>, &'a [u8]) {
+        let start = (u64::from(self.unit.start) - self.base) as usize;
+        let end = (u64::from(self.unit.end) - self.base) as usize;
+        let section = gimli::Section::reader(&self.view.info).slice();
+        let abbrev = &self.view.abbrevs.slice()[self.unit.abbrev as usize..];
+        (section[start..end].to_vec(), abbrev)
+    }
+
+    /// Whether a global offset is in this unit.
+    pub(super) fn contains(&self, at: u32) -> bool {
+        (self.unit.start..self.unit.end).contains(&at)
+    }
+
     /// A unit's offset as a global one.
     pub(super) fn global(&self, at: UnitOffset) -> u32 {
         self.unit.start.wrapping_add(at.0 as u32)
@@ -391,7 +421,7 @@ impl<'a> Open<'a> {
         {
             path = format!("{folder}/{path}");
         }
-        Some(path)
+        (path.len() <= MAX_PATH).then_some(path)
     }
 
     /// Whether an address marks code that the linker has dropped.

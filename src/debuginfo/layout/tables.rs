@@ -79,6 +79,11 @@ impl Paths {
         here
     }
 
+    /// Length of all names, in bytes.
+    pub(super) fn text_bytes(&self) -> usize {
+        self.text.len()
+    }
+
     fn bytes(&self) -> usize {
         self.list.len() * 12 + self.hashes.len() * 8 + self.text.len() + self.by_hash.len() * 16
     }
@@ -112,6 +117,23 @@ pub(super) struct PollOf {
     pub(super) function: u32,
 }
 
+/// A reference into another unit, to be followed after the pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Far {
+    /// Global offset of what it leads to.
+    pub(super) to: u32,
+    pub(super) from: From,
+}
+
+/// What refers to another unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum From {
+    /// The first parameter of a function that polls, at a global offset.
+    Receiver(u32),
+    /// A vtable at an address.
+    Vtable(u64),
+}
+
 /// A thread-local variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ThreadLocal {
@@ -133,6 +155,7 @@ pub(super) struct Tables {
     pub(super) vtables: Vec<Vtable>,
     pub(super) polls: Vec<PollOf>,
     pub(super) contexts: Vec<ThreadLocal>,
+    pub(super) far: Vec<Far>,
     /// Coroutines among the types.
     pub(super) coroutines: usize,
 }
@@ -147,6 +170,7 @@ impl Tables {
         self.vtables.extend(other.vtables);
         self.polls.extend(other.polls);
         self.contexts.extend(other.contexts);
+        self.far.extend(other.far);
         self.coroutines += other.coroutines;
     }
 
@@ -163,6 +187,7 @@ impl Tables {
         self.polls.dedup_by_key(|entry| entry.of);
         self.contexts.sort_unstable();
         self.contexts.dedup();
+        self.far = Vec::new();
         self.runs.shrink_to_fit();
         self.types.shrink_to_fit();
         self.vtables.shrink_to_fit();

@@ -192,7 +192,8 @@ fn the_program_does_what_the_tests_count_on() {
     let kept =
         [Fields::Unit, Fields::Named { at: 1, name: String::new() }, Fields::Niche(Box::new(1))];
     assert_eq!(kept.len(), 3);
-    assert_ne!(Wide::Small as u128, Wide::Large as u128);
+    let wide = std::hint::black_box([Wide::Small, Wide::Large]);
+    assert_eq!(format!("{wide:?}"), "[Small, Large]");
     assert_ne!(Signed::Minus, Signed::Plus);
     let either = Either { whole: 1 };
     assert_eq!(size_of_val(&either), 8);
@@ -428,7 +429,7 @@ fn every_type_of_the_program_can_be_read() {
                 assert!(end <= ty.size, "{} in {ty:?}", variant.name);
                 assert!(variant.values.is_sorted(), "{ty:?}");
             }
-            if ty.name.contains("{async_") && variants.list.len() >= 3 {
+            if polled::is_coroutine(&ty.name) {
                 coroutines += 1;
                 assert!(variants.list.iter().all(|state| state.place.is_some()), "{ty:?}");
                 assert!(own.polled(id).is_some_and(|polled| polled.coroutine), "{ty:?}");
@@ -436,4 +437,105 @@ fn every_type_of_the_program_can_be_read() {
         }
     }
     assert!(coroutines > 100, "{coroutines}");
+}
+
+/// A shape with its types by name, so that those of two layouts compare.
+fn told(layouts: &mut dyn Layouts, ty: &Type, known: &dyn Fn(&str) -> bool) -> String {
+    let mut name = |id: TypeId| {
+        let ty = layouts.ty(id).unwrap();
+        if known(&ty.name) { format!("{}: {}", ty.name, ty.size) } else { "..".to_owned() }
+    };
+    let mut list = |members: &[Member]| -> Vec<String> {
+        let told =
+            |member: &Member| format!("{} {} {}", member.name, member.offset, name(member.ty));
+        members.iter().map(told).collect()
+    };
+    match &ty.shape {
+        Shape::Struct(members) => format!("struct {:?}", list(members)),
+        Shape::Union(members) => format!("union {:?}", list(members)),
+        Shape::Pointer(to) => format!("pointer {:?}", to.map(name)),
+        Shape::Array { of, count } => format!("array {} {count}", name(*of)),
+        Shape::Opaque => "opaque".to_owned(),
+        Shape::Enum(variants) => {
+            let list: Vec<String> = variants
+                .list
+                .iter()
+                .map(|variant| {
+                    let Variant { name: own, values, payload, offset, place } = variant;
+                    format!("{own} {values:?} {} {offset} {place:?}", name(*payload))
+                })
+                .collect();
+            format!("enum {:?} {list:?}", variants.tag)
+        }
+    }
+}
+
+#[test]
+fn saved_layouts_say_the_same() {
+    let mut own = own();
+    let (file, written) = write(&mut own, "key").unwrap();
+    let mut saved = Saved::from_bytes(&file).unwrap();
+    assert_eq!(saved.key(), "key");
+    assert_eq!(saved.detail(), own.detail());
+    assert_eq!(saved.task_polls(), own.task_polls());
+    // All the debug information there is, of which this is a hundredth or less.
+    let whole = std::fs::metadata(program()).unwrap().len() as usize;
+    assert!(file.len() < whole / 50, "{} of {whole}", file.len());
+    assert!(written.types > 1000 && written.futures > 100 && written.tasks > 5, "{written:?}");
+
+    let mut queue = Vec::new();
+    for &poll in own.task_polls().iter() {
+        let (ours, theirs) = (own.task(poll), saved.task(poll));
+        assert_eq!(ours.len(), theirs.len());
+        for (ours, theirs) in ours.iter().zip(theirs.iter()) {
+            queue.push((ours.future, theirs.future));
+            queue.push((ours.scheduler, theirs.scheduler));
+            queue.extend(ours.cell.zip(theirs.cell));
+        }
+    }
+    let (ours, theirs) = (own.context().unwrap(), saved.context().unwrap());
+    assert_eq!(ours.0, theirs.0);
+    queue.push((ours.1, theirs.1));
+    let mut behind = 0;
+    for (address, of) in own.vtables() {
+        if let Some(theirs) = saved.behind(address) {
+            queue.push((of, theirs));
+            behind += 1;
+        } else {
+            assert_eq!(own.polled(of), None);
+        }
+    }
+    assert!(behind > 5, "{behind}");
+
+    let mut seen = std::collections::HashSet::new();
+    while let Some((ours, theirs)) = queue.pop() {
+        if !seen.insert(theirs) {
+            continue;
+        }
+        let (ty, other) = (own.ty(ours).unwrap(), saved.ty(theirs).unwrap());
+        assert_eq!((&ty.name, ty.size), (&other.name, other.size));
+        assert_eq!(own.polled(ours), saved.polled(theirs), "{}", ty.name);
+        // What was cut is cut on purpose; all else is the same.
+        let named: std::cell::RefCell<&mut Saved> = (&mut saved).into();
+        let kept = |name: &str| named.borrow_mut().find(name).is_some();
+        let ours = told(&mut *own, &ty, &kept);
+        drop(named);
+        let theirs = told(&mut saved, &other, &|name| name != "..");
+        if !matches!(ty.shape, Shape::Pointer(_)) {
+            assert_eq!(ours, theirs, "{}", ty.name);
+        }
+        if let (Shape::Struct(ours), Shape::Struct(theirs)) = (&ty.shape, &other.shape) {
+            queue.extend(ours.iter().zip(theirs).map(|(ours, theirs)| (ours.ty, theirs.ty)));
+        }
+        if let (Shape::Enum(ours), Shape::Enum(theirs)) = (&ty.shape, &other.shape) {
+            let pairs = ours.list.iter().zip(&theirs.list);
+            queue.extend(pairs.map(|(ours, theirs)| (ours.payload, theirs.payload)));
+        }
+        if let (Shape::Pointer(Some(ours)), Shape::Pointer(Some(theirs))) =
+            (&ty.shape, &other.shape)
+        {
+            queue.push((*ours, *theirs));
+        }
+    }
+    assert!(seen.len() > 1000, "{}", seen.len());
 }

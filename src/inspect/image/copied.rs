@@ -5,15 +5,12 @@
 //! constants) the process itself, as long as it lives.
 
 use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
-use super::pages::{Cache, Pages};
 use super::pieces::{Pieces, Place};
 use super::{Fault, Memory};
 use crate::sys::region::Region;
-use crate::sys::remote::PAGE;
 
 /// The copy.
 pub struct Copied {
@@ -23,25 +20,10 @@ pub struct Copied {
     pub(super) writable: Vec<Range<u64>>,
     /// Those of them without a file: zeros where nothing was copied.
     pub(super) zeros: Vec<Range<u64>>,
-    pub(super) rest: Cache<Live>,
-}
-
-/// Memory of a living process, through `/proc/PID/mem`. The open file belongs
-/// to the program it was opened for: once that is gone it reads nothing,
-/// never another program with the same number.
-pub struct Live(pub(super) File);
-
-impl Pages for Live {
-    fn read_pages(&mut self, from: u64, to: &mut [u8]) -> io::Result<u64> {
-        let mut there = 0;
-        for (nth, page) in to.chunks_exact_mut(PAGE).enumerate() {
-            let at = from.wrapping_add((nth * PAGE) as u64);
-            if self.0.read_exact_at(page, at).is_ok() {
-                there |= 1 << nth;
-            }
-        }
-        Ok(there)
-    }
+    /// `/proc/PID/mem`. The open file belongs to the program it was opened
+    /// for: once that is gone it reads nothing, never another program with
+    /// the same number.
+    pub(super) live: File,
 }
 
 impl Memory for Copied {
@@ -73,7 +55,8 @@ impl Memory for Copied {
                         None => {
                             let next = self.zeros.get(after).map_or(u64::MAX, |range| range.start);
                             let len = some(len.min(next - at));
-                            self.rest.read(at, &mut rest[..len])?;
+                            let part = &mut rest[..len];
+                            self.live.read_exact_at(part, at).map_err(|_| Fault { address: at })?;
                             len
                         }
                     }

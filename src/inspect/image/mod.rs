@@ -18,11 +18,11 @@ mod copied;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod core;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod learned;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod other;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod own;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod pages;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod pieces;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

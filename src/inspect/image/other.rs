@@ -14,8 +14,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::copied::{Copied, Live};
-use super::pages::Cache;
+use super::copied::Copied;
 use super::pieces::Pieces;
 use super::{Image, ImageThread, Origin, bias};
 use crate::error::{Error, ErrorKind, Result};
@@ -130,7 +129,7 @@ impl Target {
             pieces: stop.pieces,
             writable: maps::writable(&stop.mappings),
             zeros: maps::zeros(&stop.mappings),
-            rest: Cache::new(Live(self.memory))?,
+            live: self.memory,
         };
         Ok(Image {
             memory: Box::new(memory),

@@ -1,16 +1,17 @@
 //! The memory of this process as of one instant, read at leisure while the
 //! process goes on: see [`crate::sys::fork`].
 
-use std::io;
+use std::collections::HashSet;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::pages::{Cache, Pages};
+use super::learned::Regions;
 use super::{Fault, Image, Memory, Origin, bias};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect::maps;
 use crate::sys::clock;
 use crate::sys::fork::Copy;
+use crate::sys::fork::leave_out::LeaveOut;
 
 /// How long a copy may hold up whoever allocates or first writes to a page
 /// meanwhile. The kernel copies page tables at some 25 ms for each GiB of
@@ -63,10 +64,21 @@ pub fn take_within(limits: Limits) -> Result<Image> {
     let bias = bias::own()?;
     // Before the copy: what is mapped later can only be missing there.
     let mappings = maps::own()?;
-    let writable = maps::writable(&mappings);
-    let copy = Copy::new(limits.life)?;
+    let mut regions = Regions::plan(&mappings);
+    let before: HashSet<_> = mappings.iter().map(|mapping| mapping.range.clone()).collect();
+    let leave_out = LeaveOut {
+        regions: regions.left_out().to_vec(),
+        appeared: Box::new(move || {
+            let mut now = maps::own().unwrap_or_default();
+            now.retain(|mapping| mapping.is_memory() && !before.contains(&mapping.range));
+            now.into_iter().map(|mapping| mapping.range).collect()
+        }),
+    };
+    let copy = Copy::new(limits.life, leave_out)?;
     let taken_ns = clock::monotonic_ns();
-    let memory = Own { pages: Cache::new(copy)?, writable };
+    regions.taken(copy.left_out(), || maps::of(copy.pid()).unwrap_or_default());
+    let writable = without(maps::writable(&mappings), regions.left_out());
+    let memory = Own { copy, regions, writable };
     Ok(Image {
         memory: Box::new(memory),
         bias,
@@ -107,20 +119,34 @@ fn foresee(kilobytes: u64, allowed: Duration) -> Result<()> {
     Err(Error::new(ErrorKind::Unsupported, text))
 }
 
-struct Own {
-    pages: Cache<Copy>,
-    writable: Vec<Range<u64>>,
+/// Ranges less those that were left out, each of which is part of one.
+fn without(ranges: Vec<Range<u64>>, left_out: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut rest = Vec::with_capacity(ranges.len());
+    for mut range in ranges {
+        for hole in left_out {
+            if range.contains(&hole.start) {
+                rest.push(range.start..hole.start);
+                range.start = hole.end.min(range.end);
+            }
+        }
+        rest.push(range);
+    }
+    rest.retain(|range| !range.is_empty());
+    rest
 }
 
-impl Pages for Copy {
-    fn read_pages(&mut self, from: u64, to: &mut [u8]) -> io::Result<u64> {
-        Copy::read_pages(self, from, to)
-    }
+struct Own {
+    copy: Copy,
+    regions: Regions,
+    writable: Vec<Range<u64>>,
 }
 
 impl Memory for Own {
     fn read(&mut self, address: u64, to: &mut [u8]) -> std::result::Result<(), Fault> {
-        self.pages.read(address, to)
+        self.regions.read(address, to.len());
+        self.copy
+            .read(address, to)
+            .map_err(|there| Fault { address: address.saturating_add(there as u64) })
     }
 
     fn writable(&self) -> &[Range<u64>] {
@@ -146,6 +172,40 @@ mod tests {
         );
         let none = take_within(Limits { pause: Duration::ZERO, ..LONG }).unwrap_err();
         assert_eq!(none.kind(), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn a_large_region_is_left_out_until_it_is_read_from() {
+        let _one = one_copy_at_a_time();
+        let mut large = vec![0_u8; 300 << 20];
+        let (at, place) = (large.as_ptr() as u64, 100 << 20);
+        large[place] = 7;
+        let place = at + place as u64;
+        let mut byte = [0];
+        let mut covers = |take_it: bool| {
+            let mut image = take_within(LONG).unwrap();
+            let covers = image.memory.writable().iter().any(|range| range.contains(&place));
+            if take_it {
+                assert_eq!(image.memory.read(place, &mut byte).is_ok(), covers);
+            }
+            covers
+        };
+        // Nobody has seen it yet, or another test made images of ours before.
+        assert!(covers(false));
+        // Left out, unless another thread is in `fork` right now.
+        let begin = std::time::Instant::now();
+        while covers(false) {
+            assert!(begin.elapsed() < LONG.life, "never left out");
+        }
+        covers(true);
+        assert!(covers(true), "read from");
+        assert!(covers(true));
+    }
+
+    #[test]
+    fn what_was_left_out_is_no_place_to_search() {
+        let rest = without(vec![0..10, 20..90], &[20..30, 40..50]);
+        assert_eq!(rest, [0..10, 30..40, 50..90]);
     }
 
     #[test]

@@ -38,9 +38,10 @@ mod waits;
 mod walk;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use read::read;
+pub use search::Stray;
 
 use crate::model::{Branch, Held, Location, Missing, Stack, TaskId, TaskState, Wait};
 
@@ -51,6 +52,8 @@ pub struct Roots {
     pub handles: Vec<u64>,
     /// Search the heap for runtimes and `LocalSet`s that nothing else led to.
     pub search: bool,
+    /// What an earlier search found, from its [`TasksRead::strays`].
+    pub strays: Vec<Stray>,
     /// The monotonic clock (`CLOCK_MONOTONIC`) when the image was taken, in
     /// nanoseconds: deadlines are told relative to it. `None`: they are not told.
     pub monotonic_ns: Option<u64>,
@@ -144,6 +147,10 @@ pub struct TasksRead {
     pub owners: Vec<Owner>,
     /// What threads say they poll: kernel thread id and task.
     pub polling: Vec<(i32, TaskId)>,
+    /// Lists of tasks that only a search found, this one or an earlier.
+    pub strays: Vec<Stray>,
+    /// How long the search took, if there was one.
+    pub searched: Option<Duration>,
     /// What could not be read, and why.
     pub missing: Vec<Missing>,
 }

@@ -57,14 +57,16 @@ impl Owners {
         }
     }
 
-    /// A list at `address`.
-    pub fn add(&mut self, memory: &mut Cached<'_>, address: u64, list: &OwnedList) {
+    /// A list at `address`; whether it is new.
+    pub fn add(&mut self, memory: &mut Cached<'_>, address: u64, list: &OwnedList) -> bool {
         if !self.addresses.contains(&address)
             && let Some(found) = read(memory, address, list)
         {
             self.addresses.insert(address);
             self.found.push(found);
+            return true;
         }
+        false
     }
 
     /// The scheduler of a `Handle`, a thread's `Context`, or anything else

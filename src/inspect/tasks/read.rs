@@ -81,7 +81,7 @@ pub fn read(
         lost: Lost::default(),
     };
     reader.roots(&mut memory, image.threads.as_slice(), roots);
-    reader.all(&mut memory);
+    reader.all(&mut memory, roots.search);
     Ok(reader.finish(&mut memory))
 }
 
@@ -137,24 +137,39 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        if roots.search {
-            let searched = search::search(
-                memory,
-                types,
-                &self.offsets,
-                self.bias,
-                &mut self.owners,
-                self.limits.search_bytes,
-            );
-            self.lost.unsearched = searched.left;
-        }
+        self.read.strays = search::again(memory, types, &mut self.owners, &roots.strays);
+    }
+
+    /// Searches for what the roots did not lead to.
+    fn search(&mut self, memory: &mut Cached<'a>) {
+        let begun = Instant::now();
+        let searched = search::search(
+            memory,
+            &mut self.plans.types,
+            &self.offsets,
+            self.bias,
+            &mut self.owners,
+            self.limits.search_bytes,
+        );
+        self.lost.unsearched = searched.left;
+        self.read.strays.extend(searched.strays);
+        self.read.searched = Some(begun.elapsed());
     }
 
     /// Reads the tasks of all owners; tasks lead to further owners.
-    fn all(&mut self, memory: &mut Cached<'a>) {
+    fn all(&mut self, memory: &mut Cached<'a>, mut search: bool) {
         let mut next = 0;
         let mut headers = Vec::new();
-        while let Some(found) = self.owners.found.get(next).cloned() {
+        loop {
+            // What the roots lead to comes first: the search may take the
+            // rest of the time.
+            let Some(found) = self.owners.found.get(next).cloned() else {
+                if std::mem::take(&mut search) && !self.is_late() {
+                    self.search(memory);
+                    continue;
+                }
+                break;
+            };
             next += 1;
             headers.clear();
             let room = self.limits.tasks.saturating_sub(self.read.tasks.len());

@@ -57,7 +57,7 @@ impl Render {
                 .collect();
         }
         if !trace.holds.is_empty() {
-            task.holds = self.holds(frames, trace);
+            task.holds = self.holds(frames, trace, main);
         }
     }
 
@@ -109,7 +109,8 @@ impl Render {
             .clone()
     }
 
-    fn holds(&mut self, frames: &Frames, trace: &Trace) -> Box<[Held]> {
+    fn holds(&mut self, frames: &Frames, trace: &Trace, main: &Tip) -> Box<[Held]> {
+        let polled = polled(trace, main);
         let mut kept: Vec<&RawHeld> = Vec::new();
         for held in &trace.holds {
             let same = kept
@@ -127,7 +128,6 @@ impl Render {
                 None => kept.push(held),
             }
         }
-        let main = main(&trace.tips);
         kept.into_iter()
             .map(|held| {
                 let level = trace.levels.get(held.level as usize);
@@ -139,27 +139,11 @@ impl Render {
                     function: frame.map(|frame| frame.function.clone()),
                     location: frame.and_then(|frame| frame.location.clone()),
                     dormant: held.dormant,
-                    within: within(trace, main, held.level),
+                    within: within(trace, &polled, held.level),
                 }
             })
             .collect()
     }
-}
-
-/// Which of several chains, counted from the main one as branches are, has
-/// this level to itself.
-fn within(trace: &Trace, main: Option<&Tip>, level: u32) -> Option<u32> {
-    let main = main?;
-    if trace.tips.len() < 2 {
-        return None;
-    }
-    let others = trace.tips.iter().filter(|tip| !std::ptr::eq(*tip, main));
-    let mut passing = std::iter::once(main)
-        .chain(others)
-        .zip(0..)
-        .filter(|(tip, _)| levels(trace, tip.level).binary_search(&level).is_ok());
-    let (_, only) = passing.next()?;
-    passing.next().is_none().then_some(only)
 }
 
 /// The chain that is shown as the task's own: the first that it polls, and of
@@ -179,6 +163,31 @@ fn main(tips: &[Tip]) -> Option<&Tip> {
         .or_else(|| tips.iter().find(|tip| waits(tip, true)))
         .or_else(|| tips.iter().find(|tip| !tip.dormant))
         .or_else(|| tips.first())
+}
+
+/// The chains that a task polls, by their numbers in the model, if there are
+/// several.
+fn polled(trace: &Trace, main: &Tip) -> Vec<(u32, Vec<u32>)> {
+    let others = trace.tips.iter().filter(|tip| !std::ptr::eq(*tip, main));
+    let numbered = std::iter::once((0, main)).chain((1..).zip(others));
+    let polled = numbered.filter(|(_, tip)| !tip.dormant);
+    polled.map(|(number, tip)| (number, levels(trace, tip.level))).collect()
+}
+
+/// The only one of the polled chains that leads through what holds something.
+fn within(trace: &Trace, polled: &[(u32, Vec<u32>)], level: u32) -> Option<u32> {
+    if polled.len() < 2 {
+        return None;
+    }
+    let mut at = level;
+    while let Some(here) = trace.levels.get(at as usize) {
+        let mut through = polled.iter().filter(|(_, levels)| levels.binary_search(&at).is_ok());
+        if let Some(&(number, _)) = through.next() {
+            return through.next().is_none().then_some(number);
+        }
+        at = here.parent;
+    }
+    None
 }
 
 /// Levels of a chain, ascending.

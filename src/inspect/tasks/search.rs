@@ -8,6 +8,8 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use object::pod::bytes_of_slice_mut;
+
 use super::fields::Types;
 use super::owners::Owners;
 use super::tokio::{Offsets, state};
@@ -21,12 +23,41 @@ const SPAN: u64 = 1 << 31;
 /// Words that look like vtables and are none: a bound on what is remembered.
 const REMEMBERED: usize = 1 << 20;
 
+/// Where a search found a list of tasks: it need not be searched for again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stray {
+    scheduler: TypeId,
+    address: u64,
+    id: u64,
+}
+
+/// Adds what earlier searches found, as far as it is still there.
+pub fn again(
+    memory: &mut Cached<'_>,
+    types: &mut Types<'_>,
+    owners: &mut Owners,
+    strays: &[Stray],
+) -> Vec<Stray> {
+    let mut there = Vec::new();
+    for stray in strays {
+        let Some(list) = owners.list(types, stray.scheduler) else { continue };
+        let id = stray.address.checked_add(list.id).and_then(|at| memory.word(at).ok());
+        if id == Some(stray.id) {
+            owners.add(memory, stray.address, &list);
+            there.push(*stray);
+        }
+    }
+    there
+}
+
 /// What a search went through.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Searched {
     pub bytes: u64,
     /// Bytes left out because of the bound.
     pub left: u64,
+    /// What it found that was not known.
+    pub strays: Vec<Stray>,
 }
 
 /// Searches the writable regions and adds the owners of what it finds.
@@ -43,9 +74,15 @@ pub fn search(
     let (Some(first), Some(last)) = (polls.first(), polls.last()) else { return searched };
     let low = bias.wrapping_add(*first).saturating_sub(SPAN);
     let high = bias.wrapping_add(*last).saturating_add(SPAN);
-    let mut hunt =
-        Hunt { offsets, bias, polls: &polls, vtables: HashMap::new(), schedulers: HashSet::new() };
-    let mut piece = vec![0_u8; PIECE];
+    let mut hunt = Hunt {
+        offsets,
+        bias,
+        polls: &polls,
+        vtables: HashMap::new(),
+        schedulers: HashSet::new(),
+        strays: Vec::new(),
+    };
+    let mut piece = vec![0_u64; PIECE / 8];
     let regions = memory.memory().writable().to_vec();
     // Vtables are constants: no word that points into writable memory is one,
     // unless the program's own data could not be made read-only. That is the
@@ -66,10 +103,13 @@ pub fn search(
                 break;
             }
             searched.bytes += len as u64;
-            let bytes = &mut piece[..len];
-            if memory.memory().read(at, bytes).is_ok() {
-                for (index, word) in bytes.chunks_exact(8).enumerate() {
-                    let word = u64::from_le_bytes(word.try_into().unwrap_or_default());
+            let words = &mut piece[..len / 8];
+            if memory.memory().read(at, bytes_of_slice_mut(words)).is_ok() {
+                // Kept plain: without optimisation an iterator here takes
+                // longer than all the rest of a dump.
+                let mut index = 0;
+                while index < words.len() {
+                    let word = words[index];
                     // Nearly every word ends here.
                     if word.wrapping_sub(low) < high - low
                         && word % 8 == 0
@@ -78,11 +118,13 @@ pub fn search(
                         let place = at + index as u64 * 8;
                         hunt.word(memory, types, owners, word, place);
                     }
+                    index += 1;
                 }
             }
             at += len as u64;
         }
     }
+    searched.strays = hunt.strays;
     searched
 }
 
@@ -99,6 +141,7 @@ struct Hunt<'h> {
     vtables: HashMap<u64, Option<(TypeId, u64)>>,
     /// Scheduler pointers that have been looked at.
     schedulers: HashSet<(TypeId, u64)>,
+    strays: Vec<Stray>,
 }
 
 impl Hunt<'_> {
@@ -163,7 +206,9 @@ impl Hunt<'_> {
         let address = list.route.follow(memory, at)?;
         if memory.word(address.checked_add(list.id)?).ok()? == owner_id {
             self.schedulers.insert((scheduler, handle));
-            owners.add(memory, address, &list);
+            if owners.add(memory, address, &list) {
+                self.strays.push(Stray { scheduler, address, id: owner_id });
+            }
         }
         Some(())
     }

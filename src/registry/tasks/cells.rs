@@ -88,7 +88,7 @@ fn cell_of(window: u64, id: u64) -> u32 {
 /// each request one task may stay) find all cells, and neighbours stay so.
 #[inline]
 fn home(id: u64) -> u64 {
-    id ^ id >> 6 ^ id >> 13
+    id ^ id >> 5 ^ id >> 11
 }
 
 impl Cells {

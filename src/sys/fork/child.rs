@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use libc::{c_int, c_ulong};
 
 use super::super::raw;
-use super::super::remote::{MAX_PAGES, PAGE};
+use super::super::remote::PAGE;
 
 /// How the copy spends its time.
 #[derive(Clone, Copy, Debug)]
@@ -183,27 +183,36 @@ impl Pipes {
         }
     }
 
-    /// Asks for pages one by one; a page always fits into an empty pipe.
-    pub fn read_pages(&mut self, from: u64, to: &mut [u8], deadline: Instant) -> io::Result<u64> {
-        let mut there = 0;
-        for (nth, page) in to.chunks_exact_mut(PAGE).take(MAX_PAGES).enumerate() {
-            let address = from.wrapping_add((nth * PAGE) as u64);
-            self.requests.1.write_all(&address.to_ne_bytes())?;
-            // Both ends of every pipe stay open on our side, so a copy that
-            // is gone shows only by its silence.
-            wait_readable(&self.replies.0, deadline)?;
-            let mut reply = [0; 8];
-            self.replies.0.read_exact(&mut reply)?;
-            let Ok(len @ 1..) = usize::try_from(i64::from_ne_bytes(reply)) else { continue };
-            let Some(part) = page.get_mut(..len) else {
-                return Err(io::ErrorKind::InvalidData.into());
-            };
-            self.data.0.read_exact(part)?;
-            if len == PAGE {
-                there |= 1 << nth;
-            }
+    /// Asks for bytes page by page; a page always fits into an empty pipe.
+    pub fn read(&mut self, from: u64, to: &mut [u8], deadline: Instant) -> Result<(), usize> {
+        let mut page = [0; PAGE];
+        let mut done = 0;
+        while done < to.len() {
+            let at = from.checked_add(done as u64).ok_or(done)?;
+            let skip = at as usize % PAGE;
+            let len = (PAGE - skip).min(to.len() - done);
+            self.page(at - skip as u64, &mut page, deadline).map_err(|_| done)?;
+            to[done..done + len].copy_from_slice(&page[skip..skip + len]);
+            done += len;
         }
-        Ok(there)
+        Ok(())
+    }
+
+    fn page(&mut self, start: u64, page: &mut [u8; PAGE], deadline: Instant) -> io::Result<()> {
+        self.requests.1.write_all(&start.to_ne_bytes())?;
+        // Both ends of every pipe stay open on our side, so a copy that is
+        // gone shows only by its silence.
+        wait_readable(&self.replies.0, deadline)?;
+        let mut reply = [0; 8];
+        self.replies.0.read_exact(&mut reply)?;
+        match usize::try_from(i64::from_ne_bytes(reply)) {
+            Ok(PAGE) => self.data.0.read_exact(page),
+            Ok(len @ 1..PAGE) => {
+                self.data.0.read_exact(&mut page[..len])?;
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
     }
 }
 

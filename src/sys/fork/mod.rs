@@ -19,6 +19,7 @@
 //! call either wrote before the copy was complete or waits until it is.
 
 mod child;
+pub mod leave_out;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +32,7 @@ use libc::c_int;
 use super::remote;
 use crate::error::{Error, ErrorKind, Result};
 use child::{Pipes, Way};
+use leave_out::LeaveOut;
 
 /// Room for the thread that makes the copy: it makes a handful of calls.
 const STACK: usize = 128 * 1024;
@@ -47,6 +49,7 @@ pub struct Copy {
     /// Asks the copy itself for bytes, where reading it is forbidden.
     pipes: Option<Pipes>,
     deadline: Instant,
+    left_out: bool,
     /// Dropped to let the keeper end.
     leave: Option<mpsc::Sender<()>>,
     keeper: Option<JoinHandle<()>>,
@@ -73,32 +76,37 @@ impl Drop for Only {
 }
 
 impl Copy {
-    /// Copies this process. The copy ends by itself after `life`.
+    /// Copies this process without the regions to leave out. The copy ends by
+    /// itself after `life`.
     ///
     /// # Errors
     /// `Busy` while another copy lives, `OutOfMemory` or `Permission` where
     /// the system refuses.
-    pub fn new(life: Duration) -> Result<Self> {
+    pub fn new(life: Duration, leave_out: LeaveOut) -> Result<Self> {
         let only = Only::claim()?;
         if FORBIDDEN.load(Ordering::Relaxed) {
-            return Self::start(life, Some(Pipes::open().map_err(refused)?), only);
+            return Self::start(life, Some(Pipes::open().map_err(refused)?), leave_out, only);
         }
-        let copy = Self::start(life, None, only)?;
-        let mut probe = [0; remote::PAGE];
-        let here = (&raw const TAKEN) as u64 & !(remote::PAGE as u64 - 1);
-        match remote::read_pages(copy.pid, here, &mut probe) {
-            Ok(1) => Ok(copy),
+        let copy = Self::start(life, None, leave_out, only)?;
+        match remote::read(copy.pid, (&raw const TAKEN) as u64, &mut [0]) {
+            Ok(()) => Ok(copy),
             // A seccomp filter, a security module, or a process that is not
             // "dumpable": the copy has to tell by itself.
-            Ok(_) | Err(_) => {
+            Err(_) => {
                 FORBIDDEN.store(true, Ordering::Relaxed);
                 drop(copy);
-                Self::start(life, Some(Pipes::open().map_err(refused)?), Only::claim()?)
+                let pipes = Pipes::open().map_err(refused)?;
+                Self::start(life, Some(pipes), LeaveOut::nothing(), Only::claim()?)
             }
         }
     }
 
-    fn start(life: Duration, pipes: Option<Pipes>, only: Only) -> Result<Self> {
+    fn start(
+        life: Duration,
+        pipes: Option<Pipes>,
+        leave_out: LeaveOut,
+        only: Only,
+    ) -> Result<Self> {
         let deadline = Instant::now() + life;
         let way = match &pipes {
             None => Way::Sleep,
@@ -110,12 +118,13 @@ impl Copy {
             .name("taskprof-copy".to_owned())
             .stack_size(STACK)
             .spawn(move || {
-                let _ = tell.send(child::start(life, way));
+                let _ = tell.send(leave_out.during(|| child::start(life, way)));
                 // An error: the handle is gone, as is meant.
                 let _ = left.recv();
             })
             .map_err(refused)?;
-        let started = told.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
+        let (started, left_out) =
+            told.recv().unwrap_or_else(|_| (Err(io::ErrorKind::Other.into()), false));
         let pid = match started {
             Ok(pid) => pid,
             Err(error) => {
@@ -127,7 +136,20 @@ impl Copy {
         // Raising one's own score is always permitted; where /proc is not
         // mounted, the copy is merely no better a victim than the server.
         let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), "1000");
-        Ok(Self { pid, pipes, deadline, leave: Some(leave), keeper: Some(keeper), _only: only })
+        Ok(Self {
+            pid,
+            pipes,
+            deadline,
+            left_out,
+            leave: Some(leave),
+            keeper: Some(keeper),
+            _only: only,
+        })
+    }
+
+    /// Whether the regions to leave out were left out.
+    pub fn left_out(&self) -> bool {
+        self.left_out
     }
 
     /// Process id of the copy.
@@ -135,14 +157,15 @@ impl Copy {
         self.pid
     }
 
-    /// Copies whole pages; see [`remote::read_pages`].
+    /// Copies bytes; the error is how many there were before the first page
+    /// that is not there, or none if the copy has ended.
     ///
     /// # Errors
-    /// The copy is gone: it was killed, or its time was up.
-    pub fn read_pages(&mut self, from: u64, to: &mut [u8]) -> io::Result<u64> {
+    /// As said.
+    pub fn read(&mut self, from: u64, to: &mut [u8]) -> std::result::Result<(), usize> {
         match &mut self.pipes {
-            None => remote::read_pages(self.pid, from, to),
-            Some(pipes) => pipes.read_pages(from, to, self.deadline),
+            None => remote::read(self.pid, from, to),
+            Some(pipes) => pipes.read(from, to, self.deadline),
         }
     }
 }

@@ -7,32 +7,36 @@ use crate::sys::testing::{Role, one_copy_at_a_time, role, say};
 const LIFE: Duration = Duration::from_secs(20);
 
 /// The 8 bytes at a place in memory, as the copy has them.
-fn word(copy: &mut Copy, at: *const u64) -> io::Result<u64> {
-    let mut page = vec![0; remote::PAGE];
-    let start = at as u64 & !(remote::PAGE as u64 - 1);
-    if copy.read_pages(start, &mut page)? != 1 {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let offset = (at as u64 - start) as usize;
-    Ok(u64::from_ne_bytes(page[offset..offset + 8].try_into().unwrap()))
+fn word(copy: &mut Copy, at: *const u64) -> std::result::Result<u64, usize> {
+    let mut word = [0; 8];
+    copy.read(at as u64, &mut word)?;
+    Ok(u64::from_ne_bytes(word))
 }
 
 fn by_pipes(life: Duration) -> Copy {
-    Copy::start(life, Some(Pipes::open().unwrap()), Only::claim().unwrap()).unwrap()
+    Copy::start(life, Some(Pipes::open().unwrap()), LeaveOut::nothing(), Only::claim().unwrap())
+        .unwrap()
 }
 
 #[test]
 fn the_copy_keeps_what_we_change_either_way() {
     let _one = one_copy_at_a_time();
-    let makers: [fn(Duration) -> Copy; 2] = [|life| Copy::new(life).unwrap(), by_pipes];
+    let makers: [fn(Duration) -> Copy; 2] =
+        [|life| Copy::new(life, LeaveOut::nothing()).unwrap(), by_pipes];
     for make in makers {
         let mut value = Box::new(7_u64);
         let mut copy = make(LIFE);
         *value = 8;
         assert_eq!(word(&mut copy, &raw const *value).unwrap(), 7);
         assert_eq!(*value, 8);
-        assert!(word(&mut copy, 0x1000 as *const u64).is_err());
+        assert_eq!(word(&mut copy, 0x1000 as *const u64), Err(0));
         assert_eq!(word(&mut copy, &raw const *value).unwrap(), 7, "after a hole");
+        let long: Vec<u8> = (0..100_000).map(|at| (at % 251) as u8).collect();
+        let mut copied = vec![0; 50_000];
+        drop(copy);
+        let mut copy = make(LIFE);
+        copy.read(long.as_ptr() as u64 + 1234, &mut copied).unwrap();
+        assert_eq!(copied, long[1234..51_234]);
     }
 }
 
@@ -42,7 +46,7 @@ fn a_socket_closed_by_us_is_closed_though_the_copy_lives() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (server, _) = listener.accept().unwrap();
-    let copy = Copy::new(LIFE).unwrap();
+    let copy = Copy::new(LIFE, LeaveOut::nothing()).unwrap();
     drop(server);
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     assert_eq!(client.read(&mut [0]).unwrap(), 0, "end of stream");
@@ -52,16 +56,16 @@ fn a_socket_closed_by_us_is_closed_though_the_copy_lives() {
 #[test]
 fn there_is_one_copy_at_a_time() {
     let _one = one_copy_at_a_time();
-    let copy = Copy::new(LIFE).unwrap();
-    assert_eq!(Copy::new(LIFE).unwrap_err().kind(), ErrorKind::Busy);
+    let copy = Copy::new(LIFE, LeaveOut::nothing()).unwrap();
+    assert_eq!(Copy::new(LIFE, LeaveOut::nothing()).unwrap_err().kind(), ErrorKind::Busy);
     drop(copy);
-    Copy::new(LIFE).unwrap();
+    Copy::new(LIFE, LeaveOut::nothing()).unwrap();
 }
 
 #[test]
 fn the_copy_ends_silently_with_its_handle() {
     let _one = one_copy_at_a_time();
-    let copy = Copy::new(LIFE).unwrap();
+    let copy = Copy::new(LIFE, LeaveOut::nothing()).unwrap();
     let pid = copy.pid();
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     // proc_pid_stat(5): field 38 is the signal that its end sends; the name
@@ -85,7 +89,8 @@ fn the_copy_ends_at_its_deadline_either_way() {
     let value = Box::new(7_u64);
     for by_pipe in [false, true] {
         let life = Duration::from_millis(30);
-        let mut copy = if by_pipe { by_pipes(life) } else { Copy::new(life).unwrap() };
+        let mut copy =
+            if by_pipe { by_pipes(life) } else { Copy::new(life, LeaveOut::nothing()).unwrap() };
         let pid = copy.pid();
         // It stays a zombie until its handle goes.
         let dead = || {
@@ -123,7 +128,7 @@ const ROLE: &str = "sys::fork::tests::play_a_role";
 #[ignore = "started by the test below"]
 fn play_a_role() {
     if role().is_some() {
-        let copy = Copy::new(LIFE).unwrap();
+        let copy = Copy::new(LIFE, LeaveOut::nothing()).unwrap();
         say(&copy.pid().to_string());
         std::thread::park();
     }

@@ -100,7 +100,7 @@ type Shared = Arc<Mutex<Option<mpsc::Sender<u32>>>>;
 
 async fn keeps_own_sender(shared: Option<Shared>) -> u32 {
     let (sender, mut receiver) = mpsc::channel(4);
-    if let Some(shared) = shared {
+    if let Some(shared) = &shared {
         *shared.lock().expect("no panic") = Some(sender.clone());
     }
     let mut sum = 0;

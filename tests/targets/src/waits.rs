@@ -258,6 +258,7 @@ async fn meetings(stage: &mut Stage) {
     let cell = Arc::new(OnceCell::new());
     let (begun, has_begun) = oneshot::channel();
     let filler = role("filler").waits("sleep").path(&["filling", "filler"]);
+    let filler = filler.holds("permit", "cell", "permit", "-");
     stage.spawn(filler, filler_fills(cell.clone(), begun));
     let _ = has_begun.await;
     stage.spawn(role("second").waits("once_cell").on("cell"), second_waits(cell));

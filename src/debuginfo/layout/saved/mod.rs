@@ -28,7 +28,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 pub use self::read::Saved;
-pub use self::write::{Written, write};
+pub use self::write::{Written, compact, write};
 
 /// What every such file begins with.
 const MAGIC: &[u8; 8] = b"TPLAYOUT";

@@ -112,7 +112,7 @@ impl Saved {
     }
 
     /// Reads a body: inflated, its checksum right.
-    pub(super) fn from_body(body: Vec<u8>, key: String) -> Result<Self> {
+    pub(in super::super) fn from_body(body: Vec<u8>, key: String) -> Result<Self> {
         let body = body.into_boxed_slice();
         let mut saved = Self {
             key,

@@ -10,7 +10,7 @@ use flate2::write::ZlibEncoder;
 use super::super::{Detail, Dwarf, Layouts as _, Shape, Type, TypeId};
 use super::bytes::put;
 use super::collect::{Collected, collect};
-use super::{MAGIC, VERSION};
+use super::{MAGIC, Saved, VERSION};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What was written.
@@ -29,6 +29,19 @@ pub struct Written {
 /// # Errors
 /// `Malformed` for damaged debug information.
 pub fn write(layouts: &mut Dwarf, key: &str) -> Result<(Vec<u8>, Written)> {
+    let (body, written) = body(layouts)?;
+    Ok((pack(&body, key)?, written))
+}
+
+/// The same in memory, for debug information that takes up too much of it.
+///
+/// # Errors
+/// As for [`write`].
+pub fn compact(layouts: &mut Dwarf, key: &str) -> Result<Saved> {
+    Saved::from_body(body(layouts)?.0, key.to_owned())
+}
+
+fn body(layouts: &mut Dwarf) -> Result<(Vec<u8>, Written)> {
     let collected = collect(layouts)?;
     let mut writer = Writer { words: HashMap::new(), list: Vec::new(), collected: &collected };
     let (mut records, mut lengths) = (Vec::new(), Vec::new());
@@ -58,14 +71,14 @@ pub fn write(layouts: &mut Dwarf, key: &str) -> Result<(Vec<u8>, Written)> {
     body.extend_from_slice(&records);
     body.extend_from_slice(&rest);
     let written = Written { tasks, types: collected.types.len(), futures };
-    Ok((pack(&body, key)?, written))
+    Ok((body, written))
 }
 
 /// Puts the head before a body and deflates it.
 ///
 /// # Errors
 /// `Unsupported` for a body or a key that the head has no room for.
-pub(super) fn pack(body: &[u8], key: &str) -> Result<Vec<u8>> {
+fn pack(body: &[u8], key: &str) -> Result<Vec<u8>> {
     let too_large = || Error::new(ErrorKind::Unsupported, "too large for a layout file");
     if body.len() > super::MAX_INFLATED {
         return Err(too_large());
@@ -229,7 +242,7 @@ impl Writer<'_> {
 }
 
 /// Splits a name where other names begin or end in it.
-pub(super) fn words(text: &str) -> Vec<&str> {
+fn words(text: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut start = 0;
     let bytes = text.as_bytes();

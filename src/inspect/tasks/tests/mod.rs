@@ -3,5 +3,6 @@
 mod chains;
 mod forks;
 mod kinds;
+mod knots;
 mod own;
 mod wild;
