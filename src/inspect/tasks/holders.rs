@@ -12,7 +12,7 @@ use super::TaskRead;
 use super::render::Render;
 use super::semaphores::Semaphores;
 use super::tokio::RWLOCK_PERMITS;
-use super::walk::{RawHeld, Tip};
+use super::trace::{RawHeld, Tip};
 use crate::inspect::image::Cached;
 use crate::model::{Held, HeldKind, Holder, TaskId, Wait, WaitKind};
 
