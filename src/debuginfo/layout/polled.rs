@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 /// Whether a type is what an `async` body was compiled to.
 pub(super) fn is_coroutine(name: &str) -> bool {
-    last(name).is_some_and(|(_, last)| super::scan::is_coroutine_env(last.as_bytes()))
+    // `fn(u32) -> app::copy::{async_fn_env#0}` only makes one.
+    let makes = ["fn(", "unsafe fn(", "extern "].iter().any(|start| name.starts_with(start));
+    !makes && last(name).is_some_and(|(_, last)| super::scan::is_coroutine_env(last.as_bytes()))
 }
 
 /// The function that polls a type, from its linkage name where there is one.
