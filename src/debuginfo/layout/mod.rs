@@ -27,9 +27,9 @@ mod thread_local;
 use std::sync::Arc;
 
 pub use self::dwarf::Dwarf;
-pub use self::locate::{Opened, Options, open};
 #[cfg(feature = "cli")]
-pub use self::locate::{Source, source};
+pub use self::locate::{Opened, Source, source};
+pub use self::locate::{Options, open};
 #[cfg(any(test, fuzzing))]
 pub use self::saved::Saved;
 #[cfg(any(feature = "cli", test, fuzzing))]
