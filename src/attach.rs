@@ -81,7 +81,7 @@ impl Target {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 format!(
-                    "{name} has no debug information: build it with debug = \"full\", or give \
+                    "{name} has no debug information of tokio's tasks: if it uses tokio, build it with debug = \"full\", or give \
                      --debug-file, or --layout with what `taskprof index` wrote before it was \
                      stripped"
                 ),

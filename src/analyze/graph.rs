@@ -304,7 +304,9 @@ impl<'a> Building<'a> {
 /// and stands in its queue no more.
 fn granted(task: &Task, wait: &Wait) -> bool {
     let side = Side::of(wait.kind);
-    wait.queue.is_none()
+    // Whoever has a sender has not received.
+    matches!(side, Some(Side::Lock | Side::Permits))
+        && wait.queue.is_none()
         && wait.resource.is_some()
         && task.holds.iter().any(|held| {
             !held.dormant

@@ -225,6 +225,7 @@ mod tests {
                 image(9, 0xa0, TaskState::Scheduled),
             ],
             owners: vec![owner(0xa0, 3, 3), owner(0xb0, 1, 1)],
+            polling: Vec::new(),
             ..TasksRead::default()
         };
         let joined = join(hooks.clone(), read, &HashMap::new());
@@ -242,6 +243,7 @@ mod tests {
         let read = TasksRead {
             tasks: vec![image(1, 0xa0, TaskState::Idle)],
             owners: vec![owner(0xa0, 2, 1)],
+            polling: Vec::new(),
             ..TasksRead::default()
         };
         assert_eq!(ids(&join(hooks, read, &HashMap::new())), [(1, 0), (3, 0)]);
@@ -252,6 +254,7 @@ mod tests {
         let read = TasksRead {
             tasks: vec![image(4, 0xc0, TaskState::Idle)],
             owners: vec![owner(0xc0, 1, 1)],
+            polling: Vec::new(),
             ..TasksRead::default()
         };
         let known = HashMap::from([(0xc0, RuntimeId(2))]);

@@ -52,14 +52,20 @@ impl Drop for Other {
 fn a_program_without_tokio_is_named_as_such() {
     // One of which nothing is known, and one of which all is.
     let other = Other::start(Command::new("sleep").arg("1000"));
-    refused(&taskprof(&[&"dump", &"--pid", &other.pid()]), &["sleep", "debug information"]);
+    refused(
+        &taskprof(&[&"dump", &"--pid", &other.pid()]),
+        &["sleep", "debug information", "tokio"],
+    );
     let made = Made::new();
     let (source, program) = (made.path("parks.rs"), made.path("parks"));
     std::fs::write(&source, "fn main() { loop { std::thread::park() } }").expect("source");
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     run(&rustc, &[&"-g", &"-o", &program, &source]);
     let other = Other::start(&mut Command::new(&program));
-    refused(&taskprof(&[&"dump", &"--pid", &other.pid()]), &["parks", "no tokio program"]);
+    refused(
+        &taskprof(&[&"dump", &"--pid", &other.pid()]),
+        &["parks", "debug information of tokio", "if it uses tokio"],
+    );
 }
 
 #[test]

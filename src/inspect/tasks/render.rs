@@ -119,9 +119,10 @@ impl Render {
             match same {
                 // A value that was moved inward left its bytes behind: the
                 // innermost is the one that counts, a named one before others.
+                // Of equals the later: the earlier was dropped for it.
                 Some(other) => {
                     let better = (held.local.is_some(), !held.doubtful, held.level);
-                    if better > (other.local.is_some(), !other.doubtful, other.level) {
+                    if better >= (other.local.is_some(), !other.doubtful, other.level) {
                         *other = held;
                     }
                 }

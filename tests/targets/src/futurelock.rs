@@ -26,7 +26,7 @@ pub async fn queued(stage: &mut Stage) {
     let held = lock.lock().await;
     let stuck = role("stuck").path(&["behind_itself"]).waits("mutex").on("m").queue(1);
     // The lock is granted to the future's place in the queue; it has no guard yet.
-    let stuck = stuck.keeps("mutex", "m", "__awaitee", "-").dormant(&[&["work_waits"]]);
+    let stuck = stuck.keeps("mutex", "m", "pinned", "-").dormant(&[&["work_waits"]]);
     stage.spawn(stuck, moves_on(lock.clone(), passed.clone()));
     until(|| passed.load(Ordering::Acquire)).await;
     drop(held);

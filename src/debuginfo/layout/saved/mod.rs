@@ -28,7 +28,9 @@ use std::io::Read as _;
 use std::path::Path;
 
 pub use self::read::Saved;
-pub use self::write::{Written, compact, write};
+pub(super) use self::write::compact;
+#[cfg(any(feature = "cli", test, fuzzing))]
+pub use self::write::write;
 
 /// What every such file begins with.
 const MAGIC: &[u8; 8] = b"TPLAYOUT";
