@@ -95,7 +95,6 @@ pub fn at_rest(handles: &[&Handle], search: bool) -> TasksRead {
             strays: Vec::new(),
             process: Some(std::process::id()),
             monotonic_ns: Some(crate::sys::clock::monotonic_ns()),
-            ..Roots::default()
         };
         let read = read(&mut image(), &mut *layouts(), &roots, &Limits::default()).unwrap();
         let alive = handles.iter().map(|handle| handle.metrics().num_alive_tasks()).sum::<usize>();
