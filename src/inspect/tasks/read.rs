@@ -307,6 +307,8 @@ impl<'a> Reader<'a> {
             "tasks left out: a bound on tasks or bytes was reached"
         };
         miss(Reason::BoundReached, lost.tasks, why);
+        let exhausted = u64::from(memory.exhausted());
+        miss(Reason::BoundReached, exhausted, "as many bytes were copied as are allowed");
         miss(Reason::BoundReached, lost.cut, "tasks with a chain cut short by a bound");
         miss(Reason::BoundReached, lost.unsearched, "bytes of heap not searched for runtimes");
         miss(Reason::Torn, lost.broken, "lists of tasks that ended in something else");
