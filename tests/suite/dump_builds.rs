@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::dump::agree;
 use super::server::tool;
 use super::targets::{Build, Made, Target, dump, run, taskprof_json};
@@ -83,7 +85,7 @@ fn stripped_with_its_layout_file() {
     assert!(size(&layout) * 20 < debug, "{} of {debug} bytes", size(&layout));
 }
 
-/// Names without types: every task, and no more said than is known.
+/// Names without types: no more is said than is known, and why is said.
 #[test]
 fn names_only() {
     if !Build::OldNames.wanted() {
@@ -96,7 +98,7 @@ fn names_only() {
         .iter()
         .filter_map(|missing| missing["reason"].as_str())
         .collect();
-    assert_eq!(reasons, ["types_only"], "{coverage:#}");
+    assert!(reasons.contains(&"types_only"), "{coverage:#}");
     for task in list(&snapshot["tasks"]) {
         assert!(task["wait"].is_null(), "{task:#}");
         for frame in list(&task["stack"]["frames"]) {
@@ -116,11 +118,21 @@ fn a_core_dump_tells_the_same() {
         let pid = target.pid().to_string();
         run(&gcore, &[&"-o", &made.path(scene), &pid]);
         target.must_be_well();
-        let truth = target.truth.clone();
+        let truth = timeless(&target.truth);
         target.end();
         let core = made.path(&format!("{scene}.{pid}"));
         let snapshot =
             taskprof_json(&[&"dump", &"--core", &core, &"--exe", &program, &"--format", &"json"]);
         must_agree(&truth, &snapshot);
     }
+}
+
+/// A core does not tell what time it was, nor where its sockets led.
+fn timeless(truth: &Value) -> Value {
+    let mut truth = truth.clone();
+    for role in truth["tasks"].as_array_mut().into_iter().flatten() {
+        let role = role.as_object_mut().expect("a role");
+        role.retain(|key, _| !matches!(key.as_str(), "deadline" | "local" | "peer"));
+    }
+    truth
 }

@@ -320,8 +320,10 @@ impl<'w, 'a> Walker<'w, 'a> {
     }
 
     pub fn note(&mut self, kind: HeldKind, resource: u64) {
-        let local = if self.dormant { self.keeper.as_ref() } else { self.local.as_ref() };
-        let local = local.cloned().filter(|local| !local.is_empty() && !local.starts_with("__"));
+        let named = |local: &&Arc<str>| !local.is_empty() && !local.starts_with("__");
+        let keeper = self.keeper.as_ref().filter(|_| self.dormant);
+        // What has no name of its own is named after what keeps its future.
+        let local = self.local.as_ref().filter(named).or_else(|| keeper.filter(named)).cloned();
         let (level, dormant, doubtful) = (self.level, self.dormant, self.doubtful);
         self.trace.holds.push(RawHeld { kind, resource, local, level, dormant, doubtful });
     }
