@@ -44,6 +44,8 @@ struct State {
     remark: Option<String>,
     since: Since,
     trend: Trend,
+    /// For how long the last image stopped the process.
+    frozen_ns: u64,
 }
 
 impl fmt::Debug for Target {
@@ -60,7 +62,7 @@ impl Target {
     /// `Unsupported` for a program without debug information or without tokio.
     pub fn process(pid: i32, options: &Options) -> Result<Self> {
         let exe = PathBuf::from(format!("/proc/{pid}/exe"));
-        let path = std::fs::read_link(&exe).map_err(|error| unreadable(pid, error))?;
+        let path = other::executable(pid)?;
         Self::new(Of::Process(pid), pid as u32, &exe, &path, options)
     }
 
@@ -108,6 +110,7 @@ impl Target {
             remark,
             since: Since::default(),
             trend: Trend::default(),
+            frozen_ns: 0,
         });
         Ok(Self { of, process, began: Instant::now(), state })
     }
@@ -115,10 +118,14 @@ impl Target {
     /// Whether the process is still there. A core always is.
     pub fn lives(&self) -> bool {
         match self.of {
-            // A zombie keeps its folder but has no executable any more.
-            Of::Process(pid) => std::fs::read_link(format!("/proc/{pid}/exe")).is_ok(),
+            Of::Process(pid) => other::lives(pid),
             Of::Core { .. } => true,
         }
+    }
+
+    /// For how long the last snapshot stopped the process; 0 for a core.
+    pub fn frozen_ns(&self) -> u64 {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).frozen_ns
     }
 
     fn image(&self) -> Result<Image> {
@@ -155,17 +162,6 @@ fn whole(read: &TasksRead) -> bool {
     read.owners.iter().all(|owner| owner.read >= owner.alive)
 }
 
-fn unreadable(pid: i32, error: std::io::Error) -> Error {
-    let text = match error.kind() {
-        std::io::ErrorKind::NotFound => format!("there is no process {pid} (any more)"),
-        std::io::ErrorKind::PermissionDenied => {
-            format!("process {pid} belongs to another user; run taskprof as that user or as root")
-        }
-        _ => format!("looking at process {pid}"),
-    };
-    Error::io(text, error)
-}
-
 /// Drawn at random, as a profiler inside would.
 fn identity(pid: u32, path: &Path) -> u64 {
     use std::hash::{BuildHasher as _, RandomState};
@@ -187,6 +183,7 @@ impl Source for Target {
             }
             (image, read) = self.read(state.layouts.as_mut())?;
         }
+        state.frozen_ns = image.frozen_ns;
         let stacks = state.stacks.get_or_insert_with(|| NativeStacks::new(&image.origin.clone()));
         let threads = if read.polling.is_empty() {
             snapshot::Threads::default()

@@ -62,6 +62,7 @@ mod debuginfo;
 #[cfg(all(fuzzing, target_os = "linux", target_arch = "x86_64"))]
 #[doc(hidden)]
 pub mod fuzzing {
+    pub use crate::debuginfo::layout::damage::any_bytes as layouts;
     pub use crate::inspect::image::core::try_bytes as core_dump;
 }
 mod inspect;

@@ -32,7 +32,8 @@ pub fn run(args: &DumpArgs) -> Outcome {
     };
     let snapshot = target.snapshot(Want::ALL)?;
     let report = analyze(&snapshot);
-    write(output, |out| render(out, args.format, snapshot, &report))
+    let frozen_ns = target.frozen_ns();
+    write(output, |out| render(out, args.format, snapshot, &report, frozen_ns))
 }
 
 fn render(
@@ -40,10 +41,11 @@ fn render(
     format: Format,
     snapshot: Snapshot,
     report: &Report,
+    frozen_ns: u64,
 ) -> io::Result<()> {
     match format {
         Format::Text => {
-            summary(out, &snapshot, report)?;
+            summary(out, &snapshot, report, frozen_ns)?;
             pieces(out, text::Debug2::new(Arc::new(Owned(snapshot))))
         }
         Format::Json => {
@@ -65,13 +67,21 @@ fn render(
 }
 
 /// What a person wants to know first: what is wrong, and what is missing.
-fn summary(out: &mut dyn Write, snapshot: &Snapshot, report: &Report) -> io::Result<()> {
+fn summary(
+    out: &mut dyn Write,
+    snapshot: &Snapshot,
+    report: &Report,
+    frozen_ns: u64,
+) -> io::Result<()> {
     let (process, coverage) = (&snapshot.process, &snapshot.coverage);
     writeln!(
         out,
         "{} (pid {}): {} tasks of {} alive, {} with a stack",
         process.name, process.pid, coverage.listed, coverage.alive, coverage.with_stack
     )?;
+    if frozen_ns > 0 {
+        writeln!(out, "  stopped for {} while its memory was copied", human_duration(frozen_ns))?;
+    }
     for missing in &coverage.missing {
         writeln!(out, "  not seen: {} ({})", missing.detail, missing.count)?;
     }

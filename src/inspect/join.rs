@@ -226,7 +226,7 @@ mod tests {
             ],
             owners: vec![owner(0xa0, 3, 3), owner(0xb0, 1, 1)],
             polling: Vec::new(),
-            missing: Vec::new(),
+            ..TasksRead::default()
         };
         let joined = join(hooks.clone(), read, &HashMap::new());
         // 3 ended before the image; 2 is of a LocalSet; 9 began since.
@@ -244,7 +244,7 @@ mod tests {
             tasks: vec![image(1, 0xa0, TaskState::Idle)],
             owners: vec![owner(0xa0, 2, 1)],
             polling: Vec::new(),
-            missing: Vec::new(),
+            ..TasksRead::default()
         };
         assert_eq!(ids(&join(hooks, read, &HashMap::new())), [(1, 0), (3, 0)]);
     }
@@ -255,7 +255,7 @@ mod tests {
             tasks: vec![image(4, 0xc0, TaskState::Idle)],
             owners: vec![owner(0xc0, 1, 1)],
             polling: Vec::new(),
-            missing: Vec::new(),
+            ..TasksRead::default()
         };
         let known = HashMap::from([(0xc0, RuntimeId(2))]);
         let joined = join(Vec::new(), read, &known);

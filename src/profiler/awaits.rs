@@ -2,7 +2,7 @@
 //! own memory.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -17,6 +17,10 @@ use crate::model::Reason;
 /// A spawn or an end that the image caught between its two stores leaves a
 /// runtime's list and its count at odds; another image shows both.
 const ATTEMPTS: usize = 3;
+
+/// A dump waits no longer for the debug information to be read: without await
+/// chains it still says much.
+const OPENING: Duration = Duration::from_secs(2);
 
 /// Once this has passed what there is must do.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -36,12 +40,14 @@ const LIFE: Duration = Duration::from_secs(15);
 /// Reads await chains, once the program's layouts are known.
 pub struct Awaits {
     state: Mutex<State>,
+    /// Told when the layouts are there.
+    opened: Condvar,
 }
 
 enum State {
     /// Switched off.
     Off,
-    /// Not looked for yet.
+    /// Being looked for, or about to be: see [`Awaits::warm_up`].
     Unread(Options),
     Read(Box<Known>),
     /// Looked for in vain: not tried again, the program does not change.
@@ -64,16 +70,28 @@ impl fmt::Debug for Awaits {
 }
 
 impl Awaits {
-    /// Nothing is read before it is needed. `options`: where to look for debug
-    /// information that is not in the executable; `None` switches reading off.
+    /// `options`: where to look for debug information that is not in the
+    /// executable; `None` switches reading off.
     pub fn new(options: Option<Options>) -> Self {
-        Self { state: Mutex::new(options.map_or(State::Off, State::Unread)) }
+        let state = Mutex::new(options.map_or(State::Off, State::Unread));
+        Self { state, opened: Condvar::new() }
     }
 
-    /// Reads the program's debug information now, so that the first dump does
-    /// not wait for it.
+    /// Reads the program's debug information: for a thread of its own, since
+    /// it takes a third of a second, and seconds without optimisation.
     pub fn warm_up(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).open();
+        let options = match &*self.lock() {
+            State::Unread(options) => options.clone(),
+            _ => return,
+        };
+        // Whoever asks meanwhile is not kept waiting by the lock.
+        let found = open(&options);
+        *self.lock() = found;
+        self.opened.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads all tasks of these runtimes and of those that the search finds.
@@ -81,12 +99,20 @@ impl Awaits {
     /// # Errors
     /// Why await chains cannot be had, in a sentence.
     pub fn read(&self, handles: &[Handle]) -> Result<TasksRead, (Reason, String)> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = match state.open() {
+        let unread = |state: &mut State| matches!(state, State::Unread(_));
+        let (mut state, _) = self
+            .opened
+            .wait_timeout_while(self.lock(), OPENING, unread)
+            .unwrap_or_else(PoisonError::into_inner);
+        let known = match &mut *state {
             State::Read(known) => known,
             State::Missing(why) => return Err((Reason::NoDebugInfo, why.clone())),
-            State::Off | State::Unread(_) => {
+            State::Off => {
                 return Err((Reason::NoAwaitChain, "await chains are switched off".into()));
+            }
+            State::Unread(_) => {
+                let why = "the program's debug information is still being read; ask again";
+                return Err((Reason::NoAwaitChain, why.into()));
             }
         };
         let due = known.search_at.is_none_or(|at| at <= Instant::now());
@@ -141,23 +167,17 @@ fn short(read: &TasksRead) -> u64 {
     read.owners.iter().map(|owner| owner.alive.abs_diff(owner.read)).sum()
 }
 
-impl State {
-    fn open(&mut self) -> &mut Self {
-        if let Self::Unread(options) = self {
-            *self = match layout::open(&own_executable(), options) {
-                Ok(found) if found.layouts.detail() == Detail::Nothing => Self::Missing(
-                    "the program has no debug information: build it with debug = \"full\", or \
-                     put a layout file beside it (taskprof index)"
-                        .into(),
-                ),
-                Ok(found) => Self::Read(Box::new(Known {
-                    layouts: found.layouts,
-                    strays: Vec::new(),
-                    search_at: None,
-                })),
-                Err(error) => Self::Missing(error.to_string()),
-            };
-        }
-        self
+fn open(options: &Options) -> State {
+    let found = match layout::open(&own_executable(), options) {
+        Ok(found) => found,
+        Err(error) => return State::Missing(error.to_string()),
+    };
+    if found.layouts.detail() == Detail::Nothing {
+        return State::Missing(
+            "the program has no debug information: build it with debug = \"full\", or put a \
+             layout file beside it (taskprof index)"
+                .into(),
+        );
     }
+    State::Read(Box::new(Known { layouts: found.layouts, strays: Vec::new(), search_at: None }))
 }

@@ -16,6 +16,18 @@ pub fn one_copy_at_a_time() -> std::sync::MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+/// The same for tests elsewhere, which have no reason to know of it: tries
+/// again while there is another copy.
+#[cfg(target_arch = "x86_64")]
+pub fn when_free<T>(make: impl Fn() -> crate::error::Result<T>) -> T {
+    loop {
+        match make() {
+            Err(error) if error.kind() == crate::error::ErrorKind::Busy => std::thread::yield_now(),
+            made => return made.unwrap(),
+        }
+    }
+}
+
 /// What a test binary that was started by [`Role::start`] is to do.
 pub fn role() -> Option<String> {
     std::env::var("TASKPROF_TEST_ROLE").ok()

@@ -83,6 +83,7 @@ impl Dwarf {
     ///
     /// # Errors
     /// `NotFound` or `Permission` for the file, `Malformed` for its content.
+    #[cfg(test)]
     pub fn open(program: &Path) -> Result<Self> {
         Self::read(program, program, &[super::split::package_of(program)])
     }
@@ -151,7 +152,8 @@ impl Dwarf {
     }
 
     /// Memory of the tables, in bytes; the mapped file not counted.
-    pub fn table_bytes(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn table_bytes(&self) -> usize {
         self.tables.bytes() + self.store.units.len() * size_of::<super::store::Unit>()
     }
 
@@ -189,11 +191,13 @@ impl Dwarf {
     }
 
     /// Whether there are types at all, of tokio or not.
+    #[cfg(feature = "cli")]
     pub fn has_types(&self) -> bool {
         !self.tables.types.is_empty()
     }
 
     /// The package that has the rest of split debug information.
+    #[cfg(feature = "cli")]
     pub(super) fn package(&self) -> Option<&Path> {
         self.split.package.as_deref()
     }

@@ -74,6 +74,7 @@ impl Identity {
 ///
 /// # Errors
 /// As for [`Identity::of`].
+#[cfg(feature = "cli")]
 pub(super) fn debug_bytes(path: &Path) -> Result<u64> {
     let doing = || format!("reading {}", path.display());
     let map = MappedFile::open(path).map_err(|error| Error::io(doing(), error))?;

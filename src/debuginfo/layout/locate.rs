@@ -92,6 +92,7 @@ pub fn open(program: &Path, options: &Options) -> Result<Opened> {
 }
 
 /// Debug information to make a saved layout file of.
+#[cfg(feature = "cli")]
 #[derive(Debug)]
 pub struct Source {
     /// The layouts in it.
@@ -106,8 +107,11 @@ pub struct Source {
 
 /// Finds the debug information of a program, saved layouts left aside.
 ///
+/// For what is written into a layout file.
+///
 /// # Errors
 /// As for [`open`].
+#[cfg(feature = "cli")]
 pub fn source(program: &Path, debug: Option<&Path>) -> Result<Source> {
     let identity = Identity::of(program)?;
     let names = names_of(program);

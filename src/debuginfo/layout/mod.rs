@@ -27,8 +27,13 @@ mod thread_local;
 use std::sync::Arc;
 
 pub use self::dwarf::Dwarf;
-pub use self::locate::{Opened, Options, Source, open, source};
-pub use self::saved::{Saved, Written, write};
+#[cfg(feature = "cli")]
+pub use self::locate::{Opened, Source, source};
+pub use self::locate::{Options, open};
+#[cfg(any(test, fuzzing))]
+pub use self::saved::Saved;
+#[cfg(any(feature = "cli", test, fuzzing))]
+pub use self::saved::write;
 use crate::error::Result;
 
 /// A type of one [`Layouts`].

@@ -17,17 +17,36 @@ pub(super) fn function(of: &str, linkage: Option<&str>) -> String {
         Some((path, last)) if super::scan::is_coroutine_env(last.as_bytes()) => {
             // The path of the body without its last part is the function;
             // blocks `{impl#3}` are resolved in it.
-            let path = demangled
-                .filter(|_| path.contains("{impl#"))
-                .and_then(|name| Some(self::last(without_hash(name))?.0))
-                .unwrap_or(path);
-            of_path(path, last)
+            match demangled.and_then(|name| resolved(path, without_hash(name))) {
+                Some(path) => of_path(&path, last),
+                None => of_path(path, last),
+            }
         }
         _ => match demangled {
             Some(name) => without_hash(name).to_owned(),
             None => format!("<{of} as core::future::future::Future>::poll"),
         },
     }
+}
+
+/// `app::{impl#3}::run::{async_fn#0}` with what `{impl#3}` is put in its place,
+/// as the mangled name of a function inside tells it.
+fn resolved(path: &str, demangled: &str) -> Option<String> {
+    let (_, inside) = path.rsplit_once("{impl#")?;
+    let (_, inside) = inside.split_once("}::")?;
+    // The function itself, and each part behind the block, is one part of the
+    // demangled path as well.
+    let mut outer = last(demangled)?.0;
+    let mut rest = inside;
+    loop {
+        let (before, _) = last(outer)?;
+        outer = before;
+        match last(rest) {
+            Some((before, _)) => rest = before,
+            None => break,
+        }
+    }
+    Some(format!("{outer}::{inside}"))
 }
 
 /// The two types of `poll<Future, Scheduler>`.
@@ -120,4 +139,66 @@ fn last(name: &str) -> Option<(&str, &str)> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coroutines_are_called_after_the_function_that_was_written() {
+        let named = |of: &str| function(of, None);
+        assert_eq!(named("app::watch::{async_fn_env#0}"), "app::watch");
+        assert_eq!(named("app::watch::{async_fn_env#0}<alloc::vec::Vec<u8>>"), "app::watch");
+        assert_eq!(named("app::main::{async_block_env#1}"), "app::main::{async_block#1}");
+        assert_eq!(
+            named("app::main::{async_fn#0}::{async_block_env#1}<u8>"),
+            "app::main::{async_fn#0}::{async_block#1}"
+        );
+        assert_eq!(named("app::Slow"), "<app::Slow as core::future::future::Future>::poll");
+    }
+
+    #[test]
+    fn impl_blocks_get_the_name_of_their_type() {
+        let legacy = "_ZN3app4Feed5watch28_$u7b$$u7b$closure$u7d$$u7d$17h0123456789abcdefE";
+        let of = "app::{impl#3}::watch::{async_fn_env#0}";
+        assert_eq!(function(of, Some(legacy)), "app::Feed::watch");
+        let inner = "_ZN3app4Feed5watch28_$u7b$$u7b$closure$u7d$$u7d$28_$u7b$$u7b$closure\
+                     $u7d$$u7d$17h0123456789abcdefE";
+        let of = "app::{impl#3}::watch::{async_fn#0}::{async_block_env#1}";
+        assert_eq!(function(of, Some(inner)), "app::Feed::watch::{async_fn#0}::{async_block#1}");
+        let of = "app::{impl#3}::watch::{async_fn_env#0}";
+        assert_eq!(function(of, None), "app::{impl#3}::watch");
+        let slow = "_ZN58_$LT$app..Slow$u20$as$u20$core..future..future..Future$GT$4poll\
+                    17h0123456789abcdefE";
+        let want = "<app::Slow as core::future::future::Future>::poll";
+        assert_eq!(function("app::Slow", Some(slow)), want);
+    }
+
+    #[test]
+    fn arguments_are_split_at_their_own_commas() {
+        assert_eq!(
+            task_arguments("poll<app::F<u8, u16>, alloc::sync::Arc<S, A>>"),
+            Some(("app::F<u8, u16>", "alloc::sync::Arc<S, A>"))
+        );
+        assert_eq!(task_arguments("poll<fn(u8, u8) -> u8, S>"), Some(("fn(u8, u8) -> u8", "S")));
+        assert_eq!(task_arguments("poll<T>"), None);
+        assert_eq!(task_arguments("poll_next<T, S>"), None);
+        assert_eq!(split_arguments("(A, B), [C; 3], dyn D<E=(F, G)>").len(), 3);
+    }
+
+    #[test]
+    fn vtables_of_futures_name_the_future() {
+        let of = |name: &str| future_behind(name.as_bytes()).map(str::to_owned);
+        assert_eq!(
+            of("<app::run::{async_block_env#0} as core::future::future::Future>::{vtable}"),
+            Some("app::run::{async_block_env#0}".to_owned())
+        );
+        assert_eq!(
+            of("<app::Map<<T as Iterator>::Item> as futures_core::stream::Stream>::{vtable}"),
+            Some("app::Map<<T as Iterator>::Item>".to_owned())
+        );
+        assert_eq!(of("<u8 as core::fmt::Debug>::{vtable}"), None);
+        assert_eq!(of("<app::F as core::future::future::Future>::{vtable_type}"), None);
+    }
 }

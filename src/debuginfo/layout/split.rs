@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use addr2line::gimli::{DebugCuIndex, EndianSlice, IndexSectionId, LittleEndian, Section as _};
+use addr2line::gimli::{DebugCuIndex, EndianSlice, IndexSectionId, LittleEndian};
 
 use super::sections::{Sections, damaged, load_from};
 use super::store::{Share, Skeleton, Store};

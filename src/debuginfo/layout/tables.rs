@@ -84,6 +84,7 @@ impl Paths {
         self.text.len()
     }
 
+    #[cfg(test)]
     fn bytes(&self) -> usize {
         self.list.len() * 12 + self.hashes.len() * 8 + self.text.len() + self.by_hash.len() * 16
     }
@@ -213,6 +214,7 @@ impl Tables {
     }
 
     /// Memory taken, in bytes.
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.paths.bytes()
             + self.runs.capacity() * 8

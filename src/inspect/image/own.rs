@@ -157,7 +157,7 @@ impl Memory for Own {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::testing::one_copy_at_a_time;
+    use crate::sys::testing::{one_copy_at_a_time, when_free};
 
     const LONG: Limits = Limits { life: Duration::from_secs(20), pause: Duration::from_secs(20) };
 
@@ -183,7 +183,7 @@ mod tests {
         let place = at + place as u64;
         let mut byte = [0];
         let mut covers = |take_it: bool| {
-            let mut image = take_within(LONG).unwrap();
+            let mut image = when_free(|| take_within(LONG));
             let covers = image.memory.writable().iter().any(|range| range.contains(&place));
             if take_it {
                 assert_eq!(image.memory.read(place, &mut byte).is_ok(), covers);
@@ -212,7 +212,7 @@ mod tests {
     fn an_image_of_ourselves_holds_still() {
         let _one = one_copy_at_a_time();
         let mut kept: Vec<u64> = (0..10_000).collect();
-        let mut image = take_within(LONG).unwrap();
+        let mut image = when_free(|| take_within(LONG));
         kept.fill(0);
         let at = kept.as_ptr() as u64;
         let memory = &mut image.memory;

@@ -75,6 +75,7 @@ impl Pieces {
     }
 
     /// All pieces: addresses, and where their bytes are.
+    #[cfg(test)]
     pub fn iter(&self) -> impl Iterator<Item = (Range<u64>, u64)> {
         self.list.iter().map(|piece| (piece.range.clone(), piece.at))
     }

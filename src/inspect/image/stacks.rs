@@ -86,6 +86,7 @@ impl NativeStacks {
 ///
 /// # Errors
 /// As [`NativeStacks::read`].
+#[cfg(test)]
 pub fn native_stacks(image: &mut Image) -> Result<Vec<(i32, Arc<Stack>)>> {
     NativeStacks::new(&image.origin.clone()).read(image)
 }

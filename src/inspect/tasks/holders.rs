@@ -12,9 +12,13 @@ use super::TaskRead;
 use super::render::Render;
 use super::semaphores::Semaphores;
 use super::tokio::RWLOCK_PERMITS;
-use super::walk::{RawHeld, Tip};
+use super::trace::{RawHeld, Tip};
 use crate::inspect::image::Cached;
 use crate::model::{Held, HeldKind, Holder, TaskId, Wait, WaitKind};
+
+/// Holders named at each wait. A semaphore can have thousands, and as many
+/// that wait for it.
+const HOLDERS: usize = 32;
 
 /// What tasks seem to hold.
 #[derive(Default)]
@@ -157,7 +161,7 @@ fn join(tasks: &mut [TaskRead]) {
         {
             let kind = wait.kind;
             let of_use = candidates.iter().filter(|(held, _)| releases(*held, kind));
-            wait.holders = of_use.map(|(_, holder)| holder.clone()).collect();
+            wait.holders = of_use.take(HOLDERS).map(|(_, holder)| holder.clone()).collect();
         }
     };
     for task in tasks.iter_mut() {

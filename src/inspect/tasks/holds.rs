@@ -1,7 +1,7 @@
 //! What tasks hold: guards, permits and the ends of channels.
 
 use super::fields::{Route, Types};
-use super::plan::interest;
+use super::interest;
 use super::tokio;
 use crate::debuginfo::layout::TypeId;
 use crate::model::HeldKind;

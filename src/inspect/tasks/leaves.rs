@@ -1,7 +1,7 @@
 //! Futures that wait for something themselves: the ends of await chains.
 
 use super::fields::{Route, Types};
-use super::plan::interest;
+use super::interest;
 use super::tokio::{self, WakerPlace};
 use crate::debuginfo::layout::{Shape, TypeId, Variants};
 

@@ -14,11 +14,14 @@
 //! that a worker polls right now, only the state is reported.
 
 mod cells;
+mod coroutine;
 mod fields;
 mod frames;
 mod hash;
 mod holders;
 mod holds;
+mod interest;
+mod keep;
 mod leaves;
 mod owners;
 mod plan;
@@ -30,6 +33,7 @@ mod sockets;
 #[cfg(test)]
 mod tests;
 mod tokio;
+mod trace;
 mod waits;
 mod walk;
 

@@ -4,29 +4,14 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::fields::{Route, Types};
+use super::coroutine::{Coroutine, Scope, is_coroutine};
+use super::fields::Types;
 use super::frames::{FrameId, Frames};
 use super::hash::NumberMap;
 use super::holds::{self, Hold};
 use super::leaves::{self, Leaf};
 use super::tokio::{self, OwnedList};
 use crate::debuginfo::layout::{Member, Polled, Shape, Type, TypeId, Variant, Variants};
-
-/// What a value of a type may contain.
-pub mod interest {
-    /// Something that a polled value can wait on.
-    pub const POLL: u8 = 1;
-    /// A future that may have begun and be kept without being polled.
-    pub const KEEP: u8 = 2;
-    /// A guard, a permit, or the end of a channel.
-    pub const HOLD: u8 = 4;
-    /// Of what is behind a `dyn`, before it is known.
-    pub const ANY: u8 = POLL | KEEP | HOLD;
-}
-
-/// Types explored to find out what one of them may contain. Beyond it
-/// everything counts as possible, and the walk has bounds of its own.
-const EXPLORED: usize = 50_000;
 
 /// A part of a value.
 #[derive(Clone, Debug)]
@@ -131,104 +116,12 @@ pub enum Manner {
     Keeps,
 }
 
-/// A coroutine's states.
-#[derive(Debug)]
-pub struct Coroutine {
-    pub variants: Variants,
-    /// As `variants.list`.
-    pub states: Box<[CoState]>,
-    pub scope: Scope,
-}
-
-/// One state of a coroutine.
-#[derive(Debug)]
-pub struct CoState {
-    pub stage: CoStage,
-    pub frame: FrameId,
-    /// The future that it awaits.
-    pub awaitee: Option<Part>,
-    /// Other live locals that may hold something.
-    pub locals: Box<[Part]>,
-    /// Where the compiler keeps flags of locals that may have been moved away.
-    pub drop_flags: Box<[u64]>,
-    /// Identity of the channel that the function is about.
-    pub subject: Option<Route>,
-    /// To a socket that the function is about.
-    pub socket: Option<(Route, Rc<leaves::Socket>)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CoStage {
-    Unresumed,
-    Suspended,
-    /// Returned or panicked.
-    Done,
-}
-
-/// Which of tokio's functions a frame is of: it tells what the leaf below it
-/// waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    Mutex,
-    RwLockRead,
-    RwLockWrite,
-    Semaphore,
-    MpscSend,
-    /// `Sender::closed` and the like: until the other end has gone.
-    Closed,
-    Oneshot,
-    OnceCell,
-    Barrier,
-    Watch,
-    Yield,
-    /// Others of tokio's.
-    Tokio,
-    Other,
-}
-
-impl Scope {
-    /// By the name of the coroutine's type.
-    fn of(name: &str) -> Self {
-        let Some(rest) = name.strip_prefix("tokio::") else {
-            return if name.starts_with("core::") { Self::Tokio } else { Self::Other };
-        };
-        let (path, last) = match rest.split_once('{') {
-            Some((path, last)) => (path, last),
-            None => (rest, ""),
-        };
-        let method = |name: &str| path.contains(name) || last.contains(name);
-        if path.starts_with("sync::") && method("::closed::") {
-            Self::Closed
-        } else if path.starts_with("sync::mutex::") {
-            Self::Mutex
-        } else if path.starts_with("sync::rwlock::") {
-            if method("::write") { Self::RwLockWrite } else { Self::RwLockRead }
-        } else if path.starts_with("sync::semaphore::") {
-            Self::Semaphore
-        } else if path.starts_with("sync::mpsc::") {
-            Self::MpscSend
-        } else if path.starts_with("sync::oneshot::") {
-            Self::Oneshot
-        } else if path.starts_with("sync::once_cell::") {
-            Self::OnceCell
-        } else if path.starts_with("sync::barrier::") {
-            Self::Barrier
-        } else if path.starts_with("sync::watch::") {
-            Self::Watch
-        } else if path.starts_with("task::yield_now::") {
-            Self::Yield
-        } else {
-            Self::Tokio
-        }
-    }
-}
-
 /// All plans made so far.
 pub struct Plans<'a> {
     pub types: Types<'a>,
     pub frames: Frames,
     nodes: NumberMap<TypeId, Rc<Node>>,
-    masks: NumberMap<TypeId, u8>,
+    pub(super) masks: NumberMap<TypeId, u8>,
 }
 
 impl<'a> Plans<'a> {
@@ -442,7 +335,7 @@ impl<'a> Plans<'a> {
     }
 
     /// A struct's parts that concern us, and what they may contain.
-    fn struct_parts(&mut self, ty: &Type) -> (u8, Vec<Part>) {
+    pub(super) fn struct_parts(&mut self, ty: &Type) -> (u8, Vec<Part>) {
         let Shape::Struct(members) = &ty.shape else { return (0, Vec::new()) };
         let mut mask = 0;
         let mut parts: Vec<Part> = Vec::new();
@@ -465,239 +358,11 @@ impl<'a> Plans<'a> {
         }
         parts.into()
     }
-
-    fn coroutine(&mut self, ty: &Type, polled: Option<&Polled>, variants: &Variants) -> Coroutine {
-        let fallback = Polled {
-            function: function_of(&ty.name).into(),
-            place: variants.list.first().and_then(|first| first.place.clone()),
-            coroutine: true,
-        };
-        let polled = polled.unwrap_or(&fallback);
-        let captured: Vec<Member> = variants
-            .list
-            .iter()
-            .find(|variant| stage(&variant.name) == CoStage::Unresumed)
-            .and_then(|variant| self.types.get(variant.payload))
-            .and_then(|payload| match &payload.shape {
-                Shape::Struct(members) => Some(members.to_vec()),
-                _ => None,
-            })
-            .unwrap_or_default();
-        // The arguments of an `async fn` are moved into locals at its start;
-        // what an `async` block captures is used where it is.
-        let arguments = ty.name.contains("{async_fn_env#");
-        let scope = Scope::of(&ty.name);
-        let states = variants
-            .list
-            .iter()
-            .map(|variant| {
-                let stage = stage(&variant.name);
-                let frame = match stage {
-                    CoStage::Suspended => self.frames.suspended(polled, variant.place.as_ref()),
-                    _ => self.frames.frame(&polled.function, polled.place.as_ref()),
-                };
-                let mut state = CoState {
-                    stage,
-                    frame,
-                    awaitee: None,
-                    locals: Box::default(),
-                    drop_flags: Box::default(),
-                    subject: None,
-                    socket: None,
-                };
-                self.state(&mut state, variant, &captured, arguments, scope);
-                state
-            })
-            .collect();
-        Coroutine { variants: variants.clone(), states, scope }
-    }
-
-    fn state(
-        &mut self,
-        state: &mut CoState,
-        variant: &Variant,
-        captured: &[Member],
-        arguments: bool,
-        scope: Scope,
-    ) {
-        let Some(payload) = self.types.get(variant.payload) else { return };
-        let Shape::Struct(members) = &payload.shape else { return };
-        let mut locals: Vec<Part> = Vec::new();
-        let mut flags = Vec::new();
-        for (index, member) in members.iter().enumerate() {
-            let offset = variant.offset.saturating_add(member.offset);
-            let part = Part { name: member.name.clone(), offset, ty: member.ty };
-            if &*member.name == "__awaitee" {
-                state.awaitee = Some(part);
-                continue;
-            }
-            if scope != Scope::Other && state.stage == CoStage::Suspended {
-                self.about(state, &part);
-            }
-            if member.name.starts_with("__") {
-                let ty = self.types.get(member.ty);
-                if ty.is_some_and(|ty| &*ty.name == "bool") {
-                    flags.push(offset);
-                    continue;
-                }
-            }
-            let same = |other: &Member| other.offset == member.offset && other.ty == member.ty;
-            if members[..index].iter().any(same) {
-                continue;
-            }
-            let is_argument = arguments
-                && state.stage == CoStage::Suspended
-                && captured.contains(member)
-                && members.iter().filter(|other| *other == member).count() == 1;
-            if !is_argument && self.interest(member.ty) & (interest::KEEP | interest::HOLD) != 0 {
-                locals.push(part);
-            }
-        }
-        state.locals = locals.into();
-        state.drop_flags = flags.into();
-    }
-
-    /// What one of tokio's functions is about, by the references it keeps.
-    fn about(&mut self, state: &mut CoState, part: &Part) {
-        let Some(ty) = self.types.get(part.ty) else { return };
-        if !matches!(ty.shape, Shape::Pointer(_)) {
-            return;
-        }
-        let moved = |mut route: Route| {
-            if let Some(first) = route.steps.first_mut() {
-                *first += part.offset;
-            }
-            route
-        };
-        if state.subject.is_none() {
-            let found = tokio::channel(&mut self.types, part.ty)
-                .or_else(|| self.types.route(part.ty, &[tokio::WATCH, tokio::BROADCAST], 2));
-            state.subject = found.map(moved);
-        }
-        if state.socket.is_none()
-            && let Some(route) = self.types.route(part.ty, &[tokio::POLL_EVENTED], 2)
-            && let Some(socket) = leaves::Socket::find(&mut self.types, route.ty)
-        {
-            state.socket = Some((moved(route), Rc::new(socket)));
-        }
-    }
-
-    /// What a value of a type may contain: exact, for all types at once that
-    /// can be reached from it.
-    pub fn interest(&mut self, id: TypeId) -> u8 {
-        if let Some(&mask) = self.masks.get(&id) {
-            return mask;
-        }
-        let mut explored: Vec<(TypeId, u8, Vec<TypeId>)> = Vec::new();
-        let mut index = NumberMap::default();
-        index.insert(id, 0_usize);
-        let mut next = vec![id];
-        while let Some(id) = next.pop() {
-            if explored.len() > EXPLORED {
-                return interest::ANY;
-            }
-            let (own, children) = self.own_interest(id);
-            index.insert(id, explored.len());
-            for &child in &children {
-                if !self.masks.contains_key(&child) && !index.contains_key(&child) {
-                    index.insert(child, usize::MAX);
-                    next.push(child);
-                }
-            }
-            explored.push((id, own, children));
-        }
-        // Whoever contains a type hears what it contains, until nothing is new.
-        let mut parents: Vec<Vec<usize>> = vec![Vec::new(); explored.len()];
-        let mut news: Vec<usize> = (0..explored.len()).collect();
-        for at in 0..explored.len() {
-            for child in 0..explored[at].2.len() {
-                let child = explored[at].2[child];
-                match self.masks.get(&child) {
-                    Some(mask) => explored[at].1 |= mask,
-                    None => {
-                        if let Some(list) = index.get(&child).and_then(|&to| parents.get_mut(to)) {
-                            list.push(at);
-                        }
-                    }
-                }
-            }
-        }
-        while let Some(at) = news.pop() {
-            let mask = explored[at].1;
-            for &parent in &parents[at] {
-                if explored[parent].1 | mask != explored[parent].1 {
-                    explored[parent].1 |= mask;
-                    news.push(parent);
-                }
-            }
-        }
-        for (id, mask, _) in &explored {
-            self.masks.insert(*id, *mask);
-        }
-        explored.first().map_or(0, |(_, mask, _)| *mask)
-    }
-
-    /// What a type is by itself, and the types whose values it leads to.
-    fn own_interest(&mut self, id: TypeId) -> (u8, Vec<TypeId>) {
-        let Some(ty) = self.types.get(id) else { return (0, Vec::new()) };
-        let name = &*ty.name;
-        if let Some(mask) = leaves::interest(name).or_else(|| holds::interest(name)) {
-            return (mask, Vec::new());
-        }
-        let mut own = if self.types.polled(id).is_some() { interest::POLL } else { 0 };
-        if name == tokio::LOCAL_SET
-            || name.starts_with("futures_util::stream::futures_unordered::FuturesUnordered<")
-        {
-            own |= interest::POLL | interest::KEEP;
-        }
-        let mut children = Vec::new();
-        match &ty.shape {
-            Shape::Struct(members) => {
-                let fat = members.iter().any(|member| &*member.name == "vtable");
-                if fat && members.len() == 2 {
-                    let ours = followed(name).is_some() && !is_never_future(name);
-                    return (if ours { interest::ANY } else { 0 }, Vec::new());
-                }
-                if name.starts_with("alloc::vec::Vec<") {
-                    children.extend(self.types.first_argument(name));
-                } else if let Some(data) = members
-                    .iter()
-                    .find(|member| &*member.name == "data_ptr" && followed(name).is_some())
-                {
-                    children.extend(self.types.target(data.ty));
-                } else {
-                    children.extend(members.iter().map(|member| member.ty));
-                }
-            }
-            Shape::Enum(variants) => {
-                if is_coroutine(variants) {
-                    own |= interest::POLL | interest::KEEP;
-                }
-                children.extend(variants.list.iter().map(|variant| variant.payload));
-            }
-            Shape::Pointer(Some(to)) if followed(name).is_some() => children.push(*to),
-            Shape::Array { of, count: 1.. } => children.push(*of),
-            _ => {}
-        }
-        (own, children)
-    }
-}
-
-fn is_coroutine(variants: &Variants) -> bool {
-    variants.list.first().is_some_and(|first| &*first.name == "Unresumed")
-}
-
-fn stage(variant: &str) -> CoStage {
-    match variant {
-        "Unresumed" => CoStage::Unresumed,
-        "Returned" | "Panicked" => CoStage::Done,
-        _ => CoStage::Suspended,
-    }
 }
 
 /// Whether a pointer is followed, and whether it owns what it points at.
 /// Shared references, `Arc` and raw pointers lead to what others poll.
-fn followed(name: &str) -> Option<bool> {
+pub(super) fn followed(name: &str) -> Option<bool> {
     if name.starts_with("alloc::boxed::Box<") {
         Some(true)
     } else if name.starts_with("&mut ") {
@@ -705,13 +370,6 @@ fn followed(name: &str) -> Option<bool> {
     } else {
         None
     }
-}
-
-/// `dyn`s that are everywhere and never hold a future.
-fn is_never_future(name: &str) -> bool {
-    ["core::error::Error", "core::any::Any", "core::fmt::", "std::io::", "tracing"]
-        .iter()
-        .any(|part| name.split_once("dyn ").is_some_and(|(_, rest)| rest.starts_with(part)))
 }
 
 /// Futures made of futures that all wait at once: each of theirs counts.
@@ -725,12 +383,4 @@ fn is_combinator(name: &str) -> bool {
 fn alternates(name: &str, members: &[Member]) -> bool {
     let has = |name: &str| members.iter().any(|member| &*member.name == name);
     name.starts_with("futures_util::stream::") && has("stream") && has("future")
-}
-
-/// The function's name from the name of its coroutine's type.
-fn function_of(name: &str) -> &str {
-    match name.rfind("::{async_fn_env#") {
-        Some(end) => &name[..end],
-        None => name,
-    }
 }

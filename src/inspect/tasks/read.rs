@@ -13,7 +13,8 @@ use super::render::Render;
 use super::search;
 use super::semaphores::Semaphores;
 use super::tokio::{BatchSemaphore, Offsets, state};
-use super::walk::{Trace, Walker};
+use super::trace::Trace;
+use super::walk::Walker;
 use super::{Limits, Owner, Roots, TaskRead, TasksRead};
 use crate::debuginfo::layout::{Detail, Layouts, TypeId};
 use crate::error::Result;
@@ -306,6 +307,8 @@ impl<'a> Reader<'a> {
             "tasks left out: a bound on tasks or bytes was reached"
         };
         miss(Reason::BoundReached, lost.tasks, why);
+        let exhausted = u64::from(memory.exhausted());
+        miss(Reason::BoundReached, exhausted, "as many bytes were copied as are allowed");
         miss(Reason::BoundReached, lost.cut, "tasks with a chain cut short by a bound");
         miss(Reason::BoundReached, lost.unsearched, "bytes of heap not searched for runtimes");
         miss(Reason::Torn, lost.broken, "lists of tasks that ended in something else");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::frames::Frames;
 use super::sockets::Sockets;
-use super::walk::{NO_LEVEL, RawDetail, RawHeld, RawWait, Tip, Trace};
+use super::trace::{NO_LEVEL, RawDetail, RawHeld, RawWait, Tip, Trace};
 use super::{Roots, TaskRead};
 use crate::model::{Branch, Held, Stack, TaskId, Wait, WaitKind};
 

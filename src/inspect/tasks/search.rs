@@ -112,7 +112,7 @@ pub fn search(
                     let word = words[index];
                     // Nearly every word ends here.
                     if word.wrapping_sub(low) < high - low
-                        && word % 8 == 0
+                        && word.is_multiple_of(8)
                         && !is_within(&heaps, word)
                     {
                         let place = at + index as u64 * 8;

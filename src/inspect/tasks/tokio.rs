@@ -46,7 +46,6 @@ pub struct Offsets {
     pub state: u64,
     pub vtable: u64,
     pub owner_id: u64,
-    pub header_size: u64,
     /// In `Vtable`.
     pub poll: u64,
     pub trailer_offset: u64,
@@ -75,7 +74,6 @@ impl Offsets {
             id_offset: offset(vtable, &["id_offset"])?,
             spawn_location_offset: offset(vtable, &["spawn_location_offset"]),
             next: offset(trailer, &["owned", "next"])?,
-            header_size: types.get(header)?.size,
         })
     }
 }

@@ -1,10 +1,12 @@
 //! What a chain's last future waits for.
 
+use super::coroutine::Scope;
 use super::fields::active;
 use super::frames::FrameId;
 use super::leaves::{Leaf, Socket};
-use super::plan::{Node, Scope};
-use super::walk::{RawDetail, RawWait, Walker};
+use super::plan::Node;
+use super::trace::{RawDetail, RawWait};
+use super::walk::Walker;
 use crate::model::{HeldKind, WaitKind};
 
 /// mio's and tokio's bits of `Interest`.

@@ -10,138 +10,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Limits;
+use super::coroutine::{CoStage, Coroutine, Scope};
 use super::fields::active;
 use super::frames::FrameId;
 use super::holds::Hold;
-use super::plan::{CoStage, Coroutine, Manner, Node, Part, Plans, Scope, interest};
+use super::plan::{Manner, Node, Part, Plans};
 use super::semaphores::Semaphores;
+use super::trace::{Kept, Level, NO_LEVEL, RawHeld, RawWait, Tip, Trace};
 use crate::debuginfo::layout::TypeId;
 use crate::inspect::image::Cached;
 use crate::model::{HeldKind, WaitKind};
 
 /// Values looked at for one task: a hostile image must not hold us up.
 const STEPS: u32 = 100_000;
-/// No level.
-pub const NO_LEVEL: u32 = u32::MAX;
-
-/// Something on the way from the task's root to where it waits.
-pub struct Level {
-    /// `NO_LEVEL` for the root.
-    pub parent: u32,
-    pub frame: FrameId,
-    pub scope: Scope,
-    /// If it is a coroutine: its plan, its state and where it is.
-    pub coroutine: Option<(Rc<Node>, usize, u64)>,
-}
-
-/// Where a chain ends.
-pub struct Tip {
-    pub level: u32,
-    pub wait: Option<RawWait>,
-    pub dormant: bool,
-}
-
-/// What is waited for, before it is made readable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RawWait {
-    pub kind: WaitKind,
-    pub resource: Option<u64>,
-    /// Header of the task that is joined.
-    pub joins: Option<u64>,
-    /// Monotonic clock, nanoseconds.
-    pub deadline: Option<i128>,
-    pub fd: Option<i32>,
-    pub queue: Option<u64>,
-    pub senders: Option<u64>,
-    pub detail: RawDetail,
-}
-
-/// Words that go with a wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RawDetail {
-    None,
-    /// Permits wanted, permits free.
-    Permits(u64, u64),
-    /// Has been given what it waited for.
-    Granted,
-    /// Tasks left in a set.
-    Tasks(u64),
-    /// Waits until the other end is gone.
-    Closed,
-    /// Waits for readable and writable at once.
-    Either,
-}
-
-impl RawWait {
-    pub fn new(kind: WaitKind, resource: Option<u64>) -> Self {
-        let (joins, deadline, fd, queue, senders) = (None, None, None, None, None);
-        Self { kind, resource, joins, deadline, fd, queue, senders, detail: RawDetail::None }
-    }
-}
-
-/// Something held, before it is made readable.
-#[derive(Clone, Debug)]
-pub struct RawHeld {
-    pub kind: HeldKind,
-    pub resource: u64,
-    pub local: Option<Arc<str>>,
-    pub level: u32,
-    pub dormant: bool,
-    /// The compiler keeps a flag that some local of this frame has been moved
-    /// away, and it may be this one.
-    pub doubtful: bool,
-}
-
-/// Locals to look through once the polled chain is known.
-struct Kept {
-    level: u32,
-    coroutine: Rc<Node>,
-    state: usize,
-    at: u64,
-    dormant: bool,
-    keeper: Option<Arc<str>>,
-}
-
-/// What was found of one task.
-#[derive(Default)]
-pub struct Trace {
-    pub levels: Vec<Level>,
-    pub tips: Vec<Tip>,
-    pub holds: Vec<RawHeld>,
-    /// Addresses of lists of tasks that belong to a `LocalSet`.
-    pub local_sets: Vec<(u64, super::tokio::OwnedList)>,
-    /// A bound ended the walk.
-    pub cut: bool,
-    reached: Vec<u64>,
-    kept: Vec<Kept>,
-}
-
-impl Trace {
-    pub fn clear(&mut self) {
-        self.levels.clear();
-        self.tips.clear();
-        self.holds.clear();
-        self.local_sets.clear();
-        self.reached.clear();
-        self.kept.clear();
-        self.cut = false;
-    }
-
-    /// Frames of a level and of those around it, outermost first, down from
-    /// but without `above`.
-    pub fn frames(&self, level: u32, above: u32) -> Vec<FrameId> {
-        let mut frames = Vec::new();
-        let mut at = level;
-        while at != above
-            && let Some(level) = self.levels.get(at as usize)
-        {
-            frames.push(level.frame);
-            at = level.parent;
-        }
-        frames.reverse();
-        frames
-    }
-}
 
 /// What all tasks of one reading share.
 pub struct Walker<'w, 'a> {
@@ -161,13 +42,13 @@ pub struct Walker<'w, 'a> {
     /// The task has not been woken since its last poll.
     pub idle: bool,
     /// Not owned by what is looked at: its owner tells what it holds.
-    borrowed: bool,
-    doubtful: bool,
-    local: Option<Arc<str>>,
+    pub(super) borrowed: bool,
+    pub(super) doubtful: bool,
+    pub(super) local: Option<Arc<str>>,
     /// The local that keeps what is dormant.
-    keeper: Option<Arc<str>>,
+    pub(super) keeper: Option<Arc<str>>,
     /// How many of the addresses reached are in order.
-    sorted: usize,
+    pub(super) sorted: usize,
 }
 
 impl<'w, 'a> Walker<'w, 'a> {
@@ -219,7 +100,7 @@ impl<'w, 'a> Walker<'w, 'a> {
     }
 
     /// Looks at a value that is polled.
-    fn poll(&mut self, node: &Rc<Node>, at: u64) {
+    pub(super) fn poll(&mut self, node: &Rc<Node>, at: u64) {
         if !self.enter() {
             return;
         }
@@ -424,143 +305,6 @@ impl<'w, 'a> Walker<'w, 'a> {
         }
     }
 
-    /// Looks through the live locals of a coroutine that it does not await.
-    fn keep_locals(&mut self, index: usize) {
-        let kept = &self.trace.kept[index];
-        let (node, state, at) = (kept.coroutine.clone(), kept.state, kept.at);
-        self.level = kept.level;
-        self.dormant = kept.dormant;
-        self.local = None;
-        self.keeper = kept.keeper.clone();
-        let Node::Coroutine(coroutine) = &*node else { return };
-        let state = &coroutine.states[state];
-        self.doubtful = state
-            .drop_flags
-            .iter()
-            .any(|flag| self.memory.number(at.wrapping_add(*flag), 1).is_ok_and(|set| set == 0));
-        self.keep_parts(&state.locals, at);
-        self.doubtful = false;
-    }
-
-    fn keep_parts(&mut self, parts: &[Part], at: u64) {
-        for part in parts {
-            if self.plans.interest(part.ty) & (interest::KEEP | interest::HOLD) == 0 {
-                continue;
-            }
-            let node = self.plans.node(part.ty);
-            // The variable says more than the fields below it.
-            let outer = self.local.clone();
-            if outer.is_none() {
-                self.local = Some(part.name.clone());
-                if !self.dormant {
-                    self.keeper = Some(part.name.clone());
-                }
-            }
-            self.keep(&node, at.wrapping_add(part.offset));
-            self.local = outer;
-        }
-    }
-
-    /// Looks at a value that is kept and not polled.
-    fn keep(&mut self, node: &Rc<Node>, at: u64) {
-        if !self.enter() {
-            return;
-        }
-        match &**node {
-            Node::Hold(hold) => self.hold(hold, at),
-            Node::Leaf { frame, leaf, also } => {
-                if let Some(hold) = also {
-                    self.hold(hold, at);
-                }
-                if !self.is_reached(at) && self.has_begun(leaf, at) {
-                    let outer = std::mem::replace(&mut self.dormant, true);
-                    self.leaf(*frame, leaf, at);
-                    self.dormant = outer;
-                }
-            }
-            Node::Coroutine(coroutine) if !self.is_reached(at) => {
-                match active(self.memory, at, &coroutine.variants) {
-                    Some(index) if coroutine.states[index].stage == CoStage::Suspended => {
-                        let outer = std::mem::replace(&mut self.dormant, true);
-                        self.poll(node, at);
-                        self.dormant = outer;
-                    }
-                    // Not begun: it holds what it was given.
-                    Some(index) if coroutine.states[index].stage == CoStage::Unresumed => {
-                        self.keep_parts(&coroutine.states[index].locals, at);
-                    }
-                    _ => {}
-                }
-            }
-            Node::Future { frame, scope, inside, .. } if !self.is_reached(at) => {
-                let outer = self.push(*frame, *scope, None);
-                self.keep(inside, at);
-                self.level = outer;
-            }
-            Node::Timeout { frame, parts, .. } if !self.is_reached(at) => {
-                let outer = self.level;
-                if let Some(frame) = frame {
-                    self.push(*frame, Scope::Tokio, None);
-                }
-                self.keep_parts(parts, at);
-                self.level = outer;
-            }
-            Node::Parts(parts) => self.keep_parts(parts, at),
-            Node::Enum { variants, parts } => {
-                if let Some(active) = active(self.memory, at, variants) {
-                    self.keep_parts(&parts[active], at);
-                }
-            }
-            // What a moved-away pointer points at may be anything by now.
-            Node::Pointer { owns: true, to } if !self.doubtful => {
-                if let Some(target) = self.target(at)
-                    && !self.is_reached(target)
-                {
-                    let node = self.plans.node(*to);
-                    self.keep(&node, target);
-                }
-            }
-            Node::Dyn { owns: true, data, vtable } if !self.doubtful => {
-                if let Some((node, target)) = self.behind(at, *data, *vtable)
-                    && !self.is_reached(target)
-                {
-                    self.keep(&node, target);
-                }
-            }
-            Node::Slice { data, length, of, stride } if !self.doubtful => {
-                let node = self.plans.node(*of);
-                for element in self.elements(at, *data, *length, *stride) {
-                    self.keep(&node, element);
-                }
-            }
-            Node::Array { of, count, stride } => {
-                let node = self.plans.node(*of);
-                for element in self.array(at, *count, *stride) {
-                    self.keep(&node, element);
-                }
-            }
-            Node::Unordered { frame, head, next, future }
-                if !self.doubtful && !self.is_reached(at) =>
-            {
-                let outer = self.level;
-                if let Some(frame) = frame {
-                    self.push(*frame, Scope::Other, None);
-                }
-                let node = self.plans.node(future.ty);
-                for element in self.nodes(at, *head, *next) {
-                    self.keep(&node, element.wrapping_add(future.offset));
-                }
-                self.level = outer;
-            }
-            Node::LocalSet { owned, parts } => {
-                self.local_set(owned, at);
-                self.keep_parts(parts, at);
-            }
-            _ => {}
-        }
-        self.leave();
-    }
-
     /// Notes something held.
     pub fn hold(&mut self, hold: &Hold, at: u64) {
         if self.borrowed || self.trace.holds.len() >= self.limits.list {
@@ -610,7 +354,7 @@ impl<'w, 'a> Walker<'w, 'a> {
         outer
     }
 
-    fn enter(&mut self) -> bool {
+    pub(super) fn enter(&mut self) -> bool {
         self.steps += 1;
         if self.depth >= self.limits.depth || self.steps > STEPS {
             self.trace.cut = true;
@@ -620,7 +364,7 @@ impl<'w, 'a> Walker<'w, 'a> {
         true
     }
 
-    fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         self.depth -= 1;
     }
 
@@ -629,17 +373,17 @@ impl<'w, 'a> Walker<'w, 'a> {
         self.sorted = self.trace.reached.len();
     }
 
-    fn is_reached(&self, at: u64) -> bool {
+    pub(super) fn is_reached(&self, at: u64) -> bool {
         let (sorted, fresh) = self.trace.reached.split_at(self.sorted);
         sorted.binary_search(&at).is_ok() || fresh.contains(&at)
     }
 
-    fn target(&mut self, at: u64) -> Option<u64> {
+    pub(super) fn target(&mut self, at: u64) -> Option<u64> {
         self.memory.word(at).ok().filter(|&target| target != 0)
     }
 
     /// What a fat pointer to a `dyn` points at.
-    fn behind(&mut self, at: u64, data: u64, vtable: u64) -> Option<(Rc<Node>, u64)> {
+    pub(super) fn behind(&mut self, at: u64, data: u64, vtable: u64) -> Option<(Rc<Node>, u64)> {
         let target = self.target(at.wrapping_add(data))?;
         let vtable = self.target(at.wrapping_add(vtable))?.wrapping_sub(self.bias);
         let layouts = &mut *self.plans.types.layouts;
@@ -648,13 +392,13 @@ impl<'w, 'a> Walker<'w, 'a> {
     }
 
     /// Addresses of a slice's elements.
-    fn elements(&mut self, at: u64, data: u64, length: u64, stride: u64) -> Vec<u64> {
+    pub(super) fn elements(&mut self, at: u64, data: u64, length: u64, stride: u64) -> Vec<u64> {
         let Ok(length) = self.memory.word(at.wrapping_add(length)) else { return Vec::new() };
         let Some(data) = self.target(at.wrapping_add(data)) else { return Vec::new() };
         self.array(data, length, stride)
     }
 
-    fn array(&mut self, data: u64, length: u64, stride: u64) -> Vec<u64> {
+    pub(super) fn array(&mut self, data: u64, length: u64, stride: u64) -> Vec<u64> {
         let bound = self.limits.list as u64;
         if length > bound {
             self.trace.cut = true;
@@ -663,7 +407,7 @@ impl<'w, 'a> Walker<'w, 'a> {
     }
 
     /// Addresses of a linked list's nodes.
-    fn nodes(&mut self, at: u64, head: u64, next: u64) -> Vec<u64> {
+    pub(super) fn nodes(&mut self, at: u64, head: u64, next: u64) -> Vec<u64> {
         let mut nodes = Vec::new();
         let mut node = self.target(at.wrapping_add(head));
         while let Some(address) = node {
@@ -682,7 +426,7 @@ impl<'w, 'a> Walker<'w, 'a> {
         nodes
     }
 
-    fn local_set(&mut self, owned: &super::tokio::OwnedList, at: u64) {
+    pub(super) fn local_set(&mut self, owned: &super::tokio::OwnedList, at: u64) {
         if let Some(address) = owned.route.follow(self.memory, at) {
             self.trace.local_sets.push((address, owned.clone()));
         }

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use crate::sys::fork::Copy;
     use crate::sys::region::Region;
-    use crate::sys::testing::one_copy_at_a_time;
+    use crate::sys::testing::{one_copy_at_a_time, when_free};
     use std::sync::atomic::AtomicBool;
     use std::time::Duration;
 
@@ -138,12 +138,12 @@ mod tests {
         let _one = one_copy_at_a_time();
         let (region, range) = forkable();
         let mut byte = [0];
-        let mut copy = Copy::new(LIFE, without(&range)).unwrap();
+        let mut copy = when_free(|| Copy::new(LIFE, without(&range)));
         if copy.left_out() {
             assert_eq!(copy.read(range.start + 5000, &mut byte), Err(0));
         }
         drop(copy);
-        let mut copy = Copy::new(LIFE, LeaveOut::nothing()).unwrap();
+        let mut copy = when_free(|| Copy::new(LIFE, LeaveOut::nothing()));
         copy.read(range.start + 5000, &mut byte).unwrap();
         assert_eq!(byte, [region[5000]]);
     }
@@ -166,7 +166,7 @@ mod tests {
         if !leave_out.during(|| ()).1 {
             return;
         }
-        let mut copy = Copy::new(LIFE, LeaveOut::nothing()).unwrap();
+        let mut copy = when_free(|| Copy::new(LIFE, LeaveOut::nothing()));
         let mut byte = [0];
         copy.read(range.start + 5000, &mut byte).unwrap();
         assert_eq!(byte, [region[5000]]);

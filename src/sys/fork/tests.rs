@@ -2,7 +2,7 @@ use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::sys::testing::{Role, one_copy_at_a_time, role, say};
+use crate::sys::testing::{Role, one_copy_at_a_time, role, say, when_free};
 
 const LIFE: Duration = Duration::from_secs(20);
 
@@ -14,15 +14,17 @@ fn word(copy: &mut Copy, at: *const u64) -> std::result::Result<u64, usize> {
 }
 
 fn by_pipes(life: Duration) -> Copy {
-    Copy::start(life, Some(Pipes::open().unwrap()), LeaveOut::nothing(), Only::claim().unwrap())
-        .unwrap()
+    when_free(|| {
+        let pipes = Some(Pipes::open().unwrap());
+        Copy::start(life, pipes, LeaveOut::nothing(), Only::claim()?)
+    })
 }
 
 #[test]
 fn the_copy_keeps_what_we_change_either_way() {
     let _one = one_copy_at_a_time();
     let makers: [fn(Duration) -> Copy; 2] =
-        [|life| Copy::new(life, LeaveOut::nothing()).unwrap(), by_pipes];
+        [|life| when_free(|| Copy::new(life, LeaveOut::nothing())), by_pipes];
     for make in makers {
         let mut value = Box::new(7_u64);
         let mut copy = make(LIFE);
@@ -46,7 +48,7 @@ fn a_socket_closed_by_us_is_closed_though_the_copy_lives() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (server, _) = listener.accept().unwrap();
-    let copy = Copy::new(LIFE, LeaveOut::nothing()).unwrap();
+    let copy = when_free(|| Copy::new(LIFE, LeaveOut::nothing()));
     drop(server);
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     assert_eq!(client.read(&mut [0]).unwrap(), 0, "end of stream");
@@ -56,16 +58,16 @@ fn a_socket_closed_by_us_is_closed_though_the_copy_lives() {
 #[test]
 fn there_is_one_copy_at_a_time() {
     let _one = one_copy_at_a_time();
-    let copy = Copy::new(LIFE, LeaveOut::nothing()).unwrap();
+    let copy = when_free(|| Copy::new(LIFE, LeaveOut::nothing()));
     assert_eq!(Copy::new(LIFE, LeaveOut::nothing()).unwrap_err().kind(), ErrorKind::Busy);
     drop(copy);
-    Copy::new(LIFE, LeaveOut::nothing()).unwrap();
+    when_free(|| Copy::new(LIFE, LeaveOut::nothing()));
 }
 
 #[test]
 fn the_copy_ends_silently_with_its_handle() {
     let _one = one_copy_at_a_time();
-    let copy = Copy::new(LIFE, LeaveOut::nothing()).unwrap();
+    let copy = when_free(|| Copy::new(LIFE, LeaveOut::nothing()));
     let pid = copy.pid();
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     // proc_pid_stat(5): field 38 is the signal that its end sends; the name
@@ -89,8 +91,11 @@ fn the_copy_ends_at_its_deadline_either_way() {
     let value = Box::new(7_u64);
     for by_pipe in [false, true] {
         let life = Duration::from_millis(30);
-        let mut copy =
-            if by_pipe { by_pipes(life) } else { Copy::new(life, LeaveOut::nothing()).unwrap() };
+        let mut copy = if by_pipe {
+            by_pipes(life)
+        } else {
+            when_free(|| Copy::new(life, LeaveOut::nothing()))
+        };
         let pid = copy.pid();
         // It stays a zombie until its handle goes.
         let dead = || {
@@ -128,7 +133,7 @@ const ROLE: &str = "sys::fork::tests::play_a_role";
 #[ignore = "started by the test below"]
 fn play_a_role() {
     if role().is_some() {
-        let copy = Copy::new(LIFE, LeaveOut::nothing()).unwrap();
+        let copy = when_free(|| Copy::new(LIFE, LeaveOut::nothing()));
         say(&copy.pid().to_string());
         std::thread::park();
     }

@@ -21,14 +21,18 @@
 
 mod bytes;
 mod collect;
+#[cfg(any(feature = "cli", test, fuzzing))]
+mod pack;
 mod read;
 mod write;
 
 use std::io::Read as _;
 use std::path::Path;
 
+#[cfg(any(feature = "cli", test, fuzzing))]
+pub use self::pack::write;
 pub use self::read::Saved;
-pub use self::write::{Written, compact, write};
+pub(super) use self::write::compact;
 
 /// What every such file begins with.
 const MAGIC: &[u8; 8] = b"TPLAYOUT";

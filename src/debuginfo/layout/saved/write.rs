@@ -1,17 +1,13 @@
 //! Writes saved layouts.
 
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::sync::Arc;
 
-use flate2::Compression;
-use flate2::write::ZlibEncoder;
-
 use super::super::{Detail, Dwarf, Layouts as _, Shape, Type, TypeId};
+use super::Saved;
 use super::bytes::put;
 use super::collect::{Collected, collect};
-use super::{MAGIC, Saved, VERSION};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// What was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,24 +20,20 @@ pub struct Written {
     pub futures: usize,
 }
 
-/// Makes a file of a program's layouts, for the build that `key` names.
+/// A program's layouts in memory, for debug information that takes up too much
+/// of it.
 ///
 /// # Errors
 /// `Malformed` for damaged debug information.
-pub fn write(layouts: &mut Dwarf, key: &str) -> Result<(Vec<u8>, Written)> {
-    let (body, written) = body(layouts)?;
-    Ok((pack(&body, key)?, written))
-}
-
-/// The same in memory, for debug information that takes up too much of it.
-///
-/// # Errors
-/// As for [`write`].
 pub fn compact(layouts: &mut Dwarf, key: &str) -> Result<Saved> {
     Saved::from_body(body(layouts)?.0, key.to_owned())
 }
 
-fn body(layouts: &mut Dwarf) -> Result<(Vec<u8>, Written)> {
+/// The inflated part of a file.
+///
+/// # Errors
+/// `Malformed` for damaged debug information.
+pub(super) fn body(layouts: &mut Dwarf) -> Result<(Vec<u8>, Written)> {
     let collected = collect(layouts)?;
     let mut writer = Writer { words: HashMap::new(), list: Vec::new(), collected: &collected };
     let (mut records, mut lengths) = (Vec::new(), Vec::new());
@@ -72,30 +64,6 @@ fn body(layouts: &mut Dwarf) -> Result<(Vec<u8>, Written)> {
     body.extend_from_slice(&rest);
     let written = Written { tasks, types: collected.types.len(), futures };
     Ok((body, written))
-}
-
-/// Puts the head before a body and deflates it.
-///
-/// # Errors
-/// `Unsupported` for a body or a key that the head has no room for.
-fn pack(body: &[u8], key: &str) -> Result<Vec<u8>> {
-    let too_large = || Error::new(ErrorKind::Unsupported, "too large for a layout file");
-    if body.len() > super::MAX_INFLATED {
-        return Err(too_large());
-    }
-    let mut sum = flate2::Crc::new();
-    sum.update(body);
-    let mut file = MAGIC.to_vec();
-    file.extend_from_slice(&VERSION.to_le_bytes());
-    file.extend_from_slice(&(body.len() as u32).to_le_bytes());
-    file.extend_from_slice(&sum.sum().to_le_bytes());
-    file.push(u8::try_from(key.len()).map_err(|_| too_large())?);
-    file.extend_from_slice(key.as_bytes());
-    let mut encoder = ZlibEncoder::new(file, Compression::best());
-    encoder
-        .write_all(body)
-        .and_then(|()| encoder.finish())
-        .map_err(|error| Error::io("compressing layouts", error))
 }
 
 struct Writer<'a> {

@@ -1,6 +1,5 @@
 //! Tasks that wait for several things at once, or keep what they do not poll.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -225,8 +224,8 @@ fn a_lock_handed_to_a_stream_that_is_not_polled_is_held_by_nobody_awake() {
     assert!(dormant.dormant, "{}", show(stuck));
 }
 
-fn boxed(notify: Arc<Notify>) -> impl Future<Output = ()> {
-    async move { rest(&notify).await }
+async fn rests(notify: Arc<Notify>) {
+    rest(&notify).await;
 }
 
 #[test]
@@ -238,7 +237,7 @@ fn local_sets_are_found_from_their_tasks() {
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let set = tokio::task::LocalSet::new();
-        let task = id(&set.spawn_local(boxed(far)));
+        let task = id(&set.spawn_local(rests(far)));
         let handle = runtime.handle().clone();
         ready.send((task, handle)).unwrap();
         runtime.block_on(set.run_until(async move { drop(stopped.await) }));

@@ -29,7 +29,10 @@ fn channels_know_both_their_ends() {
         full.send(2).await.unwrap(); //@send
     });
     let recv = runtime.spawn(async move { empty.recv().await }); //@recv
-    let ask = runtime.spawn(async move { asked.await }); //@ask
+    let ask = runtime.spawn(async move {
+        let answer = asked.await; //@ask
+        answer.unwrap()
+    });
     let look = runtime.spawn(async move { watched.changed().await }); //@look
     let hear = runtime.spawn(async move { heard.recv().await }); //@hear
     let keep = runtime.spawn({

@@ -92,6 +92,7 @@ pub fn at_rest(handles: &[&Handle], search: bool) -> TasksRead {
         let roots = Roots {
             handles: handles.iter().map(|handle| std::ptr::from_ref(*handle) as u64).collect(),
             search,
+            strays: Vec::new(),
             process: Some(std::process::id()),
             monotonic_ns: Some(crate::sys::clock::monotonic_ns()),
         };

@@ -25,7 +25,7 @@ impl Memory for Wild {
         for (index, word) in to.chunks_exact_mut(8).enumerate() {
             let at = address.wrapping_add(index as u64 * 8);
             let dice = mix(at ^ self.seed);
-            if dice % self.rarity == 0 {
+            if dice.is_multiple_of(self.rarity) {
                 let other = match dice >> 60 {
                     0..8 => self.targets[(dice >> 8) as usize % self.targets.len()],
                     8..12 => dice >> 56,
