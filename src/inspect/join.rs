@@ -148,6 +148,19 @@ fn runtimes_of(
     runtimes
 }
 
+/// What the hooks know of a task that their list did not have yet.
+pub fn introduce(task: &mut Task, hooked: Task) {
+    let read = std::mem::replace(task, hooked);
+    task.unhooked = false;
+    task.state = read.state;
+    task.worker = None;
+    task.stack = read.stack;
+    task.wait = read.wait;
+    task.branches = read.branches;
+    task.holds = read.holds;
+    task.wakers = read.wakers;
+}
+
 /// What the memory adds to what the hooks know. Native stacks are in already.
 fn overlay(task: &mut Task, image: TaskRead) {
     let running = |state| state == TaskState::Running;

@@ -81,6 +81,7 @@ pub fn writable(mappings: &[Mapping]) -> Vec<Range<u64>> {
 }
 
 /// Those of them that are zeros where nothing was written.
+#[cfg(feature = "cli")]
 pub fn zeros(mappings: &[Mapping]) -> Vec<Range<u64>> {
     let anonymous = |mapping: &&Mapping| mapping.backing == Backing::Anonymous;
     joined(mappings.iter().filter(|mapping| mapping.is_heap()).filter(anonymous))

@@ -184,6 +184,12 @@ impl Core {
         let missing = std::mem::take(&mut read.missing);
         let known = HashMap::new();
         let mut joined = join::join(tasks, read, &known);
+        for task in joined.tasks.iter_mut().filter(|task| task.unhooked) {
+            // Begun after the hooks' list was copied and before the image.
+            if let Some(born) = self.registry.tasks.get(task.id, clock::now()) {
+                join::introduce(task, born);
+            }
+        }
         for task in joined.tasks.iter_mut().filter(|task| task.stream.is_some()) {
             // A stream's task awaits the messages of its own stream.
             if let Some(wait) = task.wait.as_deref_mut()

@@ -80,7 +80,7 @@ struct Owned(usize);
 fn take() -> Owned {
     let line = TAKEN.iter().enumerate().find_map(|(n, word)| {
         word.fetch_update(Ordering::Acquire, Ordering::Relaxed, |taken| {
-            (taken != u64::MAX).then(|| taken | taken + 1)
+            (taken != u64::MAX).then(|| taken | (taken + 1))
         })
         .ok()
         .map(|before| n * 64 + before.trailing_ones() as usize)

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::model::Snapshot;
 
 mod alike;
+#[cfg(feature = "cli")]
 pub mod html;
 pub mod json;
 pub mod metrics;

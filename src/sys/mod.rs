@@ -20,13 +20,13 @@ pub mod zeroed;
 mod copy;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod fork;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "cli", target_os = "linux", target_arch = "x86_64"))]
 pub mod pagemap;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "cli", target_os = "linux", target_arch = "x86_64"))]
 pub mod ptrace;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod raw;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "cli", target_os = "linux", target_arch = "x86_64"))]
 pub mod region;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod remote;

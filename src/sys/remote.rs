@@ -1,6 +1,8 @@
 //! Memory of another process, by `process_vm_readv(2)`.
 
+#[cfg(feature = "cli")]
 use std::io;
+#[cfg(feature = "cli")]
 use std::ops::Range;
 
 use libc::{c_int, c_void, iovec};
@@ -29,8 +31,10 @@ pub fn read(pid: c_int, from: u64, to: &mut [u8]) -> Result<(), usize> {
 }
 
 /// Ranges asked for in one call by [`read_ranges`]; the kernel takes 1024.
+#[cfg(feature = "cli")]
 const MAX_RANGES: usize = 512;
 /// Bytes asked for in one call, so that the caller gets a word in between.
+#[cfg(feature = "cli")]
 const MAX_BATCH: usize = 32 << 20;
 
 /// Copies ranges of whole pages one after the other into `to` until all are
@@ -40,6 +44,7 @@ const MAX_BATCH: usize = 32 << 20;
 ///
 /// # Errors
 /// Those that do not depend on the address: `EPERM`, `ESRCH`, `ENOSYS`.
+#[cfg(feature = "cli")]
 pub fn read_ranges(
     pid: c_int,
     ranges: &[Range<u64>],

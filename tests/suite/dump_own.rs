@@ -40,6 +40,8 @@ fn complete(json: &Value) {
     assert_eq!(coverage["listed"], coverage["alive"], "{coverage:#}");
     let without = coverage["missing"].as_array().expect("a list").iter();
     let chains: Vec<&Value> = without
+        // Tasks that run at that moment have native stacks, or none.
+        .filter(|missing| missing["reason"] != "no_native_stack")
         .filter(|missing| missing["reason"] != "blocking_pool" && missing["count"] != 0)
         .collect();
     assert!(chains.is_empty(), "{coverage:#}");

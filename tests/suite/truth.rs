@@ -168,11 +168,11 @@ impl Comparison {
 
     fn wait(&mut self, role: &Value, task: &Value) {
         let wait = &task["wait"];
-        if let Some(kind) = role["wait"].as_str() {
-            if wait["kind"] != kind {
-                self.say(role, "wait", kind, wait);
-                return;
-            }
+        if let Some(kind) = role["wait"].as_str()
+            && wait["kind"] != kind
+        {
+            self.say(role, "wait", kind, wait);
+            return;
         }
         if let Some(name) = role["resource"].as_str() {
             self.resource(role, name, &wait["resource"]);

@@ -51,7 +51,7 @@ export async function request(path, { params = {}, method = 'GET', signal, accep
 }
 
 async function refusal(response) {
-  const said = (await response.text().catch(() => '')).slice(0, 400).trim();
+  const said = (await response.text().catch(() => '')).slice(0, 2000).trim();
   const retryAfter = Number(response.headers.get('retry-after')) || null;
   if (response.status === 401) {
     const refused = token !== null;

@@ -7,25 +7,25 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "cli", target_os = "linux", target_arch = "x86_64"))]
 mod auxv;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod bias;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "cli", target_os = "linux", target_arch = "x86_64"))]
 mod build_id;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "cli", target_os = "linux", target_arch = "x86_64"))]
 mod copied;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "cli", target_os = "linux", target_arch = "x86_64"))]
 pub mod core;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod learned;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "cli", target_os = "linux", target_arch = "x86_64"))]
 pub mod other;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod own;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "cli", target_os = "linux", target_arch = "x86_64"))]
 mod pieces;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "cli", target_os = "linux", target_arch = "x86_64"))]
 pub mod stacks;
 
 use super::maps::Mapping;
@@ -85,8 +85,10 @@ pub struct Image {
     /// tokio's deadlines. 0 for a core dump, which does not tell.
     pub taken_ns: u64,
     /// How long its process stood still for it.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for other processes
     pub frozen_ns: u64,
     /// Where its code came from.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for other processes
     pub origin: Origin,
 }
 
@@ -112,6 +114,7 @@ pub struct Origin {
     /// Where its process's `/` is.
     pub root: PathBuf,
     /// What was mapped.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for other processes
     pub mappings: Vec<Mapping>,
 }
 

@@ -147,7 +147,7 @@ fn forbidden(pid: i32, status: &Status, rules: &Rules) -> String {
     }
     if user != own && own != 0 {
         return format!(
-            "process {pid} belongs to user {user}, we are user {own}: run as user {user} or as root"
+            "no permission to read process {pid} of user {user} as user {own}: run as user {user} or as root"
         );
     }
     if own == 0 {

@@ -20,10 +20,9 @@ mod waits_io;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let profiler = taskprof::Profiler::builder().http("127.0.0.1:0").start()?;
-    let runtime = profiler
-        .runtime(tokio::runtime::Builder::new_multi_thread().worker_threads(2))
-        .enable_all()
-        .build()?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all();
+    let runtime = profiler.runtime(builder).build()?;
     println!("http listening on {}", profiler.http_addr().ok_or("no address")?);
 
     let scene = std::env::args().nth(1).unwrap_or_default();
