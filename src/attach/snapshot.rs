@@ -22,7 +22,7 @@ pub struct Threads {
 
 /// The snapshot of what was read.
 pub fn of(process: Process, mut read: TasksRead, threads: Threads) -> Snapshot {
-    let alive: u64 = read.owners.iter().map(|owner| owner.alive).sum();
+    let alive = read.alive();
     let mut missing = std::mem::take(&mut read.missing);
     let joined = join::join(Vec::new(), read, &HashMap::new());
     let runtimes: Vec<Runtime> =

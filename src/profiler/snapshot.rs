@@ -180,7 +180,7 @@ impl Core {
         if let (true, Some(missing)) = (read.owners.is_empty(), read.missing.first()) {
             return (tasks, Chains::Unread(missing.reason, missing.detail.clone()));
         }
-        let alive = read.owners.iter().map(|owner| owner.alive).sum();
+        let alive = read.alive();
         let missing = std::mem::take(&mut read.missing);
         let known = HashMap::new();
         let mut joined = join::join(tasks, read, &known);

@@ -183,9 +183,9 @@ async fn look_again_and_again(shared: Weak<super::server::Context>, seen: watch:
     let mut memory = Memory::default();
     loop {
         let Some(shared) = shared.upgrade() else { return };
-        let begun = Instant::now();
+        let mut cheap = Duration::ZERO;
         // A look that failed is the next one's business; clients get heartbeats.
-        if let Some((counters, findings)) = memory.look(&shared).await {
+        if let Some((counters, findings)) = memory.look(&shared, &mut cheap).await {
             seen.send_modify(|seen| {
                 seen.look += 1;
                 seen.counters = counters;
@@ -195,7 +195,7 @@ async fn look_again_and_again(shared: Weak<super::server::Context>, seen: watch:
                 }
             });
         }
-        let rest = shared.config.limits.event_interval.max(begun.elapsed() * REST_FACTOR);
+        let rest = shared.config.limits.event_interval.max(cheap * REST_FACTOR);
         drop(shared);
         sleep(rest).await;
     }
@@ -205,27 +205,45 @@ async fn look_again_and_again(shared: Weak<super::server::Context>, seen: watch:
 #[derive(Default)]
 struct Memory {
     fingerprint: Option<u64>,
+    /// Other troubles than at the last deep look.
+    changed: bool,
     deep: Option<Instant>,
+    /// What the last deep look took.
+    deep_took: Duration,
     severities: BTreeMap<&'static str, u64>,
 }
 
 impl Memory {
     /// Counters, and findings if they were looked for.
-    async fn look(&mut self, shared: &Shared) -> Option<(Bytes, Option<Bytes>)> {
+    async fn look(
+        &mut self,
+        shared: &Shared,
+        took: &mut Duration,
+    ) -> Option<(Bytes, Option<Bytes>)> {
+        let begun = Instant::now();
         let cheap = shared.flight.snapshot(Want::TASKS).await.ok()?;
         let (mut counters, report) =
             call(&shared.stats, move || Ok((counters(&cheap), analyze(&cheap)))).await.ok()?;
+        *took = begun.elapsed();
         let now = Some(fingerprint(&report));
-        let changed = std::mem::replace(&mut self.fingerprint, now) != now;
-        let due = self.deep.is_none_or(|deep| deep.elapsed() >= DEEP_EVERY);
+        self.changed |= std::mem::replace(&mut self.fingerprint, now) != now;
+        let rested = |least: Duration| {
+            let rest = least.max(self.deep_took * REST_FACTOR);
+            self.deep.is_none_or(|deep| deep.elapsed() >= rest)
+        };
+        let due = rested(DEEP_EVERY) || (self.changed && rested(Duration::ZERO));
         let mut findings = None;
-        if changed || due {
+        if due {
+            self.changed = false;
+            let begun = Instant::now();
             // The cheap snapshot is gone by now: there is room for two at once.
             let deep = async {
                 let held = shared.flight.snapshot(Want::ALL).await.ok()?;
                 call(&shared.stats, move || Ok((Head::of(&held), analyze(&held)))).await.ok()
             };
-            let found = match deep.await {
+            let deep = deep.await;
+            self.deep_took = begun.elapsed();
+            let found = match deep {
                 Some(found) => {
                     self.deep = Some(Instant::now());
                     Some(found)

@@ -84,6 +84,17 @@ pub struct Limits {
     pub deadline: Option<Instant>,
 }
 
+impl TasksRead {
+    /// Tasks alive by the runtimes' own counts, without those whose future had
+    /// ended and that only wait to be taken off the list.
+    pub fn alive(&self) -> u64 {
+        let counted: u64 = self.owners.iter().map(|owner| owner.alive).sum();
+        let read: u64 = self.owners.iter().map(|owner| owner.read).sum();
+        let ended = read.saturating_sub(self.tasks.len() as u64);
+        counted.saturating_sub(ended)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
