@@ -12,8 +12,14 @@ use crate::instrument::runtime::Hooks;
 use crate::model::{Reason, Snapshot, Task, TaskId, TaskState, WorkerState};
 use crate::serve::Want;
 
+/// What the hooks see. Await chains are read from all of the process's memory,
+/// in which other tests have runtimes too; `tests/suite/dump_own.rs` is for them.
 fn profiler() -> Profiler {
-    Profiler::builder().blocked_threshold(Duration::from_millis(50)).start().unwrap()
+    Profiler::builder()
+        .blocked_threshold(Duration::from_millis(50))
+        .await_chains(false)
+        .start()
+        .unwrap()
 }
 
 fn multi_thread(workers: usize) -> Builder {
