@@ -1,6 +1,6 @@
 //! Tasks as read from memory, joined with what the hooks know of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::tasks::{Owner, TaskRead, TasksRead};
 use crate::model::{Flavor, Runtime, RuntimeId, Task, TaskState};
@@ -148,6 +148,30 @@ fn runtimes_of(
     runtimes
 }
 
+/// Where the debug server's and the console's own tasks wait.
+const OWN: [&str; 2] = ["taskprof::serve::", "taskprof::console::"];
+
+/// Takes the runtimes of the debug server itself out: they are of whoever
+/// asks, not of the program. Runtimes that the hooks know stay.
+pub fn without_own(read: &mut TasksRead, hooked: &[Task]) {
+    let is_own = |task: &&TaskRead| {
+        task.stack.as_ref().is_some_and(|stack| {
+            stack
+                .frames
+                .iter()
+                .any(|frame| OWN.iter().any(|own| frame.function_full.starts_with(own)))
+        })
+    };
+    let mut own: HashSet<u64> = read.tasks.iter().filter(is_own).map(|task| task.owner).collect();
+    for task in &read.tasks {
+        if hooked.binary_search_by_key(&task.id, |hooked| hooked.id).is_ok() {
+            own.remove(&task.owner);
+        }
+    }
+    read.tasks.retain(|task| !own.contains(&task.owner));
+    read.owners.retain(|owner| !own.contains(&owner.address));
+}
+
 /// What the hooks know of a task that their list did not have yet.
 pub fn introduce(task: &mut Task, hooked: Task) {
     let read = std::mem::replace(task, hooked);
@@ -194,7 +218,7 @@ fn overlay(task: &mut Task, image: TaskRead) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Location, TaskId, sample};
+    use crate::model::{Frame, FrameKind, Location, Stack, StackSource, TaskId, sample};
 
     fn image(id: u64, owner: u64, state: TaskState) -> TaskRead {
         TaskRead {
@@ -248,6 +272,40 @@ mod tests {
         assert_eq!(joined.tasks[0].age_ns, hooks[0].age_ns);
         assert!(joined.tasks[1].unhooked && !joined.tasks[2].unhooked);
         assert_eq!(joined.strangers, [(RuntimeId(FIRST_STRANGER + 1), owner(0xb0, 1, 1))]);
+    }
+
+    #[test]
+    fn the_debug_servers_own_tasks_are_not_the_programs() {
+        let waiting_in = |function: &str, id, owner| TaskRead {
+            stack: Some(std::sync::Arc::new(Stack {
+                source: StackSource::Await,
+                frames: vec![Frame {
+                    function: function.into(),
+                    function_full: function.into(),
+                    location: None,
+                    kind: FrameKind::Library,
+                    inlined: false,
+                    address: 0,
+                }],
+                truncated: None,
+                or_one_of: Vec::new(),
+            })),
+            ..image(id, owner, TaskState::Idle)
+        };
+        let mut read = TasksRead {
+            tasks: vec![
+                waiting_in("taskprof::serve::server::accept", 1, 0xa0),
+                image(2, 0xa0, TaskState::Idle),
+                waiting_in("app::main", 3, 0xb0),
+                // Under the hooks' eyes it is the program's, whatever it does.
+                waiting_in("taskprof::serve::server::accept", 4, 0xc0),
+            ],
+            owners: vec![owner(0xa0, 2, 2), owner(0xb0, 1, 1), owner(0xc0, 1, 1)],
+            ..TasksRead::default()
+        };
+        without_own(&mut read, &[hooked(4, 0, TaskState::Idle)]);
+        let ids: Vec<u64> = read.tasks.iter().map(|task| task.id.0).collect();
+        assert_eq!((ids, read.owners.len(), read.alive()), (vec![3, 4], 2, 2));
     }
 
     #[test]

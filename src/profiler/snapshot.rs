@@ -180,6 +180,7 @@ impl Core {
         if let (true, Some(missing)) = (read.owners.is_empty(), read.missing.first()) {
             return (tasks, Chains::Unread(missing.reason, missing.detail.clone()));
         }
+        join::without_own(&mut read, &tasks);
         let alive = read.alive();
         let missing = std::mem::take(&mut read.missing);
         let known = HashMap::new();

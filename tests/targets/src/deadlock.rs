@@ -11,10 +11,30 @@ use crate::stage::{HOUR, Role, Stage, role, until};
 
 type Lock = Arc<Mutex<u32>>;
 
+/// Lets as many pass as it was told to, however early: a `Notify` remembers
+/// one only.
+struct Gate(Semaphore);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(Semaphore::new(0))
+    }
+}
+
+impl Gate {
+    fn let_one_pass(&self) {
+        self.0.add_permits(1);
+    }
+
+    async fn pass(&self) {
+        self.0.acquire().await.expect("never closed").forget();
+    }
+}
+
 /// Takes the first lock, and the second once it is told to.
-async fn take_both(first: Lock, second: Lock, go: Arc<Notify>) {
+async fn take_both(first: Lock, second: Lock, go: Arc<Gate>) {
     let outer = first.lock().await;
-    go.notified().await;
+    go.pass().await;
     let inner = second.lock().await; // MARK: second_lock
     sleep(HOUR).await; // MARK: both_held
     drop((outer, inner));
@@ -41,23 +61,23 @@ fn stands_between(name: &'static str, first: &str, second: &str) -> Role {
 }
 
 pub async fn two(stage: &mut Stage) {
-    let (a, b, go) = (Lock::default(), Lock::default(), Arc::new(Notify::new()));
+    let (a, b, go) = (Lock::default(), Lock::default(), Arc::new(Gate::default()));
     stage.spawn(stands_between("left", "a", "b"), take_both(a.clone(), b.clone(), go.clone()));
     stage.spawn(stands_between("right", "b", "a"), take_both(b.clone(), a.clone(), go.clone()));
     until(|| locked(&a) && locked(&b)).await;
-    go.notify_one();
-    go.notify_one();
+    go.let_one_pass();
+    go.let_one_pass();
     stage.finding("deadlock", &["left", "right"]);
 }
 
 /// Both take the locks in the same order: the second only waits.
 pub async fn two_in_order(stage: &mut Stage) {
-    let (a, b, go) = (Lock::default(), Lock::default(), Arc::new(Notify::new()));
+    let (a, b, go) = (Lock::default(), Lock::default(), Arc::new(Gate::default()));
     let first = role("first").path(&["both_held"]).waits("sleep");
     let first = first.holds("mutex", "a", "outer", "both_held");
     let first = first.holds("mutex", "b", "inner", "both_held");
     stage.spawn(first, take_both(a.clone(), b.clone(), go.clone()));
-    go.notify_one();
+    go.let_one_pass();
     until(|| locked(&a) && locked(&b)).await;
     let second = role("second").path(&["first_lock"]).waits("mutex").on("a").queue(1);
     stage.spawn(second, take_both_at_once(a, b));
@@ -71,13 +91,13 @@ async fn take_both_at_once(first: Lock, second: Lock) {
 
 pub async fn three(stage: &mut Stage) {
     let [a, b, c] = [Lock::default(), Lock::default(), Lock::default()];
-    let go = Arc::new(Notify::new());
+    let go = Arc::new(Gate::default());
     stage.spawn(stands_between("one", "a", "b"), take_both(a.clone(), b.clone(), go.clone()));
     stage.spawn(stands_between("two", "b", "c"), take_both(b.clone(), c.clone(), go.clone()));
     stage.spawn(stands_between("three", "c", "a"), take_both(c.clone(), a.clone(), go.clone()));
     until(|| locked(&a) && locked(&b) && locked(&c)).await;
     for _ in 0..3 {
-        go.notify_one();
+        go.let_one_pass();
     }
     stage.finding("deadlock", &["one", "two", "three"]);
 }
@@ -85,14 +105,14 @@ pub async fn three(stage: &mut Stage) {
 /// The same row, but its end only sleeps.
 pub async fn three_in_a_row(stage: &mut Stage) {
     let [a, b, c] = [Lock::default(), Lock::default(), Lock::default()];
-    let go = Arc::new(Notify::new());
+    let go = Arc::new(Gate::default());
     let end = role("end").path(&["hold"]).waits("sleep").holds("mutex", "c", "guard", "hold");
     stage.spawn(end, hold(c.clone()));
     stage.spawn(stands_between("one", "a", "b"), take_both(a.clone(), b.clone(), go.clone()));
     stage.spawn(stands_between("two", "b", "c"), take_both(b.clone(), c.clone(), go.clone()));
     until(|| locked(&a) && locked(&b) && locked(&c)).await;
-    go.notify_one();
-    go.notify_one();
+    go.let_one_pass();
+    go.let_one_pass();
 }
 
 pub async fn itself(stage: &mut Stage) {
@@ -128,7 +148,7 @@ async fn lock_release_lock(lock: Lock) -> u32 {
 /// A circle through a lock for readers and writers and a mutex.
 pub async fn mixed(stage: &mut Stage) {
     let (table, lock) = (Arc::new(RwLock::new(0)), Lock::default());
-    let go = Arc::new(Notify::new());
+    let go = Arc::new(Gate::default());
     let reader = role("reader").path(&["reader_wants"]).waits("mutex").on("m").queue(1);
     let reader = reader.holds("rw_lock_read", "table", "reading", "reader_wants");
     stage.spawn(reader, read_then_lock(table.clone(), lock.clone(), go.clone()));
@@ -136,29 +156,29 @@ pub async fn mixed(stage: &mut Stage) {
     let writer = writer.holds("mutex", "m", "guard", "writer_wants");
     stage.spawn(writer, lock_then_write(lock.clone(), table.clone(), go.clone()));
     until(|| table.try_write().is_err() && locked(&lock)).await;
-    go.notify_one();
-    go.notify_one();
+    go.let_one_pass();
+    go.let_one_pass();
     stage.finding("deadlock", &["reader", "writer"]);
 }
 
 /// The reader waits for a lock that is with a task which only sleeps.
 pub async fn mixed_with_way_out(stage: &mut Stage) {
     let (table, lock) = (Arc::new(RwLock::new(0)), Lock::default());
-    let go = Arc::new(Notify::new());
+    let go = Arc::new(Gate::default());
     let reader = role("reader").path(&["reader_wants"]).waits("mutex").on("m").queue(1);
     let reader = reader.holds("rw_lock_read", "table", "reading", "reader_wants");
     stage.spawn(reader, read_then_lock(table.clone(), lock.clone(), go.clone()));
     let end = role("end").path(&["hold"]).waits("sleep").holds("mutex", "m", "guard", "hold");
     stage.spawn(end, hold(lock.clone()));
     until(|| table.try_write().is_err() && locked(&lock)).await;
-    go.notify_one();
+    go.let_one_pass();
     let writer = role("writer").path(&["only_writes"]).waits("rw_lock_write").on("table");
     stage.spawn(writer, only_writes(table));
 }
 
-async fn read_then_lock(table: Arc<RwLock<u32>>, lock: Lock, go: Arc<Notify>) {
+async fn read_then_lock(table: Arc<RwLock<u32>>, lock: Lock, go: Arc<Gate>) {
     let reading = table.read().await;
-    go.notified().await;
+    go.pass().await;
     let guard = lock.lock().await; // MARK: reader_wants
     drop((guard, reading));
 }
@@ -171,7 +191,7 @@ async fn only_writes(table: Arc<RwLock<u32>>) {
 /// tells, so it is suspected, and only once it has lasted.
 pub async fn permits(stage: &mut Stage) {
     let (permits, lock) = (Arc::new(Semaphore::new(1)), Lock::default());
-    let go = Arc::new(Notify::new());
+    let go = Arc::new(Gate::default());
     let user = role("user").path(&["user_wants"]).waits("mutex").on("m");
     let user = user.holds("permit", "permits", "permit", "user_wants");
     stage.spawn(user, permit_then_lock(permits.clone(), lock.clone(), go.clone()));
@@ -179,21 +199,21 @@ pub async fn permits(stage: &mut Stage) {
     let owner = owner.holds("mutex", "m", "guard", "owner_wants");
     stage.spawn(owner, lock_then_permit(lock.clone(), permits.clone(), go.clone()));
     until(|| permits.available_permits() == 0 && locked(&lock)).await;
-    go.notify_one();
-    go.notify_one();
+    go.let_one_pass();
+    go.let_one_pass();
     stage.finding("deadlock", &["user", "owner"]);
 }
 
-async fn permit_then_lock(permits: Arc<Semaphore>, lock: Lock, go: Arc<Notify>) {
+async fn permit_then_lock(permits: Arc<Semaphore>, lock: Lock, go: Arc<Gate>) {
     let permit = permits.acquire().await;
-    go.notified().await;
+    go.pass().await;
     let guard = lock.lock().await; // MARK: user_wants
     drop((guard, permit));
 }
 
-async fn lock_then_write(lock: Lock, table: Arc<RwLock<u32>>, go: Arc<Notify>) {
+async fn lock_then_write(lock: Lock, table: Arc<RwLock<u32>>, go: Arc<Gate>) {
     let guard = lock.lock().await;
-    go.notified().await;
+    go.pass().await;
     let writing = table.write().await; // MARK: writer_wants
     drop((writing, guard));
 }
@@ -202,7 +222,7 @@ async fn lock_then_write(lock: Lock, table: Arc<RwLock<u32>>, go: Arc<Notify>) {
 /// could give one back.
 pub async fn permits_with_way_out(stage: &mut Stage) {
     let permits = Arc::new(Semaphore::new(2));
-    let (lock, go) = (Lock::default(), Arc::new(Notify::new()));
+    let (lock, go) = (Lock::default(), Arc::new(Gate::default()));
 
     let free = role("free").path(&["free_holds"]).waits("sleep");
     stage.spawn(
@@ -217,8 +237,8 @@ pub async fn permits_with_way_out(stage: &mut Stage) {
     let owner = owner.holds("mutex", "m", "guard", "owner_wants");
     stage.spawn(owner, lock_then_permit(lock.clone(), permits.clone(), go.clone()));
     until(|| permits.available_permits() == 0 && locked(&lock)).await;
-    go.notify_one();
-    go.notify_one();
+    go.let_one_pass();
+    go.let_one_pass();
 }
 
 async fn hold_permit(permits: Arc<Semaphore>) {
@@ -227,9 +247,9 @@ async fn hold_permit(permits: Arc<Semaphore>) {
     drop(permit);
 }
 
-async fn lock_then_permit(lock: Lock, permits: Arc<Semaphore>, go: Arc<Notify>) {
+async fn lock_then_permit(lock: Lock, permits: Arc<Semaphore>, go: Arc<Gate>) {
     let guard = lock.lock().await;
-    go.notified().await;
+    go.pass().await;
     let permit = permits.acquire().await; // MARK: owner_wants
     drop((permit, guard));
 }
@@ -237,7 +257,7 @@ async fn lock_then_permit(lock: Lock, permits: Arc<Semaphore>, go: Arc<Notify>) 
 /// What looks like a circle and is none: a guard that was dropped before the
 /// end of its scope leaves its bytes in the task.
 pub async fn stale(stage: &mut Stage) {
-    let (m, n, go) = (Lock::default(), Lock::default(), Arc::new(Notify::new()));
+    let (m, n, go) = (Lock::default(), Lock::default(), Arc::new(Gate::default()));
     let dropped = Arc::new(AtomicBool::new(false));
     let first = role("first").path(&["wants_second"]).waits("mutex").on("n").queue(1);
     stage.spawn(first, lock_drop_lock(m.clone(), n.clone(), dropped.clone(), go.clone()));
@@ -248,16 +268,16 @@ pub async fn stale(stage: &mut Stage) {
     let second = stands_between("second", "n", "m");
     stage.spawn(second, take_both(n.clone(), m.clone(), go.clone()));
     until(|| locked(&n)).await;
-    go.notify_one();
-    go.notify_one();
+    go.let_one_pass();
+    go.let_one_pass();
 }
 
-async fn lock_drop_lock(first: Lock, second: Lock, dropped: Arc<AtomicBool>, go: Arc<Notify>) {
+async fn lock_drop_lock(first: Lock, second: Lock, dropped: Arc<AtomicBool>, go: Arc<Gate>) {
     let mut guard = first.lock().await;
     *guard += 1;
     drop(guard);
     dropped.store(true, Ordering::Release);
-    go.notified().await;
+    go.pass().await;
     *second.lock().await += 1; // MARK: wants_second
 }
 
