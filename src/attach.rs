@@ -83,9 +83,9 @@ impl Target {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 format!(
-                    "{name} has no debug information of tokio's tasks: if it uses tokio, build it with debug = \"full\", or give \
-                     --debug-file, or --layout with what `taskprof index` wrote before it was \
-                     stripped"
+                    "{name} has no debug information of tokio's tasks: if it uses tokio, build it \
+                     with debug = \"full\", or give --debug-file, or --layout with what \
+                     `taskprof index` wrote before it was stripped"
                 ),
             ));
         }
@@ -154,13 +154,8 @@ impl Target {
     }
 }
 
-/// A thread may be stopped between counting a task and listing it: the image
-/// is then taken again, at most so often in all.
+/// Images taken until one is whole: see [`TasksRead::short`].
 const ATTEMPTS: u32 = 4;
-
-fn whole(read: &TasksRead) -> bool {
-    read.owners.iter().all(|owner| owner.read >= owner.alive)
-}
 
 /// Drawn at random, as a profiler inside would.
 fn identity(pid: u32, path: &Path) -> u64 {
@@ -178,7 +173,7 @@ impl Source for Target {
         let state = &mut *state;
         let (mut image, mut read) = self.read(state.layouts.as_mut())?;
         for _ in 1..ATTEMPTS {
-            if matches!(self.of, Of::Core { .. }) || whole(&read) {
+            if matches!(self.of, Of::Core { .. }) || read.short() == 0 {
                 break;
             }
             (image, read) = self.read(state.layouts.as_mut())?;

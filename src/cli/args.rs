@@ -64,8 +64,8 @@ Examples:
   taskprof dump --pid 4711 --format html -o tasks.html
   taskprof dump --core core.4711 --exe ./server --format pprof -o tasks.pb.gz
 
-A process is stopped for as long as its memory is copied: about 2 ms with
-10,000 tasks. It needs no preparation but debug information (debug = \"full\"),
+A process is stopped for as long as its memory is copied; the first lines of
+the text say for how long that was. It needs no preparation but debug information (debug = \"full\"),
 in it, beside it, or as a layout file.")]
     Dump(DumpArgs),
     /// Serve the dashboard and all endpoints for a process that knows nothing of taskprof
@@ -75,7 +75,7 @@ Examples:
   taskprof attach --pid $(pidof server) --http 127.0.0.1:6061
 
 Each look at the page, and each request, stops the process for as long as its
-memory is copied: about 2 ms with 10,000 tasks.")]
+memory is copied; `taskprof dump --pid` says for how long that is.")]
     Attach(AttachArgs),
     /// Save what dumps need of a program's debug information, for its stripped copy
     #[command(after_help = "\

@@ -20,6 +20,11 @@ use crate::serve::{Source as _, Want};
 pub fn run(args: &DumpArgs) -> Outcome {
     let output = args.output.as_deref();
     if let Some(url) = &args.url {
+        if args.debug.debug_file.is_some() || args.debug.layout.is_some() {
+            return Err(Failure::usage(
+                "--debug-file and --layout are for --pid and --core; a server finds its own",
+            ));
+        }
         let mut body = fetch::open(url, args.format, args.token_file.as_deref())?;
         return write(output, |out| io::copy(&mut body, out).map(drop));
     }

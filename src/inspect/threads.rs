@@ -37,7 +37,7 @@ use super::unwind::{Walk, Walker};
 use super::where_blocked::{self, Whereabouts};
 use crate::debuginfo::symbols;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Frame, Stack, StackSource, TaskId};
+use crate::model::{Stack, TaskId};
 use crate::sys::sampler::{self, Registers, Sample, slot};
 use crate::sys::thread;
 
@@ -163,16 +163,7 @@ impl Reader {
 
     /// Frames of a stack of addresses.
     pub(super) fn resolve(&mut self, walk: &Walk) -> Stack {
-        let mut frames: Vec<Frame> = Vec::with_capacity(walk.addresses.len() * 2);
-        for &address in &walk.addresses {
-            frames.extend_from_slice(&self.modules.frames(address));
-        }
-        Stack {
-            source: StackSource::Native,
-            frames,
-            truncated: walk.truncated.map(Arc::from),
-            or_one_of: Vec::new(),
-        }
+        walk.stack(&mut self.modules)
     }
 }
 

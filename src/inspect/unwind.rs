@@ -20,6 +20,8 @@
 //! after a search (and only then) a stack may show one frame that has
 //! returned already.
 
+use std::sync::Arc;
+
 use framehop::{
     CacheNative, Error as Failure, FrameAddress, MayAllocateDuringUnwind, UnwindRegsNative,
     Unwinder as _,
@@ -27,6 +29,7 @@ use framehop::{
 
 use super::machine_code::{call_before, frame_pointer_by_prologue};
 use super::modules::Modules;
+use crate::model::{Frame, Stack, StackSource};
 use crate::sys::sampler::{self, Registers};
 
 /// The most frames of a stack that are followed.
@@ -46,6 +49,22 @@ pub struct Walk {
     pub addresses: Vec<u64>,
     /// Why outer frames are missing, if they are.
     pub truncated: Option<&'static str>,
+}
+
+impl Walk {
+    /// Its frames by name.
+    pub fn stack(&self, modules: &mut Modules) -> Stack {
+        let mut frames: Vec<Frame> = Vec::with_capacity(self.addresses.len() * 2);
+        for &address in &self.addresses {
+            frames.extend_from_slice(&modules.frames(address));
+        }
+        Stack {
+            source: StackSource::Native,
+            frames,
+            truncated: self.truncated.map(Arc::from),
+            or_one_of: Vec::new(),
+        }
+    }
 }
 
 /// How a walk ended.

@@ -14,8 +14,7 @@ use crate::inspect::image::own;
 use crate::inspect::tasks::{self, Limits, Roots, Stray, TasksRead};
 use crate::model::Reason;
 
-/// A spawn or an end that the image caught between its two stores leaves a
-/// runtime's list and its count at odds; another image shows both.
+/// Images taken until one is whole: see [`TasksRead::short`].
 const ATTEMPTS: usize = 3;
 
 /// A dump waits no longer for the debug information to be read: without await
@@ -25,8 +24,7 @@ const OPENING: Duration = Duration::from_secs(2);
 /// Once this has passed what there is must do.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Reading stops here and says so. 100,000 tasks take a fifth of a second;
-/// this is for machines that are overwhelmed.
+/// Reading stops here and says so; this is for machines that are overwhelmed.
 const READING: Duration = Duration::from_secs(10);
 
 /// Between two searches at least this many times what one took: a `LocalSet`
@@ -78,7 +76,7 @@ impl Awaits {
     }
 
     /// Reads the program's debug information: for a thread of its own, since
-    /// it takes a third of a second, and seconds without optimisation.
+    /// it takes a part of a second, and seconds without optimisation.
     pub fn warm_up(&self) {
         let options = match &*self.lock() {
             State::Unread(options) => options.clone(),
@@ -135,8 +133,8 @@ impl Awaits {
             let late = begun.elapsed() > PATIENCE;
             match (read, &best) {
                 (Ok(read), None) if late => return Ok(read),
-                (Ok(read), _) if short(&read) == 0 => return Ok(read),
-                (Ok(read), Some(other)) if short(&read) >= short(other) => {}
+                (Ok(read), _) if read.short() == 0 => return Ok(read),
+                (Ok(read), Some(other)) if read.short() >= other.short() => {}
                 (Ok(read), _) => best = Some(read),
                 // What an earlier image showed is better than nothing.
                 (Err(_), Some(_)) => break,
@@ -160,11 +158,6 @@ fn read_once(known: &mut Known, roots: &mut Roots) -> Result<TasksRead, Error> {
         known.search_at = Some(Instant::now() + took * SEARCH_REST);
     }
     Ok(read)
-}
-
-/// Tasks that the runtimes count and the image does not show.
-fn short(read: &TasksRead) -> u64 {
-    read.owners.iter().map(|owner| owner.alive.abs_diff(owner.read)).sum()
 }
 
 fn open(options: &Options) -> State {

@@ -172,7 +172,10 @@ impl Core {
         tasks: Vec<Task>,
         runtimes: &mut Vec<Runtime>,
     ) -> (Vec<Task>, Chains) {
-        let handles: Vec<_> = cells.iter().filter_map(|cell| cell.handle().cloned()).collect();
+        let (ids, handles): (Vec<_>, Vec<_>) = cells
+            .iter()
+            .filter_map(|cell| Some((RuntimeId(cell.number.into()), cell.handle()?.clone())))
+            .unzip();
         let mut read = match self.awaits.read(&handles) {
             Ok(read) => read,
             Err((reason, why)) => return (tasks, Chains::Unread(reason, why)),
@@ -183,7 +186,9 @@ impl Core {
         join::without_own(&mut read, &tasks);
         let alive = read.alive();
         let missing = std::mem::take(&mut read.missing);
-        let known = HashMap::new();
+        let owners = std::mem::take(&mut read.handles);
+        let known: HashMap<u64, RuntimeId> =
+            owners.into_iter().zip(ids).filter_map(|(owner, id)| Some((owner?, id))).collect();
         let mut joined = join::join(tasks, read, &known);
         for task in joined.tasks.iter_mut().filter(|task| task.unhooked) {
             // Begun after the hooks' list was copied and before the image.

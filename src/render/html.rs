@@ -21,7 +21,7 @@ code,pre{font:12.5px/1.5 ui-monospace,monospace}\
 .faint{color:var(--faint)}.critical b{color:var(--bad)}.warning b{color:var(--warn)}\
 .finding,details{border-top:1px solid var(--line);padding:.5rem 0}\
 summary{cursor:pointer}ol{margin:.3rem 0;padding-left:2rem}li{margin:.1rem 0}\
-li.runtime,li.library{color:var(--faint)}";
+li.runtime,li.lib{color:var(--faint)}";
 
 /// The page.
 pub fn html(snapshot: &Snapshot, report: &Report) -> Vec<u8> {
@@ -124,7 +124,7 @@ fn group(out: &mut String, group: &TaskGroup) {
 fn frame(out: &mut String, frame: &Frame) {
     let class = match frame.kind {
         FrameKind::User => "user",
-        FrameKind::Library => "library",
+        FrameKind::Library => "lib",
         FrameKind::Runtime => "runtime",
     };
     let _ = write!(

@@ -186,6 +186,12 @@ fn scenes_in_a_process_that_embeds_it_agree() {
                 if unread.count() == 0 { Ok(snapshot) } else { Err("still read".to_owned()) }
             });
             must_agree(&target.truth, &snapshot);
+            // Known by its handle, hooks or not: it is not told twice.
+            let runtimes = list(&snapshot["runtimes"]);
+            assert_eq!(runtimes.len(), 1, "{runtimes:#?}");
+            assert_eq!(runtimes[0]["name"], "main");
+            let strays = list(&snapshot["tasks"]).iter();
+            assert_eq!(strays.filter(|it| it["runtime"] != runtimes[0]["id"]).count(), 0);
             target.must_be_well();
         }
     }

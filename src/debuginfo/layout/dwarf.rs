@@ -1,13 +1,16 @@
 //! [`Layouts`] from DWARF: one pass keeps compact tables, types are parsed
 //! when they are asked for.
 
+mod answers;
+mod shapes;
+
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use addr2line::gimli;
 
-use super::die::{self, Die};
+use super::die;
 use super::hash::Hash;
 use super::polled;
 use super::sections::{Sections, malformed};
@@ -15,9 +18,7 @@ use super::split::Found;
 use super::store::{Abbrevs, Open, Store};
 use super::tables::{NO_FUNCTION, Tables};
 use super::thread_local::Segment;
-use super::{
-    Detail, Layouts, Member, Place, Polled, Shape, Tag, TaskType, Type, TypeId, Variant, Variants,
-};
+use super::{Place, Polled, Shape, TaskType, Type, TypeId};
 use crate::debuginfo::homes;
 use crate::debuginfo::symbols::guarded;
 use crate::error::{Error, ErrorKind, Result};
@@ -360,113 +361,6 @@ impl Dwarf {
         Ok(parsed)
     }
 
-    fn shape(&mut self, at: u32, name: &str, size: u64) -> Result<Shape> {
-        let store = Arc::clone(&self.store);
-        let (unit, open) = store.open_at(at, &mut self.abbrevs)?;
-        let die = die::whole(&open, at)?;
-        match die.tag {
-            gimli::DW_TAG_structure_type => match &die.variants {
-                Some(_) => self.variants(&open, unit, name, die).map(Shape::Enum),
-                None => self.members(&die).map(Shape::Struct),
-            },
-            gimli::DW_TAG_union_type => self.members(&die).map(Shape::Union),
-            gimli::DW_TAG_enumeration_type => self.enumerators(&die, size).map(Shape::Enum),
-            gimli::DW_TAG_pointer_type
-            | gimli::DW_TAG_reference_type
-            | gimli::DW_TAG_rvalue_reference_type => {
-                Ok(Shape::Pointer(die.of.map(|of| self.intern(of, 0)).transpose()?))
-            }
-            gimli::DW_TAG_array_type => match (die.of, die.count) {
-                (Some(of), Some(count)) => Ok(Shape::Array { of: self.intern(of, 0)?, count }),
-                _ => Ok(Shape::Opaque),
-            },
-            _ => Ok(Shape::Opaque),
-        }
-    }
-
-    fn members(&mut self, die: &Die<'_>) -> Result<Box<[Member]>> {
-        let mut members = Vec::with_capacity(die.members.len());
-        for field in &die.members {
-            let ty = self.intern(field.of, 0)?;
-            members.push(Member { name: self.text(field.name), offset: field.offset, ty });
-        }
-        Ok(members.into())
-    }
-
-    fn variants(
-        &mut self,
-        open: &Open<'_>,
-        unit: usize,
-        name: &str,
-        die: Die<'_>,
-    ) -> Result<Variants> {
-        let fingerprint = die.fingerprint();
-        let part = die.variants.unwrap_or_default();
-        let tag = match &part.tag {
-            Some(field) => {
-                let of = self.intern(field.of, 0)?;
-                let size = self.known(of)?.size;
-                if !matches!(size, 1 | 2 | 4 | 8 | 16) {
-                    return Err(malformed_type(name, "a discriminant of a strange size"));
-                }
-                Some(Tag { offset: field.offset, size: size as u8 })
-            }
-            None => None,
-        };
-        let mask = tag.map_or(u128::MAX, |tag| mask(tag.size));
-        let mut list = Vec::with_capacity(part.list.len());
-        for choice in part.list {
-            let field = choice.field;
-            let (payload, own) = if die.nested.contains(&field.of) {
-                // A variant's struct is known by the enum's name and its own.
-                let inner = die::whole(open, field.of)?;
-                let own = inner.name.unwrap_or("?");
-                let id = match self.by_offset.get(&field.of) {
-                    Some(&known) => known,
-                    None => {
-                        let whole = format!("{name}::{own}");
-                        let both = fingerprint ^ inner.fingerprint();
-                        let id = self.add(Some(field.of), whole, inner.size.unwrap_or(0), both)?;
-                        self.by_offset.insert(field.of, id);
-                        id
-                    }
-                };
-                (id, Some(own))
-            } else {
-                (self.intern(field.of, 0)?, None)
-            };
-            // Coroutines number their variants and name the structs in them.
-            let numbered = field.name.is_empty() || field.name.bytes().all(|c| c.is_ascii_digit());
-            let shown = if numbered { own.unwrap_or(field.name) } else { field.name };
-            list.push(Variant {
-                name: self.text(shown),
-                values: choice
-                    .values
-                    .iter()
-                    .map(|&(low, high)| (low & mask, high & mask))
-                    .collect(),
-                payload,
-                offset: field.offset,
-                place: field.decl.and_then(|decl| self.place(open, unit, decl)),
-            });
-        }
-        Ok(Variants { tag, list: list.into() })
-    }
-
-    fn enumerators(&mut self, die: &Die<'_>, size: u64) -> Result<Variants> {
-        let payload = self.void()?;
-        let tag = matches!(size, 1 | 2 | 4 | 8 | 16).then(|| Tag { offset: 0, size: size as u8 });
-        let mask = tag.map_or(u128::MAX, |tag| mask(tag.size));
-        let list = die.enumerators.iter().map(|&(name, value)| Variant {
-            name: self.text(name),
-            values: [(value & mask, value & mask)].into(),
-            payload,
-            offset: 0,
-            place: None,
-        });
-        Ok(Variants { tag, list: list.collect() })
-    }
-
     /// One copy of a short text that occurs again and again.
     fn text(&mut self, text: &str) -> Arc<str> {
         if let Some(known) = self.texts.get(text) {
@@ -545,89 +439,4 @@ impl Dwarf {
         let function = polled::function(&name, die.linkage);
         Ok(Some(Polled { function: function.into(), place, coroutine }))
     }
-}
-
-impl Layouts for Dwarf {
-    fn detail(&self) -> Detail {
-        match (self.tables.coroutines > 0, self.task_polls.is_empty()) {
-            // A program may be compiled with full debug information and tokio
-            // without: its types are known then, and nothing leads to them.
-            (true, false) => Detail::Full,
-            (false, false) => Detail::Names,
-            (_, true) => Detail::Nothing,
-        }
-    }
-
-    fn find(&mut self, name: &str) -> Option<TypeId> {
-        let at = self.tables.find(Hash::of(name))?;
-        self.safely(|layouts| layouts.intern(at, 0)).ok()
-    }
-
-    fn ty(&mut self, id: TypeId) -> Result<Arc<Type>> {
-        self.safely(|layouts| layouts.parse(id))
-    }
-
-    fn task_polls(&mut self) -> Arc<[u64]> {
-        Arc::clone(&self.task_polls)
-    }
-
-    fn task(&mut self, poll: u64) -> Arc<[TaskType]> {
-        if let Some(known) = self.tasks.get(&poll) {
-            return Arc::clone(known);
-        }
-        let from = self.tables.task_polls.partition_point(|known| known.address < poll);
-        let functions: Vec<u32> = self.tables.task_polls[from..]
-            .iter()
-            .take_while(|known| known.address == poll)
-            .map(|known| known.function)
-            .collect();
-        let mut types: Vec<TaskType> = Vec::new();
-        for function in functions {
-            if let Ok(Some(task)) = self.safely(|layouts| layouts.task_type(function))
-                && !types.contains(&task)
-            {
-                types.push(task);
-            }
-        }
-        let types: Arc<[TaskType]> = types.into();
-        // Only what is there is remembered: a wild address costs nothing.
-        if !types.is_empty() {
-            self.tasks.insert(poll, Arc::clone(&types));
-        }
-        types
-    }
-
-    fn behind(&mut self, vtable: u64) -> Option<TypeId> {
-        let at = self.tables.vtables.partition_point(|known| known.address < vtable);
-        let found = self.tables.vtables.get(at).filter(|known| known.address == vtable)?.of;
-        self.safely(|layouts| layouts.intern(found, 0)).ok()
-    }
-
-    fn polled(&mut self, id: TypeId) -> Option<Arc<Polled>> {
-        if let Some(known) = self.polled.get(&id) {
-            return known.clone();
-        }
-        let found = self.safely(|layouts| layouts.poller(id)).ok().flatten().map(Arc::new);
-        if (id.0 as usize) < self.types.len() {
-            self.polled.insert(id, found.clone());
-        }
-        found
-    }
-
-    fn context(&mut self) -> Option<(i64, TypeId)> {
-        let segment = self.segment?;
-        let found = *self.tables.contexts.first()?;
-        let offset = segment.offset(found.offset)?;
-        let of = self.safely(|layouts| layouts.intern(found.of, 0)).ok()?;
-        Some((offset, of))
-    }
-}
-
-/// The bits of a discriminant.
-fn mask(size: u8) -> u128 {
-    if size >= 16 { u128::MAX } else { (1 << (u32::from(size) * 8)) - 1 }
-}
-
-fn malformed_type(name: &str, what: &str) -> Error {
-    Error::new(ErrorKind::Malformed, format!("damaged debug information: {name}: {what}"))
 }

@@ -10,8 +10,8 @@ use crate::debuginfo::symbols;
 use crate::error::Result;
 use crate::inspect::maps::{self, Backing, Mapping};
 use crate::inspect::modules::Modules;
-use crate::inspect::unwind::{Walk, Walker};
-use crate::model::{Frame, Stack, StackSource};
+use crate::inspect::unwind::Walker;
+use crate::model::Stack;
 use crate::sys::registers::Registers;
 
 /// Threads whose stacks are read; tokio's blocking pool alone may have 512.
@@ -63,22 +63,9 @@ impl NativeStacks {
             let ImageThread { tid, registers: Some(registers), .. } = thread else { continue };
             let bytes = stack_of(memory, *registers);
             let walk = self.walker.walk(&self.modules, *registers, &bytes);
-            stacks.push((*tid, Arc::new(self.resolve(&walk))));
+            stacks.push((*tid, Arc::new(walk.stack(&mut self.modules))));
         }
         stacks
-    }
-
-    fn resolve(&mut self, walk: &Walk) -> Stack {
-        let mut frames: Vec<Frame> = Vec::with_capacity(walk.addresses.len() * 2);
-        for &address in &walk.addresses {
-            frames.extend_from_slice(&self.modules.frames(address));
-        }
-        Stack {
-            source: StackSource::Native,
-            frames,
-            truncated: walk.truncated.map(Arc::from),
-            or_one_of: Vec::new(),
-        }
     }
 }
 
@@ -143,6 +130,7 @@ mod tests {
 
     use super::*;
     use crate::inspect::image::{core, other};
+    use crate::model::StackSource;
     use crate::sys::testing::{Role, let_anybody_trace, role, say};
 
     const ROLE: &str = "inspect::image::stacks::tests::play_a_role";

@@ -85,6 +85,12 @@ pub struct Limits {
 }
 
 impl TasksRead {
+    /// By how much lists and counts of the runtimes are at odds: a spawn or an
+    /// end was caught between its two stores, and another image shows both.
+    pub fn short(&self) -> u64 {
+        self.owners.iter().map(|owner| owner.alive.abs_diff(owner.read)).sum()
+    }
+
     /// Tasks alive by the runtimes' own counts, without those whose future had
     /// ended and that only wait to be taken off the list.
     pub fn alive(&self) -> u64 {
@@ -158,6 +164,8 @@ pub struct TasksRead {
     pub owners: Vec<Owner>,
     /// What threads say they poll: kernel thread id and task.
     pub polling: Vec<(i32, TaskId)>,
+    /// For each of [`Roots::handles`], the address of the owner it led to.
+    pub handles: Vec<Option<u64>>,
     /// Lists of tasks that only a search found, this one or an earlier.
     pub strays: Vec<Stray>,
     /// How long the search took, if there was one.

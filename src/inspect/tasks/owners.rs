@@ -42,19 +42,18 @@ impl Owners {
         self.lists.entry(scheduler).or_insert_with(|| OwnedList::find(types, scheduler)).clone()
     }
 
-    /// The list of a scheduler value at `at`, unless it is known.
+    /// Adds the list of a scheduler value at `at`, unless it is known; where it is.
     pub fn scheduler(
         &mut self,
         memory: &mut Cached<'_>,
         types: &mut Types<'_>,
         scheduler: TypeId,
         at: u64,
-    ) {
-        if let Some(list) = self.list(types, scheduler)
-            && let Some(address) = list.route.follow(memory, at)
-        {
-            self.add(memory, address, &list);
-        }
+    ) -> Option<u64> {
+        let list = self.list(types, scheduler)?;
+        let address = list.route.follow(memory, at)?;
+        self.add(memory, address, &list);
+        Some(address)
     }
 
     /// A list at `address`; whether it is new.
@@ -70,21 +69,16 @@ impl Owners {
     }
 
     /// The scheduler of a `Handle`, a thread's `Context`, or anything else
-    /// that has one by value.
+    /// that has one by value; where its list is.
     pub fn handle(
         &mut self,
         memory: &mut Cached<'_>,
         types: &mut Types<'_>,
         ty: TypeId,
         at: u64,
-    ) -> bool {
-        match scheduler_in(memory, types, ty, at) {
-            Some((scheduler, at)) => {
-                self.scheduler(memory, types, scheduler, at);
-                true
-            }
-            None => false,
-        }
+    ) -> Option<u64> {
+        let (scheduler, at) = scheduler_in(memory, types, ty, at)?;
+        self.scheduler(memory, types, scheduler, at)
     }
 }
 

@@ -125,7 +125,8 @@ impl<'a> Reader<'a> {
         let types = &mut self.plans.types;
         if let Some(handle) = types.layouts.find("tokio::runtime::handle::Handle") {
             for &at in &roots.handles {
-                self.owners.handle(memory, types, handle, at);
+                let owner = self.owners.handle(memory, types, handle, at);
+                self.read.handles.push(owner);
             }
         }
         if let Some((offset, context)) = types.layouts.context() {

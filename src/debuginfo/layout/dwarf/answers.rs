@@ -1,0 +1,84 @@
+//! The answers of [`Layouts`], from the tables and from what was parsed.
+
+use std::sync::Arc;
+
+use super::Dwarf;
+use crate::debuginfo::layout::hash::Hash;
+use crate::debuginfo::layout::{Detail, Layouts, Polled, TaskType, Type, TypeId};
+use crate::error::Result;
+
+impl Layouts for Dwarf {
+    fn detail(&self) -> Detail {
+        match (self.tables.coroutines > 0, self.task_polls.is_empty()) {
+            // A program may be compiled with full debug information and tokio
+            // without: its types are known then, and nothing leads to them.
+            (true, false) => Detail::Full,
+            (false, false) => Detail::Names,
+            (_, true) => Detail::Nothing,
+        }
+    }
+
+    fn find(&mut self, name: &str) -> Option<TypeId> {
+        let at = self.tables.find(Hash::of(name))?;
+        self.safely(|layouts| layouts.intern(at, 0)).ok()
+    }
+
+    fn ty(&mut self, id: TypeId) -> Result<Arc<Type>> {
+        self.safely(|layouts| layouts.parse(id))
+    }
+
+    fn task_polls(&mut self) -> Arc<[u64]> {
+        Arc::clone(&self.task_polls)
+    }
+
+    fn task(&mut self, poll: u64) -> Arc<[TaskType]> {
+        if let Some(known) = self.tasks.get(&poll) {
+            return Arc::clone(known);
+        }
+        let from = self.tables.task_polls.partition_point(|known| known.address < poll);
+        let functions: Vec<u32> = self.tables.task_polls[from..]
+            .iter()
+            .take_while(|known| known.address == poll)
+            .map(|known| known.function)
+            .collect();
+        let mut types: Vec<TaskType> = Vec::new();
+        for function in functions {
+            if let Ok(Some(task)) = self.safely(|layouts| layouts.task_type(function))
+                && !types.contains(&task)
+            {
+                types.push(task);
+            }
+        }
+        let types: Arc<[TaskType]> = types.into();
+        // Only what is there is remembered: a wild address costs nothing.
+        if !types.is_empty() {
+            self.tasks.insert(poll, Arc::clone(&types));
+        }
+        types
+    }
+
+    fn behind(&mut self, vtable: u64) -> Option<TypeId> {
+        let at = self.tables.vtables.partition_point(|known| known.address < vtable);
+        let found = self.tables.vtables.get(at).filter(|known| known.address == vtable)?.of;
+        self.safely(|layouts| layouts.intern(found, 0)).ok()
+    }
+
+    fn polled(&mut self, id: TypeId) -> Option<Arc<Polled>> {
+        if let Some(known) = self.polled.get(&id) {
+            return known.clone();
+        }
+        let found = self.safely(|layouts| layouts.poller(id)).ok().flatten().map(Arc::new);
+        if (id.0 as usize) < self.types.len() {
+            self.polled.insert(id, found.clone());
+        }
+        found
+    }
+
+    fn context(&mut self) -> Option<(i64, TypeId)> {
+        let segment = self.segment?;
+        let found = *self.tables.contexts.first()?;
+        let offset = segment.offset(found.offset)?;
+        let of = self.safely(|layouts| layouts.intern(found.of, 0)).ok()?;
+        Some((offset, of))
+    }
+}
