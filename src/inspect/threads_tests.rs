@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::model::FrameKind;
+use crate::model::{Frame, StackSource};
 use crate::sys::polled;
 
 fn reader() -> &'static StackReader {
