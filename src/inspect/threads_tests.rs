@@ -8,8 +8,8 @@ use std::sync::{Condvar, OnceLock};
 use std::time::Instant;
 
 use super::*;
-use crate::model::FrameKind;
-use crate::model::{Frame, StackSource};
+use crate::model::{Frame, FrameKind};
+
 use crate::sys::polled;
 
 fn reader() -> &'static StackReader {
