@@ -17,7 +17,9 @@ mod stack;
 mod stream;
 mod task;
 mod time;
+mod verdict;
 mod wait;
+mod wire;
 mod worker;
 
 pub use finding::{Check, Confidence, Edge, Finding, FindingKind, Report, Severity};
@@ -27,10 +29,14 @@ pub use profile::{CpuProfile, CpuSample};
 pub use snapshot::{Counters, Coverage, Missing, Process, Reason, SCHEMA_VERSION, Snapshot};
 pub use stack::{Frame, FrameKind, Location, Stack, StackSource};
 pub use stream::{
-    Connection, ConnectionCounters, Deadline, Http2State, Phase, Side, Stream, StreamKind,
-    StreamStatus, Traffic, Transport, code_name,
+    BodyState, Connection, ConnectionCounters, Deadline, Http2State, Phase, Side, Stream,
+    StreamKind, StreamStatus, Traffic, Transport, code_name,
 };
 pub use task::{Task, TaskState};
 pub use time::{Timestamp, human_duration};
+pub use verdict::{Verdict, VerdictKind, Who};
 pub use wait::{Branch, Held, HeldKind, Holder, Wait, WaitKind};
+pub use wire::{
+    Goaway, Heartbeat, Http2, StreamEvent, StreamEventKind, StreamWire, TcpInfo, WireReset,
+};
 pub use worker::{Blocked, Flavor, Pause, Runtime, Worker, WorkerState};

@@ -237,7 +237,14 @@ pub fn stuck_server() -> Snapshot {
 
 /// A healthy bidi stream, idle for 41 seconds.
 pub fn stream(id: u64, method: &Arc<str>) -> Stream {
-    let traffic = Traffic { messages: 3, bytes: 300, last_ago_ns: Some(41 * SECOND), ended: false };
+    let traffic = Traffic {
+        messages: 3,
+        bytes: 300,
+        last_ago_ns: Some(41 * SECOND),
+        ended: false,
+        body: BodyState::Pending,
+        body_ns: 41 * SECOND,
+    };
     Stream {
         id: StreamId(id),
         side: Side::Server,
@@ -259,6 +266,10 @@ pub fn stream(id: u64, method: &Arc<str>) -> Stream {
         ended_ago_ns: None,
         live_tasks: 0,
         logged: false,
+        throttled_ns: None,
+        idle_expected: false,
+        wire: None,
+        events: Vec::new(),
         metadata: BTreeMap::new(),
     }
 }
@@ -281,6 +292,12 @@ pub fn connection(id: u64) -> Connection {
             last_write_ago_ns: Some(SECOND),
             write_blocked_ns: 0,
         }),
+        task: None,
+        closed: false,
+        tls: false,
+        http2: None,
+        tcp: None,
+        heartbeat: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectionId, StreamId, TaskId};
+use super::{ConnectionId, Heartbeat, Http2, StreamEvent, StreamId, StreamWire, TaskId, TcpInfo};
 
 /// Which end of the stream this process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -96,6 +96,46 @@ impl Phase {
     }
 }
 
+/// Where the body of one direction stands.
+///
+/// ```text
+///                   poll: Pending
+///   NeverPolled ──────────────────▶ Pending ◀──┐
+///        │                             │       │ poll: Pending
+///        │ poll: Ready(frame)          ▼       │
+///        └──────────────────────────▶ Taken ───┘  (Taken: a frame was handed over,
+///        │                             │           nobody has asked for the next)
+///        ├── end of stream ──▶ End     │
+///        ├── error ──────────▶ Error   ├──▶ from Pending and Taken alike
+///        └── dropped before ─▶ Dropped ┘
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum BodyState {
+    /// Nobody has asked for a frame.
+    #[default]
+    NeverPolled = 0,
+    /// Somebody waits for a frame.
+    Pending = 1,
+    /// A frame was handed over; nobody has asked for the next.
+    Taken = 2,
+    /// The end was seen.
+    End = 3,
+    /// It failed.
+    Error = 4,
+    /// It was dropped before its end.
+    Dropped = 5,
+}
+
+impl BodyState {
+    /// Nothing more will come of it.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::End | Self::Error | Self::Dropped)
+    }
+}
+
 /// Traffic in one direction. Messages are counted by their five-byte gRPC
 /// prefix, bytes are those of the HTTP/2 body, prefix included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +149,10 @@ pub struct Traffic {
     pub last_ago_ns: Option<u64>,
     /// This direction has ended.
     pub ended: bool,
+    /// Where its body stands.
+    pub body: BodyState,
+    /// For how long.
+    pub body_ns: u64,
 }
 
 /// The deadline that the caller set with `grpc-timeout`.
@@ -212,6 +256,14 @@ pub struct Stream {
     pub live_tasks: u32,
     /// Each Send and Recv is logged as a tracing event.
     pub logged: bool,
+    /// For how long a limit of ours has kept it waiting for a token.
+    pub throttled_ns: Option<u64>,
+    /// Its method was declared to be silent for long by design.
+    pub idle_expected: bool,
+    /// What its frames show, where the socket is tapped and the two were joined.
+    pub wire: Option<StreamWire>,
+    /// The last things that happened to it, oldest first; a bounded number.
+    pub events: Vec<StreamEvent>,
     /// Request metadata, only the keys on the allow-list.
     pub metadata: BTreeMap<Arc<str>, Arc<str>>,
 }
@@ -263,6 +315,18 @@ pub struct Connection {
     pub streams: u64,
     /// Streams ever started on it.
     pub streams_total: u64,
+    /// The task that drives it, where that is known.
+    pub task: Option<TaskId>,
+    /// Its end was seen: what still lists it are streams that live on.
+    pub closed: bool,
+    /// Bytes were encrypted by TLS between the tap and the socket.
+    pub tls: bool,
     /// Socket counters.
     pub counters: Option<ConnectionCounters>,
+    /// What its frames show, where the socket is tapped.
+    pub http2: Option<Http2>,
+    /// What the kernel says, where it is TCP and tapped.
+    pub tcp: Option<TcpInfo>,
+    /// The application heartbeat, where one runs.
+    pub heartbeat: Option<Heartbeat>,
 }

@@ -205,6 +205,12 @@ impl ConnectionCell {
                 last_write_ago_ns: ago(self.last_write.load(Relaxed)),
                 write_blocked_ns: ago(self.write_blocked_since.load(Relaxed)).unwrap_or(0),
             }),
+            task: None,
+            closed: self.is_closed(),
+            tls: false,
+            http2: None,
+            tcp: None,
+            heartbeat: None,
         }
     }
 }

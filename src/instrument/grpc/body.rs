@@ -16,8 +16,8 @@ use super::frames::FrameCounter;
 use super::log::{self, Way};
 use super::watch::Watch;
 use crate::instrument::scope;
-use crate::model::Side;
-use crate::registry::streams::{BodyState, Direction};
+use crate::model::{BodyState, Side};
+use crate::registry::streams::Direction;
 
 pin_project! {
     /// A body that notes what passes, and ends where a limit says so.

@@ -14,9 +14,9 @@ use tonic::Status;
 
 use super::call::Call;
 use super::limits::Limits;
-use crate::model::Side;
+use crate::model::{BodyState, Side};
 use crate::registry::clock;
-use crate::registry::streams::{BodyState, Direction};
+use crate::registry::streams::Direction;
 
 /// Ends its call in time, and learns when somebody else has ordered its end.
 pub(super) struct Watch {

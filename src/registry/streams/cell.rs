@@ -10,55 +10,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::methods::Method;
-use crate::model::{ConnectionId, Side, StreamId, StreamStatus, TaskId, Traffic};
+use crate::model::{BodyState, ConnectionId, Side, StreamId, StreamStatus, TaskId, Traffic};
 use crate::registry::clock;
 use crate::registry::connections::ConnectionCell;
 
-/// Where a body stands.
-///
-/// ```text
-///                   poll: Pending
-///   NeverPolled ──────────────────▶ Pending ◀──┐
-///        │                             │       │ poll: Pending
-///        │ poll: Ready(frame)          ▼       │
-///        └──────────────────────────▶ Taken ───┘  (Taken: a frame was handed over,
-///        │                             │           nobody has asked for the next)
-///        ├── end of stream ──▶ End     │
-///        ├── error ──────────▶ Error   ├──▶ from Pending and Taken alike
-///        └── dropped before ─▶ Dropped ┘
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum BodyState {
-    /// Nobody has asked for a frame.
-    NeverPolled = 0,
-    /// Somebody waits for a frame.
-    Pending = 1,
-    /// A frame was handed over; nobody has asked for the next.
-    Taken = 2,
-    /// The end was seen.
-    End = 3,
-    /// It failed.
-    Error = 4,
-    /// It was dropped before its end.
-    Dropped = 5,
-}
-
-impl BodyState {
-    fn from_bits(bits: u64) -> Self {
-        match bits & 7 {
-            0 => Self::NeverPolled,
-            1 => Self::Pending,
-            2 => Self::Taken,
-            3 => Self::End,
-            4 => Self::Error,
-            _ => Self::Dropped,
-        }
-    }
-
-    /// Nothing more will come of it.
-    pub fn is_final(self) -> bool {
-        matches!(self, Self::End | Self::Error | Self::Dropped)
+/// The state in the low bits of a [`Direction`]'s word.
+fn body_state(bits: u64) -> BodyState {
+    match bits & 7 {
+        0 => BodyState::NeverPolled,
+        1 => BodyState::Pending,
+        2 => BodyState::Taken,
+        3 => BodyState::End,
+        4 => BodyState::Error,
+        _ => BodyState::Dropped,
     }
 }
 
@@ -86,7 +50,7 @@ impl Direction {
     /// State, and the ticks since when.
     pub fn state(&self) -> (BodyState, u64) {
         let word = self.state.load(Relaxed);
-        (BodyState::from_bits(word), word >> 3)
+        (body_state(word), word >> 3)
     }
 
     fn set(&self, state: BodyState, now: u64) {
@@ -127,11 +91,14 @@ impl Direction {
 
     pub(super) fn traffic(&self, now: u64) -> Traffic {
         let last = self.last.load(Relaxed);
+        let (body, since) = self.state();
         Traffic {
             messages: self.messages.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
             last_ago_ns: (last != 0).then(|| clock::delta_ns(last, now)),
-            ended: self.state().0 == BodyState::End,
+            ended: body == BodyState::End,
+            body,
+            body_ns: clock::delta_ns(since, now),
         }
     }
 }

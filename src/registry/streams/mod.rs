@@ -13,7 +13,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use cell::{Begin, BodyState, Direction, StreamCell};
+pub use cell::{Begin, Direction, StreamCell};
 pub use methods::sanitise;
 
 use super::clock;

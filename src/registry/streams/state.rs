@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::cell::{BodyState, StreamCell};
-use crate::model::{Deadline, Http2State, Phase, Side, Stream, StreamKind, TaskId};
+use super::cell::StreamCell;
+use crate::model::{BodyState, Deadline, Http2State, Phase, Side, Stream, StreamKind, TaskId};
 use crate::registry::clock;
 
 impl StreamCell {
@@ -123,6 +123,10 @@ impl StreamCell {
             ended_ago_ns: ago(self.ended.load(Relaxed)),
             live_tasks: tasks,
             logged: self.logged(),
+            throttled_ns: None,
+            idle_expected: false,
+            wire: None,
+            events: Vec::new(),
             metadata: self.metadata.clone(),
         }
     }
