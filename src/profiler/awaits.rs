@@ -132,10 +132,10 @@ impl Awaits {
             });
             let late = begun.elapsed() > PATIENCE;
             match (read, &best) {
-                (Ok(read), None) if late => return Ok(read),
-                (Ok(read), _) if read.short() == 0 => return Ok(read),
-                (Ok(read), Some(other)) if read.short() >= other.short() => {}
-                (Ok(read), _) => best = Some(read),
+                (Ok((read, _)), None) if late => return Ok(read),
+                (Ok((read, whole)), _) if whole && read.short() == 0 => return Ok(read),
+                (Ok((read, _)), Some(other)) if read.short() > other.short() => {}
+                (Ok((read, _)), _) => best = Some(read),
                 // What an earlier image showed is better than nothing.
                 (Err(_), Some(_)) => break,
                 (Err(error), None) => return Err(error),
@@ -145,19 +145,21 @@ impl Awaits {
     }
 }
 
-fn read_once(known: &mut Known, roots: &mut Roots) -> Result<TasksRead, Error> {
+/// Reads one image; and whether that had all that was to be read.
+fn read_once(known: &mut Known, roots: &mut Roots) -> Result<(TasksRead, bool), Error> {
     let mut image = own::take(LIFE)?;
     roots.monotonic_ns = Some(image.taken_ns);
     roots.process = Some(image.pid);
     let limits = Limits { deadline: Some(Instant::now() + READING), ..Limits::default() };
     let read = tasks::read(&mut image, known.layouts.as_mut(), roots, &limits)?;
+    let whole = !image.memory.lacked();
     known.strays.clone_from(&read.strays);
     roots.strays.clone_from(&read.strays);
     if let Some(took) = read.searched {
         roots.search = false;
         known.search_at = Some(Instant::now() + took * SEARCH_REST);
     }
-    Ok(read)
+    Ok((read, whole))
 }
 
 fn open(options: &Options) -> State {

@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 
 use crate::inspect::maps::{Backing, Mapping};
 
-/// Smaller regions are always copied: they cost less than 3 ms each. Heaps of
-/// malloc's arenas are at most half as large.
-const LARGE: u64 = 128 << 20;
+/// Smaller regions are always copied: they cost half a millisecond each. The
+/// heaps of malloc's arenas are four times as large when full, and the one in
+/// which dumps themselves are made is seldom needed in one: left out, its
+/// pages are not copied when the next dump writes to them.
+const LARGE: u64 = 16 << 20;
 /// Reads longer than this are searches.
 const SEARCH: usize = 128 << 10;
 /// Images between complete ones are taken within this time.
@@ -90,6 +92,8 @@ pub struct Regions {
     large: Vec<(Range<u64>, bool)>,
     /// Left out of the image.
     left_out: Vec<Range<u64>>,
+    /// Something was read from what was left out.
+    lacked: bool,
 }
 
 impl Regions {
@@ -102,7 +106,8 @@ impl Regions {
             .filter(|range| range.end - range.start >= LARGE)
             .collect();
         let left_out = learned().spare(&large, Instant::now());
-        Self { large: large.into_iter().map(|range| (range, false)).collect(), left_out }
+        let large = large.into_iter().map(|range| (range, false)).collect();
+        Self { large, left_out, lacked: false }
     }
 
     /// What to leave out.
@@ -121,6 +126,12 @@ impl Regions {
         learned().copied(&large, &self.left_out, &copy, Instant::now());
     }
 
+    /// Whether the image would have been read where it was left out: the next
+    /// one has it.
+    pub fn lacked(&self) -> bool {
+        self.lacked
+    }
+
     /// A read of the image, whether it succeeded or not.
     pub fn read(&mut self, address: u64, len: usize) {
         if len > SEARCH {
@@ -131,6 +142,7 @@ impl Regions {
             if !*touched && range.start < end && address < range.end {
                 *touched = true;
                 learned().needed.push(range.clone());
+                self.lacked |= self.left_out.iter().any(|left_out| overlap(left_out, range));
             }
         }
     }

@@ -56,6 +56,12 @@ pub trait Memory {
 
     /// Private writable mappings, ascending: where heaps are.
     fn writable(&self) -> &[Range<u64>];
+
+    /// Whether something was asked for that was left out on purpose, because
+    /// nobody had needed it before. Another image has it.
+    fn lacked(&self) -> bool {
+        false
+    }
 }
 
 /// A thread of the process the image is of.

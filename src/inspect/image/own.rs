@@ -152,6 +152,10 @@ impl Memory for Own {
     fn writable(&self) -> &[Range<u64>] {
         &self.writable
     }
+
+    fn lacked(&self) -> bool {
+        self.regions.lacked()
+    }
 }
 
 #[cfg(test)]
