@@ -33,6 +33,28 @@ fn thin_lto_with_one_codegen_unit() {
     }
 }
 
+/// Whatever was merged, a chain that names one of the types is right, or says
+/// that it may be the other as well.
+#[test]
+fn merged_types_are_told_as_either() {
+    let build = if Build::Thin.wanted() { Build::Thin } else { Build::Dev };
+    let mut target = Target::start(&build.program(), "merged");
+    let snapshot = dump(&target, &[]);
+    for (name, of, other) in [("apples", "Apples", "Pears"), ("pears", "Pears", "Apples")] {
+        let role = list(&target.truth["tasks"]).iter().find(|role| role["name"] == name);
+        let id = &role.expect("in the cast")["id"];
+        let task = list(&snapshot["tasks"]).iter().find(|task| &task["id"] == id);
+        let stack = &task.expect("in the dump")["stack"];
+        let frames = list(&stack["frames"]).iter().map(|frame| &frame["function_full"]);
+        let told: Vec<_> = frames.chain(list(&stack["or_one_of"])).collect();
+        let says = |what: &str| {
+            told.iter().any(|name| name.as_str().is_some_and(|name| name.contains(what)))
+        };
+        assert!(says("Quiet<") && (says(of) || !says(other)), "it is of {of}: {stack:#}");
+    }
+    target.must_be_well();
+}
+
 #[test]
 fn tokio_1_40() {
     if Build::Old.wanted() {

@@ -18,7 +18,7 @@ use super::split::Found;
 use super::store::{Abbrevs, Open, Store};
 use super::tables::{NO_FUNCTION, Tables};
 use super::thread_local::Segment;
-use super::{Place, Polled, Shape, TaskType, Type, TypeId};
+use super::{Layouts as _, Place, Polled, Shape, TaskType, Type, TypeId};
 use crate::debuginfo::homes;
 use crate::debuginfo::symbols::guarded;
 use crate::error::{Error, ErrorKind, Result};
@@ -158,15 +158,26 @@ impl Dwarf {
         self.tables.bytes() + self.store.units.len() * size_of::<super::store::Unit>()
     }
 
-    /// All vtables with the type behind each, ascending.
+    /// With the second vtable at the first one's address, as where both were
+    /// found to be equal.
+    #[cfg(test)]
+    pub(super) fn with_merged(&mut self, first: u64, second: u64, then: impl FnOnce(&mut Self)) {
+        let before = self.tables.vtables.clone();
+        let moved = self.tables.vtables.iter_mut().filter(|vtable| vtable.address == second);
+        moved.for_each(|vtable| vtable.address = first);
+        self.tables.vtables.sort_unstable();
+        then(self);
+        self.tables.vtables = before;
+    }
+
+    /// All vtables with the types behind each, ascending.
     pub(super) fn vtables(&mut self) -> Vec<(u64, TypeId)> {
-        let mut vtables = self.tables.vtables.clone();
-        // Of several types behind one the first, as in `behind`.
-        vtables.dedup_by_key(|vtable| vtable.address);
-        let mut known = Vec::with_capacity(vtables.len());
-        for vtable in vtables {
-            let of = self.safely(|layouts| layouts.intern(vtable.of, 0));
-            known.extend(of.ok().map(|of| (vtable.address, of)));
+        let mut addresses: Vec<u64> =
+            self.tables.vtables.iter().map(|vtable| vtable.address).collect();
+        addresses.dedup();
+        let mut known = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            known.extend(self.behind(address).into_iter().map(|of| (address, of)));
         }
         known
     }

@@ -187,8 +187,9 @@ pub trait Layouts: Send {
     /// merged functions of equal code.
     fn task(&mut self, poll: u64) -> Arc<[TaskType]>;
 
-    /// The type behind a `dyn`, by the address of its vtable.
-    fn behind(&mut self, vtable: u64) -> Option<TypeId>;
+    /// The types behind a `dyn`, by the address of its vtable: more than one,
+    /// each of its own name, where equal vtables were merged.
+    fn behind(&mut self, vtable: u64) -> Vec<TypeId>;
 
     /// What is known of a type as a future; `None` if it is none.
     fn polled(&mut self, id: TypeId) -> Option<Arc<Polled>>;

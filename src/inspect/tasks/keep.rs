@@ -107,7 +107,7 @@ impl Walker<'_, '_> {
                 }
             }
             Node::Dyn { owns: true, data, vtable } if !self.doubtful => {
-                if let Some((node, target)) = self.behind(at, *data, *vtable)
+                if let Some((node, target, _)) = self.behind(at, *data, *vtable)
                     && !self.is_reached(target)
                 {
                     self.keep(&node, target);

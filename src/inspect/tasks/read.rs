@@ -14,9 +14,9 @@ use super::search;
 use super::semaphores::Semaphores;
 use super::tokio::{BatchSemaphore, Offsets, state};
 use super::trace::Trace;
-use super::walk::Walker;
+use super::walk::{Behind, Walker};
 use super::{Limits, Owner, Roots, TaskRead, TasksRead};
-use crate::debuginfo::layout::{Detail, Layouts, TypeId};
+use crate::debuginfo::layout::{Detail, Layouts};
 use crate::error::{Error, Result};
 use crate::inspect::image::{Cached, Image};
 use crate::model::{Missing, Reason, TaskId, TaskState};
@@ -112,7 +112,7 @@ struct Reader<'a> {
     owners: Owners,
     render: Render,
     trace: Trace,
-    behind: NumberMap<u64, Option<TypeId>>,
+    behind: NumberMap<u64, Option<Behind>>,
     /// Ids of tasks that have been joined, by header.
     headers: NumberMap<u64, Option<u64>>,
     claims: holders::Claims,
@@ -254,7 +254,7 @@ impl<'a> Reader<'a> {
             self.lost.unknown += 1;
             return;
         };
-        let or_one_of: Vec<Arc<str>> = there.map(|future| future.name.clone()).collect();
+        let mut or_one_of: Vec<Arc<str>> = there.map(|future| future.name.clone()).collect();
         if self.detail == Detail::Names {
             let frame = self.plans.frames.frame(&future.name, None);
             task.stack = Some(self.plans.frames.stack(&[frame], false));
@@ -280,6 +280,11 @@ impl<'a> Reader<'a> {
             {
                 let id = self.id_of(memory, header);
                 self.headers.insert(header, id);
+            }
+        }
+        for other in self.trace.or_one_of.drain(..) {
+            if !or_one_of.contains(&other) {
+                or_one_of.push(other);
             }
         }
         self.claims.note(task.id, &self.trace.holds, &self.trace.tips);

@@ -103,6 +103,8 @@ pub struct Trace {
     pub reached: Vec<u64>,
     /// In the order met.
     pub kept: Vec<Kept>,
+    /// What else the chain may lead through, where vtables were merged.
+    pub or_one_of: Vec<Arc<str>>,
 }
 
 impl Trace {
@@ -113,6 +115,7 @@ impl Trace {
         self.local_sets.clear();
         self.reached.clear();
         self.kept.clear();
+        self.or_one_of.clear();
         self.cut = false;
     }
 

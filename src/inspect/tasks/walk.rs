@@ -17,12 +17,35 @@ use super::holds::Hold;
 use super::plan::{Manner, Node, Part, Plans};
 use super::semaphores::Semaphores;
 use super::trace::{Kept, Level, NO_LEVEL, RawHeld, RawWait, Tip, Trace};
-use crate::debuginfo::layout::TypeId;
+use crate::debuginfo::layout::{Layouts, TypeId};
 use crate::inspect::image::Cached;
 use crate::model::{HeldKind, WaitKind};
 
 /// Values looked at for one task: a hostile image must not hold us up.
 const STEPS: u32 = 100_000;
+
+/// What a vtable says of the value behind it.
+#[derive(Clone)]
+pub struct Behind {
+    ty: TypeId,
+    /// Names of the types of which it may be as well.
+    others: Rc<[Arc<str>]>,
+}
+
+impl Behind {
+    fn of(layouts: &mut dyn Layouts, vtable: u64) -> Option<Self> {
+        let types = layouts.behind(vtable);
+        if let [ty] = types[..] {
+            return Some(Self { ty, others: Rc::default() });
+        }
+        // A type that nobody polls is no rival to one that is polled.
+        let polls = |&ty: &TypeId| Some((ty, layouts.polled(ty)?.function.clone()));
+        let mut polled = types.iter().filter_map(polls);
+        let ty = polled.next().map_or_else(|| types.first().copied(), |(ty, _)| Some(ty))?;
+        let others: Vec<_> = polled.map(|(_, function)| function).collect();
+        Some(Self { ty, others: others.into() })
+    }
+}
 
 /// What all tasks of one reading share.
 pub struct Walker<'w, 'a> {
@@ -32,7 +55,7 @@ pub struct Walker<'w, 'a> {
     pub bias: u64,
     pub limits: &'w Limits,
     pub trace: &'w mut Trace,
-    pub behind: &'w mut NumberMap<u64, Option<TypeId>>,
+    pub behind: &'w mut NumberMap<u64, Option<Behind>>,
     /// The level that is being looked at.
     pub level: u32,
     pub depth: u32,
@@ -60,7 +83,7 @@ impl<'w, 'a> Walker<'w, 'a> {
         bias: u64,
         limits: &'w Limits,
         trace: &'w mut Trace,
-        behind: &'w mut NumberMap<u64, Option<TypeId>>,
+        behind: &'w mut NumberMap<u64, Option<Behind>>,
     ) -> Self {
         trace.clear();
         Self {
@@ -160,7 +183,9 @@ impl<'w, 'a> Walker<'w, 'a> {
                 }
             }
             Node::Dyn { owns, data, vtable } => {
-                if let Some((node, target)) = self.behind(at, *data, *vtable) {
+                if let Some((node, target, others)) = self.behind(at, *data, *vtable) {
+                    let room = self.limits.list.saturating_sub(self.trace.or_one_of.len());
+                    self.trace.or_one_of.extend(others.iter().take(room).cloned());
                     self.poll_behind(&node, target, *owns);
                 }
             }
@@ -382,13 +407,20 @@ impl<'w, 'a> Walker<'w, 'a> {
         self.memory.word(at).ok().filter(|&target| target != 0)
     }
 
-    /// What a fat pointer to a `dyn` points at.
-    pub(super) fn behind(&mut self, at: u64, data: u64, vtable: u64) -> Option<(Rc<Node>, u64)> {
+    /// What a fat pointer to a `dyn` points at;
+    /// and, where equal vtables were merged, what it may be as well.
+    pub(super) fn behind(
+        &mut self,
+        at: u64,
+        data: u64,
+        vtable: u64,
+    ) -> Option<(Rc<Node>, u64, Rc<[Arc<str>]>)> {
         let target = self.target(at.wrapping_add(data))?;
         let vtable = self.target(at.wrapping_add(vtable))?.wrapping_sub(self.bias);
         let layouts = &mut *self.plans.types.layouts;
-        let ty = (*self.behind.entry(vtable).or_insert_with(|| layouts.behind(vtable)))?;
-        Some((self.plans.node(ty), target))
+        let Behind { ty, others } =
+            self.behind.entry(vtable).or_insert_with(|| Behind::of(layouts, vtable)).clone()?;
+        Some((self.plans.node(ty), target, others))
     }
 
     /// Addresses of a slice's elements.

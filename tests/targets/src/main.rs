@@ -11,6 +11,7 @@ mod channels;
 mod churn;
 mod deadlock;
 mod futurelock;
+mod merged;
 mod runtimes;
 mod shapes;
 mod shapes_many;
@@ -32,6 +33,7 @@ fn main() {
             shapes::play(stage).await;
             shapes_many::play(stage).await;
         }),
+        "merged" => multi_thread(merged::play),
         "current-thread" => current_thread(shapes::play),
         "local-set" => runtimes::local_set(),
         "several-runtimes" => runtimes::several(),

@@ -7,6 +7,10 @@ use crate::debuginfo::layout::hash::Hash;
 use crate::debuginfo::layout::{Detail, Layouts, Polled, TaskType, Type, TypeId};
 use crate::error::Result;
 
+/// Types told behind one vtable: it is merged for all that are alike, and a
+/// person reads a few.
+const MERGED: usize = 16;
+
 impl Layouts for Dwarf {
     fn detail(&self) -> Detail {
         match (self.tables.coroutines > 0, self.task_polls.is_empty()) {
@@ -57,10 +61,23 @@ impl Layouts for Dwarf {
         types
     }
 
-    fn behind(&mut self, vtable: u64) -> Option<TypeId> {
+    fn behind(&mut self, vtable: u64) -> Vec<TypeId> {
         let at = self.tables.vtables.partition_point(|known| known.address < vtable);
-        let found = self.tables.vtables.get(at).filter(|known| known.address == vtable)?.of;
-        self.safely(|layouts| layouts.intern(found, 0)).ok()
+        let found = self.tables.vtables[at..].iter().take_while(|known| known.address == vtable);
+        let found: Vec<_> = found.take(MERGED).map(|known| known.of).collect();
+        if let [only] = found[..] {
+            return self.safely(|layouts| layouts.intern(only, 0)).into_iter().collect();
+        }
+        let mut types: Vec<(TypeId, Arc<str>)> = Vec::with_capacity(found.len());
+        for at in found {
+            let Ok(id) = self.safely(|layouts| layouts.intern(at, 0)) else { continue };
+            let Ok(ty) = self.ty(id) else { continue };
+            // A type may be described once in each unit.
+            if types.iter().all(|(_, name)| *name != ty.name) {
+                types.push((id, ty.name.clone()));
+            }
+        }
+        types.into_iter().map(|(id, _)| id).collect()
     }
 
     fn polled(&mut self, id: TypeId) -> Option<Arc<Polled>> {

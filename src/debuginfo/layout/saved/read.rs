@@ -31,7 +31,7 @@ pub struct Saved {
     names: Vec<(u64, u32)>,
     tasks: HashMap<u64, Arc<[TaskType]>>,
     task_polls: Arc<[u64]>,
-    vtables: HashMap<u64, TypeId>,
+    vtables: HashMap<u64, Vec<TypeId>>,
     polled: HashMap<TypeId, Arc<Polled>>,
     context: Option<(i64, TypeId)>,
     parsed: HashMap<TypeId, Arc<Type>>,
@@ -259,7 +259,7 @@ impl Saved {
         for _ in 0..cursor.count(2)? {
             address = address.checked_add(cursor.long()?).ok_or_else(damaged)?;
             let of = self.some_id(cursor)?;
-            self.vtables.entry(address).or_insert(of);
+            self.vtables.entry(address).or_default().push(of);
         }
         Ok(())
     }
@@ -369,8 +369,8 @@ impl Layouts for Saved {
         self.tasks.get(&poll).cloned().unwrap_or_default()
     }
 
-    fn behind(&mut self, vtable: u64) -> Option<TypeId> {
-        self.vtables.get(&vtable).copied()
+    fn behind(&mut self, vtable: u64) -> Vec<TypeId> {
+        self.vtables.get(&vtable).cloned().unwrap_or_default()
     }
 
     fn polled(&mut self, id: TypeId) -> Option<Arc<Polled>> {
