@@ -133,6 +133,18 @@ pub struct Listen {
     #[arg(long, value_name = "N", default_value = "50000")]
     pub stream_rate: Option<NonZeroU32>,
 
+    /// Messages a second that one connection may send; more wait [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub message_rate: Option<NonZeroU32>,
+
+    /// Streams at once on a connection; a client's others wait for a slot
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_streams: u32,
+
+    /// How often a connection is pinged
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
+    pub keepalive: Duration,
+
     /// Worker threads of the server's runtime [default: one for each processor, in the demo at least 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
@@ -141,6 +153,9 @@ pub struct Listen {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     pub seconds: Option<u64>,
 }
+
+/// The largest window of HTTP/2 (RFC 9113, section 6.9.1).
+const WINDOW_MAX: u32 = (1 << 31) - 1;
 
 /// A year; longer is a typing error, and would overflow clocks.
 const SECONDS_MAX: u64 = 366 * 24 * 3600;
@@ -192,6 +207,26 @@ pub struct LoadArgs {
         value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX)
     )]
     pub seconds: u64,
+
+    /// Watch the client as well: serve its dashboard, the JSON and pprof there
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub http: Option<SocketAddr>,
+
+    /// The same on a Unix socket
+    #[arg(long, value_name = "PATH")]
+    pub unix: Option<PathBuf>,
+
+    /// How often a connection is pinged
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
+    pub keepalive: Duration,
+
+    /// Receive window of a stream, in bytes [default: hyper's, 2 MiB]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(WINDOW_MAX)))]
+    pub stream_window: Option<u32>,
+
+    /// Receive window of a connection, in bytes [default: hyper's, 5 MiB]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(WINDOW_MAX)))]
+    pub connection_window: Option<u32>,
 }
 
 #[derive(Debug, Args)]
