@@ -11,6 +11,7 @@ pub(crate) mod lab;
 pub mod load;
 mod metadata;
 mod produce;
+pub mod proxy;
 
 use tonic::codec::CompressionEncoding::Gzip;
 use tonic::server::NamedService;

@@ -9,6 +9,8 @@ pub mod cpu_clock;
 pub mod map;
 #[cfg_attr(not(tokio_unstable), allow(dead_code))] // the hooks write it
 pub mod polled;
+#[cfg(all(feature = "cli", unix))]
+pub mod process;
 pub mod registers;
 #[cfg(all(test, target_os = "linux"))]
 pub mod testing;
