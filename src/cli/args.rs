@@ -232,6 +232,10 @@ pub struct LoadArgs {
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
     pub keepalive: Duration,
 
+    /// How often an application heartbeat goes to the server [default: never]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub heartbeat: Option<Duration>,
+
     /// Receive window of a stream, in bytes [default: hyper's, 2 MiB]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(WINDOW_MAX)))]
     pub stream_window: Option<u32>,

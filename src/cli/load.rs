@@ -39,6 +39,7 @@ pub fn run(args: &LoadArgs) -> Outcome {
             keepalive: args.keepalive,
             stream_window: args.stream_window,
             connection_window: args.connection_window,
+            heartbeat: args.heartbeat,
             profiler: profiler.clone(),
         },
         stop,

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::clock;
+use super::heartbeat::Beats;
 use crate::model::{Connection, ConnectionCounters, ConnectionId, Side, Transport};
 
 /// The two ends of a TCP connection: ours, then the peer's.
@@ -47,6 +48,8 @@ pub struct ConnectionCell {
     last_read: AtomicU64,
     last_write: AtomicU64,
     write_blocked_since: AtomicU64,
+    /// Its application heartbeat.
+    pub heartbeat: Beats,
     pair: Option<Pair>,
     table: Weak<Mutex<Table>>,
 }
@@ -105,6 +108,7 @@ impl Connections {
             last_read: AtomicU64::new(0),
             last_write: AtomicU64::new(0),
             write_blocked_since: AtomicU64::new(0),
+            heartbeat: Beats::default(),
             pair,
             table: Arc::downgrade(&self.table),
         });
@@ -210,7 +214,7 @@ impl ConnectionCell {
             tls: false,
             http2: None,
             tcp: None,
-            heartbeat: None,
+            heartbeat: self.heartbeat.to_model(now),
         }
     }
 }

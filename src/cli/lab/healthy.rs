@@ -52,8 +52,8 @@ pub async fn run(lasts: Duration, format: LabFormat, folder: &Folder) -> Outcome
     let mut members = vec![("server", server)];
     for (scenario, streams, connections) in TRAFFIC {
         let load = ["load", "--scenario", scenario, "--grpc", &target, "--seconds", &seconds];
-        let more = ["--streams", streams, "--connections", connections];
-        let arguments = [&load[..], &more, &common].concat();
+        let spread = ["--streams", streams, "--connections", connections];
+        let arguments = [&load[..], &spread, &common, &["--heartbeat", PING_EVERY]].concat();
         let client = Member::start(folder.path(), scenario, &arguments, None).map_err(cannot)?;
         members.push((scenario, client));
     }

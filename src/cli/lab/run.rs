@@ -135,11 +135,12 @@ impl Scene {
             _ => None,
         };
         let target = proxy.as_ref().map_or(address, |proxy| proxy.address).to_string();
-        let load = ["load", "--scenario", case.scenario, "--grpc", &target, "--seconds", "600"];
+        let load = ["load", "--scenario", case.scenario, "--grpc", &target];
+        let more = ["--seconds", "600", "--heartbeat", PING_EVERY];
         let client = Member::start(
             folder,
             &format!("{}.client", case.name),
-            &[&load[..], &common[..], case.client_args].concat(),
+            &[&load[..], &more[..], &common[..], case.client_args].concat(),
             net.map(|net| net.client.as_str()),
         )
         .map_err(cannot)?;

@@ -18,6 +18,7 @@ mod descriptor;
 mod exec;
 mod frames;
 mod future;
+pub mod heartbeat;
 mod io;
 mod layer;
 mod limits;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::instrument::grpc::heartbeat;
 
 pub use scenario::{SCENARIOS, Scenario, find};
 pub use stats::{Latencies, Stats};
@@ -88,6 +89,12 @@ pub async fn run(scenario: &'static Scenario, plan: Plan, stats: Arc<Stats>) -> 
         tokio::select! {
             channel = plan.dial.connect(plan.target) => channels.push(channel?),
             () = plan.stop.cancelled() => return Ok(()),
+        }
+    }
+    let mut heartbeats = JoinSet::new();
+    if let Some(every) = plan.dial.heartbeat {
+        for channel in &channels {
+            heartbeats.spawn(heartbeat::keep(channel.clone(), every));
         }
     }
     let mut callers = JoinSet::new();

@@ -24,6 +24,8 @@ pub struct Dial {
     pub stream_window: Option<u32>,
     /// The same for a connection.
     pub connection_window: Option<u32>,
+    /// How often an application heartbeat goes to the server; none if not given.
+    pub heartbeat: Option<Duration>,
     /// Follows the calls; without it they are tonic's alone.
     pub profiler: Option<Profiler>,
 }
@@ -34,6 +36,7 @@ impl Default for Dial {
             keepalive: Duration::from_secs(20),
             stream_window: None,
             connection_window: None,
+            heartbeat: None,
             profiler: None,
         }
     }

@@ -267,6 +267,11 @@ impl StreamCell {
         }
     }
 
+    /// Its connection, while both are alive.
+    pub fn connection_cell(&self) -> Option<Arc<ConnectionCell>> {
+        self.outcome().connection.clone()
+    }
+
     /// Whether its connection is known to be gone.
     pub fn connection_closed(&self) -> bool {
         self.outcome().connection.as_ref().is_some_and(|connection| connection.is_closed())
