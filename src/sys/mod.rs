@@ -34,3 +34,5 @@ pub mod region;
 pub mod remote;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod sampler;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod socket;

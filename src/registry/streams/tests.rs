@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{Http2State, Phase, Side};
+use crate::model::{BodyState, Http2State, Phase, Side};
 use std::collections::BTreeMap;
 
 fn begin(path: &str) -> Begin<'_> {
