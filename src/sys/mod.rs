@@ -12,6 +12,8 @@ pub mod polled;
 #[cfg(all(feature = "cli", unix))]
 pub mod process;
 pub mod registers;
+#[cfg_attr(not(feature = "grpc"), allow(dead_code))] // the tap of gRPC reads it
+pub mod tcp;
 #[cfg(all(test, target_os = "linux"))]
 pub mod testing;
 pub mod thread;
@@ -34,3 +36,5 @@ pub mod region;
 pub mod remote;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod sampler;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod socket;

@@ -19,12 +19,12 @@ mod exec;
 mod frames;
 mod future;
 pub mod heartbeat;
-mod io;
 mod layer;
 mod limits;
 mod log;
 mod metadata;
 mod serve;
+mod tap;
 mod tracker;
 mod watch;
 
