@@ -390,7 +390,6 @@ fn case_6b_a_handler_behind_a_lock_is_told_with_its_holder() {
         vec![crate::model::Blocked { task: Some(TaskId(23)), stream: None, ..sample::blocked() }];
     case.is(HandlerWaiting, Who::Us, Confidence::Proven, &["task 23 holds it and has been in one"]);
     // A writer beside the reader of a bidi stream counts as well.
-    let mut case = case;
     case.snapshot.blocked.clear();
     (case.snapshot.streams[0], case.snapshot.streams[0].task) = (stream(1, Side::Server), None);
     assert_eq!(case.verdict().kind, HandlerWaiting);
