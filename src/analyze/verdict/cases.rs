@@ -213,6 +213,10 @@ fn case_1_the_peer_stops_reading() {
         );
         assert_eq!(verdict.or, [PeerFrozen, Network]);
         assert!(verdict.told_apart_by.unwrap().contains("PING"));
+        // One is on its way: half a second later more is known.
+        let case = Case::new([unread_by_peer(1, side)]).silent(4 * SECOND);
+        let case = case.http2(|http2| http2.ping_outstanding_ns = Some(SECOND / 2));
+        assert_eq!(case.verdict().kind, Healthy, "not decided yet");
     });
 }
 
@@ -511,7 +515,7 @@ fn case_8_as_many_streams_as_the_peer_allows_are_open() {
 }
 
 #[test]
-fn case_8b_and_9b_a_stream_that_outlives_its_reset_or_connection_has_leaked() {
+fn case_8b_a_stream_that_outlives_its_reset_or_connection_has_leaked() {
     both(|side| {
         let reset = |by_peer, code| {
             let mut stream = stream(1, side);
@@ -537,7 +541,7 @@ fn case_8b_and_9b_a_stream_that_outlives_its_reset_or_connection_has_leaked() {
 
 fn ended(ago: u64, live_tasks: u32) -> Stream {
     let mut stream = stream(1, Side::Server);
-    stream.phase = Phase::Ended;
+    (stream.phase, stream.received.body) = (Phase::Ended, BodyState::End);
     (stream.ended_ago_ns, stream.live_tasks) = (Some(ago), live_tasks);
     stream
 }
@@ -548,6 +552,11 @@ fn case_9_tasks_left_behind_by_an_ended_stream_have_leaked() {
     case.is(Leaked, Who::Us, Confidence::Proven, &["ended 4.0s ago", "2 tasks"]);
     assert_eq!(Case::new([ended(SECOND, 2)]).verdict().kind, Healthy, "it tidies up");
     assert_eq!(Case::new([ended(4 * SECOND, 0)]).verdict().kind, Healthy);
+    // 9b: a task keeps the `Streaming` of a call that was cancelled.
+    let mut kept = ended(4 * SECOND, 1);
+    (kept.cancelled_ago_ns, kept.sent.messages) = (Some(4 * SECOND), 0);
+    kept.received.body = BodyState::Pending;
+    Case::new([kept]).is(Leaked, Who::Us, Confidence::Proven, &["messages are still held"]);
 }
 
 #[test]

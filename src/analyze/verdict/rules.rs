@@ -15,18 +15,20 @@ const GRACE_NS: u64 = 2_000_000_000;
 impl Judge<'_> {
     /// A stream that has ended may have left tasks behind.
     pub(super) fn ended<'s>(&'s self, stream: &Stream, ago: u64) -> Ruling<'s> {
-        if stream.live_tasks == 0 || ago < GRACE_NS {
+        // A request body that nobody has dropped: whoever has it lives on.
+        let held = stream.side == Side::Server && !stream.received.body.is_final();
+        if (stream.live_tasks == 0 && !held) || ago < GRACE_NS {
             return Ruling::proven(Cause::Over, ago);
         }
         // Cancelled before it could answer: what goes on is the work itself.
         let unanswered = stream.cancelled_ago_ns.is_some()
             && stream.side == Side::Server
             && stream.sent.messages == 0;
-        if unanswered {
+        if unanswered && !held {
             return Ruling::likely(Cause::Cancelled, stream.cancelled_ago_ns.unwrap_or(ago))
                 .or(&[VerdictKind::Leaked], "the stacks of its tasks");
         }
-        Ruling::proven(Cause::LeftBehind, ago)
+        Ruling::proven(Cause::LeftBehind { held }, ago)
     }
 
     /// A worker of ours does not come back from a poll.
@@ -155,7 +157,9 @@ impl Judge<'_> {
         let blocked = self.send_blocked(stream, Some(link)).is_some();
         Some(match link.path? {
             Path::Lossy(ns) => Ruling::likely(Cause::Lossy(link), ns),
-            Path::SocketUnread(ns) => Ruling::likely(Cause::SocketUnread(link), ns),
+            Path::SocketUnread(ns) => {
+                Ruling::likely(Cause::SocketUnread(link), ns).or(&[VerdictKind::Network], BEYOND)
+            }
             Path::OwnSocketUnread(ns) => Ruling::suspected(Cause::OwnSocketUnread(link), ns)
                 .or(&[VerdictKind::Unknown], "polls, which are seen with --cfg tokio_unstable"),
             Path::PingLate(ns) => {
@@ -164,9 +168,9 @@ impl Judge<'_> {
                 // between, has all that we sent.
                 let acked = link.connection.tcp.as_ref().is_some_and(|tcp| tcp.unacked == 0);
                 if acked {
-                    Ruling::likely(cause, ns).or(&[VerdictKind::Network], PING_TELLS)
+                    Ruling::likely(cause, ns).or(&[VerdictKind::Network], BEYOND)
                 } else {
-                    Ruling::suspected(cause, ns).or(&[VerdictKind::Network], PING_TELLS)
+                    Ruling::suspected(cause, ns).or(&[VerdictKind::Network], BEYOND)
                 }
             }
         })
@@ -247,6 +251,9 @@ impl Judge<'_> {
     fn window_ruling<'s>(&self, cause: Cause<'s>, ns: u64, link: Option<&Link<'_>>) -> Ruling<'s> {
         if link.and_then(Link::alive_ago_ns).is_some_and(|ago| ago < ns) {
             return Ruling::proven(cause, ns);
+        }
+        if link.and_then(Link::http2).is_some_and(|http2| http2.ping_outstanding_ns.is_some()) {
+            return Ruling::suspected(Cause::PingAwaited, ns);
         }
         Ruling::likely(cause, ns).or(
             &[VerdictKind::PeerFrozen, VerdictKind::Network],
@@ -435,7 +442,7 @@ impl Judge<'_> {
     }
 }
 
-const PING_TELLS: &str = "the peer's own dump, or a capture of packets beyond the next hop";
+const BEYOND: &str = "the peer's own dump, or a capture of packets beyond the next hop";
 
 /// The wire's figures, where they can be believed.
 fn wire<'s>(stream: &'s Stream, link: Option<&Link<'_>>) -> Option<&'s StreamWire> {
