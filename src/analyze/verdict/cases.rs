@@ -213,6 +213,10 @@ fn case_1_the_peer_stops_reading() {
         );
         assert_eq!(verdict.or, [PeerFrozen, Network]);
         assert!(verdict.told_apart_by.unwrap().contains("PING"));
+        // One is on its way: half a second later more is known.
+        let case = Case::new([unread_by_peer(1, side)]).silent(4 * SECOND);
+        let case = case.http2(|http2| http2.ping_outstanding_ns = Some(SECOND / 2));
+        assert_eq!(case.verdict().kind, Healthy, "not decided yet");
     });
 }
 
@@ -390,7 +394,6 @@ fn case_6b_a_handler_behind_a_lock_is_told_with_its_holder() {
         vec![crate::model::Blocked { task: Some(TaskId(23)), stream: None, ..sample::blocked() }];
     case.is(HandlerWaiting, Who::Us, Confidence::Proven, &["task 23 holds it and has been in one"]);
     // A writer beside the reader of a bidi stream counts as well.
-    let mut case = case;
     case.snapshot.blocked.clear();
     (case.snapshot.streams[0], case.snapshot.streams[0].task) = (stream(1, Side::Server), None);
     assert_eq!(case.verdict().kind, HandlerWaiting);
@@ -512,7 +515,7 @@ fn case_8_as_many_streams_as_the_peer_allows_are_open() {
 }
 
 #[test]
-fn case_8b_and_9b_a_stream_that_outlives_its_reset_or_connection_has_leaked() {
+fn case_8b_a_stream_that_outlives_its_reset_or_connection_has_leaked() {
     both(|side| {
         let reset = |by_peer, code| {
             let mut stream = stream(1, side);
@@ -538,7 +541,7 @@ fn case_8b_and_9b_a_stream_that_outlives_its_reset_or_connection_has_leaked() {
 
 fn ended(ago: u64, live_tasks: u32) -> Stream {
     let mut stream = stream(1, Side::Server);
-    stream.phase = Phase::Ended;
+    (stream.phase, stream.received.body) = (Phase::Ended, BodyState::End);
     (stream.ended_ago_ns, stream.live_tasks) = (Some(ago), live_tasks);
     stream
 }
@@ -549,6 +552,11 @@ fn case_9_tasks_left_behind_by_an_ended_stream_have_leaked() {
     case.is(Leaked, Who::Us, Confidence::Proven, &["ended 4.0s ago", "2 tasks"]);
     assert_eq!(Case::new([ended(SECOND, 2)]).verdict().kind, Healthy, "it tidies up");
     assert_eq!(Case::new([ended(4 * SECOND, 0)]).verdict().kind, Healthy);
+    // 9b: a task keeps the `Streaming` of a call that was cancelled.
+    let mut kept = ended(4 * SECOND, 1);
+    (kept.cancelled_ago_ns, kept.sent.messages) = (Some(4 * SECOND), 0);
+    kept.received.body = BodyState::Pending;
+    Case::new([kept]).is(Leaked, Who::Us, Confidence::Proven, &["messages are still held"]);
 }
 
 #[test]

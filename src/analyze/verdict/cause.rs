@@ -17,6 +17,8 @@ pub enum Cause<'s> {
     Slow { gap_ns: u64 },
     /// Our side reads, slowly.
     SlowReads { gap_ns: u64 },
+    /// Its window is closed, and a PING is on its way that will say more.
+    PingAwaited,
     /// Our handler works, as far as is known.
     Works,
     /// We have nothing to send.
@@ -35,8 +37,8 @@ pub enum Cause<'s> {
     BehindPoll(&'s Blocked),
     /// It was cancelled, its handler was not dropped.
     Cancelled,
-    /// It has ended, tasks of it have not.
-    LeftBehind,
+    /// It has ended, tasks of it have not, or its request is still held.
+    LeftBehind { held: bool },
     /// RST_STREAM has passed.
     WasReset(&'s WireReset),
     /// Its connection is closed.
@@ -85,6 +87,7 @@ impl Cause<'_> {
             | Self::Moves
             | Self::Slow { .. }
             | Self::SlowReads { .. }
+            | Self::PingAwaited
             | Self::Works
             | Self::NothingToSay => VerdictKind::Healthy,
             Self::Silent => VerdictKind::IdleByDesign,
@@ -95,7 +98,9 @@ impl Cause<'_> {
             | Self::BehindPoll(_)
             | Self::OwnSocketUnread(_) => VerdictKind::WorkerBlocked,
             Self::Cancelled => VerdictKind::CancelledButRunning,
-            Self::LeftBehind | Self::WasReset(_) | Self::TransportGone => VerdictKind::Leaked,
+            Self::LeftBehind { .. } | Self::WasReset(_) | Self::TransportGone => {
+                VerdictKind::Leaked
+            }
             Self::Throttled => VerdictKind::RateLimited,
             Self::NoSlot { .. } => VerdictKind::QueuedForSlot,
             Self::NotDispatched | Self::Unsent { .. } => VerdictKind::Unknown,

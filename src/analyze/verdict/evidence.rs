@@ -69,6 +69,10 @@ impl Teller<'_> {
                 "Our side reads slowly but steadily: up to {} passed between two messages before",
                 human(*gap_ns)
             ),
+            Cause::PingAwaited => format!(
+                "Its window has been used up for {since}; a PING is on its way, whose answer will \
+                 tell whether the {peer} lives"
+            ),
             Cause::Works => format!(
                 "Our handler has worked for {since}, which may be its business{}",
                 self.doing()
@@ -110,11 +114,7 @@ impl Teller<'_> {
                 poll(blocked)
             ),
             Cause::Cancelled => self.cancelled(),
-            Cause::LeftBehind => format!(
-                "It ended {since} ago, and {} that it caused {} on",
-                words::count(self.stream.live_tasks.into(), "task"),
-                if self.stream.live_tasks == 1 { "lives" } else { "live" }
-            ),
+            Cause::LeftBehind { held } => self.left_behind(*held, &since),
             Cause::WasReset(reset) => format!(
                 "{} {since} ago, and our objects live on{}",
                 self.reset(reset),
@@ -245,6 +245,19 @@ impl Teller<'_> {
             None => format!(
                 "It was cancelled {ago} ago ({why}), and its handler has not been dropped{}",
                 self.doing()
+            ),
+        }
+    }
+
+    fn left_behind(&self, held: bool, since: &str) -> String {
+        let tasks = words::count(self.stream.live_tasks.into(), "task");
+        match (self.stream.live_tasks, held) {
+            (0, _) => format!("It ended {since} ago, and its request's messages are still held"),
+            (1, false) => format!("It ended {since} ago, and {tasks} that it caused lives on"),
+            (_, false) => format!("It ended {since} ago, and {tasks} that it caused live on"),
+            (_, true) => format!(
+                "It ended {since} ago, and its request's messages are still held, by one of \
+                 {tasks} that it caused"
             ),
         }
     }
