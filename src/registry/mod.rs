@@ -15,6 +15,8 @@ pub mod streams;
 pub mod tally;
 #[cfg_attr(not(all(tokio_unstable, feature = "grpc")), allow(dead_code))]
 pub mod tasks;
+#[cfg_attr(not(feature = "grpc"), allow(dead_code, unused_imports))]
+pub mod wire;
 #[cfg_attr(not(tokio_unstable), allow(dead_code))]
 pub mod workers;
 

@@ -10,6 +10,8 @@ pub mod map;
 #[cfg_attr(not(tokio_unstable), allow(dead_code))] // the hooks write it
 pub mod polled;
 pub mod registers;
+#[cfg_attr(not(feature = "grpc"), allow(dead_code))] // the tap of gRPC reads it
+pub mod tcp;
 #[cfg(all(test, target_os = "linux"))]
 pub mod testing;
 pub mod thread;
@@ -32,3 +34,5 @@ pub mod region;
 pub mod remote;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod sampler;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod socket;

@@ -1,32 +1,55 @@
-//! Memory of another process, by `process_vm_readv(2)`.
+//! Memory of another process.
 
-#[cfg(feature = "cli")]
+use std::fs::File;
 use std::io;
 #[cfg(feature = "cli")]
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 
-use libc::{c_int, c_void, iovec};
+use libc::c_int;
+#[cfg(feature = "cli")]
+use libc::{c_void, iovec};
 
 /// Page size: the granularity at which memory is there or is not.
 pub const PAGE: usize = 4096;
-/// Copies bytes; the error is how many there were before the first page that
-/// is not there, or the process that is gone.
+
+/// The memory of a child, read through `/proc/PID/mem`.
 ///
-/// # Errors
-/// As said.
-pub fn read(pid: c_int, from: u64, to: &mut [u8]) -> Result<(), usize> {
-    if to.is_empty() {
-        return Ok(());
+/// `process_vm_readv` pins the pages that it reads, and Linux gives a process
+/// a copy of its own of every shared page that is pinned (`gup_must_unshare`
+/// in its `mm/gup.c`, since 5.19): reading a copy-on-write copy of ourselves
+/// that way copied all that was read, twice over. This file pins nothing.
+#[derive(Debug)]
+pub struct Mem(File);
+
+impl Mem {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// Those of the file system; `PermissionDenied` where tracing that process
+    /// is forbidden.
+    pub fn open(pid: c_int) -> io::Result<Self> {
+        File::open(format!("/proc/{pid}/mem")).map(Self)
     }
-    let local = iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() };
-    let remote = iovec { iov_base: from as *mut c_void, iov_len: to.len() };
-    // SAFETY: `local` is an exclusively borrowed slice; the remote range is
-    // only numbers to the kernel, which checks them.
-    let copied =
-        unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
-    match usize::try_from(copied) {
-        Ok(copied) if copied == to.len() => Ok(()),
-        copied => Err(copied.unwrap_or(0)),
+
+    /// Copies bytes; the error is how many there were before the first page
+    /// that is not mapped, or none if the process is gone. A page that is
+    /// mapped and closed to its process counts as mapped.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn read(&self, from: u64, to: &mut [u8]) -> Result<(), usize> {
+        let mut done = 0;
+        while done < to.len() {
+            let at = from.checked_add(done as u64).ok_or(done)?;
+            match self.0.read_at(&mut to[done..], at) {
+                Ok(0) => return Err(done),
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(done),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -78,7 +101,8 @@ pub fn read_ranges(
         }
         let part = &mut to[at..at + want];
         let local = iovec { iov_base: part.as_mut_ptr().cast(), iov_len: want };
-        // SAFETY: as in `read`.
+        // SAFETY: `local` is an exclusively borrowed slice; the remote ranges
+        // are only numbers to the kernel, which checks them.
         let got = unsafe {
             libc::process_vm_readv(pid, &raw const local, 1, remote.as_ptr(), count as _, 0)
         };
@@ -163,14 +187,18 @@ mod tests {
     #[test]
     fn a_copy_is_whole_or_says_where_it_ended() {
         let start = fence() as u64;
-        let own = std::process::id().cast_signed();
+        // SAFETY: a page of the fence, which nobody else uses. Others may map
+        // something there before it is read: not within the rest of this test,
+        // since the kernel maps top down and fills larger gaps first.
+        unsafe { libc::munmap((start + 3 * PAGE as u64) as *mut c_void, PAGE) };
+        let own = Mem::open(std::process::id().cast_signed()).unwrap();
         let mut to = [0; 8];
-        assert_eq!(read(own, start + 2 * PAGE as u64, &mut to), Ok(()));
+        assert_eq!(own.read(start + 2 * PAGE as u64, &mut to), Ok(()));
         assert_eq!(to[0], 3);
-        assert_eq!(read(own, start + PAGE as u64 - 3, &mut to), Err(3));
-        assert_eq!(read(own, 0, &mut to), Err(0));
-        assert_eq!(read(own, u64::MAX - 3, &mut to), Err(0));
-        assert_eq!(read(c_int::MAX, start, &mut to), Err(0));
-        assert_eq!(read(own, 0, &mut []), Ok(()));
+        assert_eq!(own.read(start + 3 * PAGE as u64 - 3, &mut to), Err(3));
+        assert_eq!(own.read(0, &mut to), Err(0));
+        assert_eq!(own.read(u64::MAX - 3, &mut to), Err(0));
+        assert_eq!(own.read(0, &mut []), Ok(()));
+        assert!(Mem::open(c_int::MAX).is_err());
     }
 }

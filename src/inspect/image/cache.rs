@@ -4,6 +4,10 @@
 //! system call. Chunks of [`CHUNK`] bytes are kept in a direct-mapped table of
 //! [`SLOTS`]: one subtraction finds a word, and the table can never grow.
 
+use std::io;
+
+use memmap2::MmapMut;
+
 use super::{Fault, Memory};
 
 /// Large enough that neighbours on the heap come along, small enough that a
@@ -19,6 +23,9 @@ const NO_CHUNK: u64 = u64::MAX;
 pub struct Cached<'a> {
     memory: &'a mut dyn Memory,
     slots: Box<[Slot]>,
+    /// A chunk for each slot. Mapped, so that all of it goes back to the
+    /// system afterwards, which a heap does not promise.
+    data: MmapMut,
     fetched: u64,
     bytes: u64,
 }
@@ -27,16 +34,19 @@ struct Slot {
     chunk: u64,
     /// One bit for each page that is there.
     pages: u8,
-    data: Vec<u8>,
 }
 
 const ALL_PAGES: u8 = (1 << (CHUNK / PAGE)) - 1;
 
 impl<'a> Cached<'a> {
     /// Reads from `memory`, at most `bytes` in all; what lies beyond is a fault.
-    pub fn new(memory: &'a mut dyn Memory, bytes: u64) -> Self {
-        let slots = (0..SLOTS).map(|_| Slot { chunk: NO_CHUNK, pages: 0, data: Vec::new() });
-        Self { memory, slots: slots.collect(), fetched: 0, bytes }
+    ///
+    /// # Errors
+    /// The system has no memory for the cache.
+    pub fn new(memory: &'a mut dyn Memory, bytes: u64) -> io::Result<Self> {
+        let slots = (0..SLOTS).map(|_| Slot { chunk: NO_CHUNK, pages: 0 });
+        let data = MmapMut::map_anon(SLOTS * CHUNK)?;
+        Ok(Self { memory, slots: slots.collect(), data, fetched: 0, bytes })
     }
 
     /// The bound on bytes ended a read.
@@ -60,14 +70,14 @@ impl<'a> Cached<'a> {
             let chunk = at / CHUNK as u64;
             let start = (at % CHUNK as u64) as usize;
             let len = (CHUNK - start).min(to.len() - done);
-            let slot = self.slot(chunk);
+            let (pages, data) = self.chunk(chunk);
             for page in start / PAGE..=(start + len - 1) / PAGE {
-                if slot.pages & (1 << page) == 0 {
+                if pages & (1 << page) == 0 {
                     let fault = chunk * CHUNK as u64 + (page * PAGE) as u64;
                     return Err(Fault { address: fault.max(at) });
                 }
             }
-            to[done..done + len].copy_from_slice(&slot.data[start..start + len]);
+            to[done..done + len].copy_from_slice(&data[start..start + len]);
             done += len;
         }
         Ok(())
@@ -80,6 +90,19 @@ impl<'a> Cached<'a> {
     pub fn number(&mut self, address: u64, size: u8) -> Result<u64, Fault> {
         let mut bytes = [0; 8];
         let size = usize::from(size).min(bytes.len());
+        // Nearly all there is to read: a number within a page of the last chunk
+        // of its slot.
+        let (chunk, start) = (address / CHUNK as u64, (address % CHUNK as u64) as usize);
+        let index = (chunk % SLOTS as u64) as usize;
+        let slot = &self.slots[index];
+        if slot.chunk == chunk
+            && start % PAGE + size <= PAGE
+            && slot.pages & (1 << (start / PAGE)) != 0
+        {
+            let at = index * CHUNK + start;
+            bytes[..size].copy_from_slice(&self.data[at..at + size]);
+            return Ok(u64::from_le_bytes(bytes));
+        }
         self.read(address, &mut bytes[..size])?;
         Ok(u64::from_le_bytes(bytes))
     }
@@ -92,19 +115,21 @@ impl<'a> Cached<'a> {
         self.number(address, 8)
     }
 
-    fn slot(&mut self, chunk: u64) -> &Slot {
-        let slot = &mut self.slots[(chunk % SLOTS as u64) as usize];
+    /// Which pages of a chunk are there, and what is in them.
+    fn chunk(&mut self, chunk: u64) -> (u8, &[u8]) {
+        let index = (chunk % SLOTS as u64) as usize;
+        let slot = &mut self.slots[index];
+        let data = &mut self.data[index * CHUNK..][..CHUNK];
         if slot.chunk != chunk {
             slot.chunk = chunk;
             slot.pages = 0;
-            slot.data.resize(CHUNK, 0);
             if self.fetched < self.bytes {
                 self.fetched += CHUNK as u64;
                 let at = chunk * CHUNK as u64;
-                if self.memory.read(at, &mut slot.data).is_ok() {
+                if self.memory.read(at, data).is_ok() {
                     slot.pages = ALL_PAGES;
                 } else {
-                    for (page, data) in slot.data.chunks_exact_mut(PAGE).enumerate() {
+                    for (page, data) in data.chunks_exact_mut(PAGE).enumerate() {
                         let at = at + (page * PAGE) as u64;
                         if self.memory.read(at, data).is_ok() {
                             slot.pages |= 1 << page;
@@ -113,7 +138,7 @@ impl<'a> Cached<'a> {
                 }
             }
         }
-        slot
+        (slot.pages, data)
     }
 }
 
@@ -156,7 +181,7 @@ mod tests {
     #[test]
     fn neighbours_come_from_one_read() {
         let mut memory = Counting { there: 0..1 << 20, reads: 0 };
-        let mut cached = Cached::new(&mut memory, u64::MAX);
+        let mut cached = Cached::new(&mut memory, u64::MAX).unwrap();
         for address in (0..CHUNK as u64 - 8).step_by(8) {
             cached.word(address).unwrap();
         }
@@ -169,7 +194,7 @@ mod tests {
         let page = PAGE as u64;
         // All within one chunk.
         let mut memory = Counting { there: page..3 * page, reads: 0 };
-        let mut cached = Cached::new(&mut memory, u64::MAX);
+        let mut cached = Cached::new(&mut memory, u64::MAX).unwrap();
         assert_eq!(cached.number(page, 1), Ok(u64::from(byte_at(page))));
         assert!(cached.word(page - 4).is_err());
         assert_eq!(cached.word(3 * page - 4), Err(Fault { address: 3 * page }));
@@ -183,7 +208,7 @@ mod tests {
     #[test]
     fn the_bound_on_bytes_holds() {
         let mut memory = Counting { there: 0..u64::MAX, reads: 0 };
-        let mut cached = Cached::new(&mut memory, 3 * CHUNK as u64);
+        let mut cached = Cached::new(&mut memory, 3 * CHUNK as u64).unwrap();
         let read = (0..100).filter(|at| cached.word(at * CHUNK as u64).is_ok()).count();
         assert_eq!(read, 3);
         assert!(cached.exhausted());
@@ -195,7 +220,7 @@ mod tests {
             reads in prop::collection::vec((0u64..1 << 26, 0usize..200_000), 1..20),
         ) {
             let mut memory = Counting { there: 5_000..1 << 25, reads: 0 };
-            let mut cached = Cached::new(&mut memory, u64::MAX);
+            let mut cached = Cached::new(&mut memory, u64::MAX).unwrap();
             for (address, len) in reads {
                 let mut to = vec![0; len];
                 // Pages are all or nothing; so is the test's range, nearly.
@@ -213,7 +238,7 @@ mod tests {
         #[test]
         fn wild_addresses_are_faults(address in u64::MAX - 100_000.., len in 0usize..100_000) {
             let mut memory = Counting { there: 0..1, reads: 0 };
-            let mut cached = Cached::new(&mut memory, u64::MAX);
+            let mut cached = Cached::new(&mut memory, u64::MAX).unwrap();
             prop_assert!(len == 0 || cached.read(address, &mut vec![0; len]).is_err());
         }
     }

@@ -1,10 +1,10 @@
 //! One task's cell: header, future, and what its vtable says of both.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::fields::{Types, active};
+use super::hash::NumberMap;
 use super::plan::Plans;
 use super::tokio::{Offsets, STAGE};
 use crate::debuginfo::layout::{Shape, TypeId, Variants};
@@ -44,8 +44,8 @@ impl Future {
 /// Kinds of tasks and places of spawning, each read once.
 #[derive(Default)]
 pub struct Kinds {
-    by_vtable: HashMap<u64, Option<Rc<Kind>>>,
-    places: HashMap<u64, Option<Arc<Location>>>,
+    by_vtable: NumberMap<u64, Option<Rc<Kind>>>,
+    places: NumberMap<u64, Option<Arc<Location>>>,
 }
 
 impl Kinds {

@@ -1,16 +1,35 @@
-//! Hash tables for keys of our own making: type and frame numbers.
+//! Hash tables for numbers: of types and frames, and addresses.
 //!
-//! They are small and dense, and no image has a say in them, so that nothing
-//! is gained by the standard library's keyed hash, which costs ten times as much.
+//! The standard library's keyed hash costs ten times as much. Addresses come
+//! from the image, so each table begins with a number that no image can know:
+//! one that is made to collide is no slower than another.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// A map whose keys are numbers of types or frames.
-pub type NumberMap<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
+/// A map whose keys are numbers.
+pub type NumberMap<K, V> = HashMap<K, V, Secret>;
+
+/// What the hashes of one table begin with.
+#[derive(Clone, Copy, Debug)]
+pub struct Secret(u64);
+
+impl Default for Secret {
+    fn default() -> Self {
+        Self(RandomState::new().hash_one(0))
+    }
+}
+
+impl BuildHasher for Secret {
+    type Hasher = NumberHasher;
+
+    fn build_hasher(&self) -> NumberHasher {
+        NumberHasher(self.0)
+    }
+}
 
 /// Multiplies and folds (Fibonacci hashing).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct NumberHasher(u64);
 
 impl Hasher for NumberHasher {

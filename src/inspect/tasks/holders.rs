@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::TaskRead;
+use super::hash::NumberMap;
 use super::render::Render;
 use super::semaphores::Semaphores;
 use super::tokio::RWLOCK_PERMITS;
@@ -23,7 +24,8 @@ const HOLDERS: usize = 32;
 /// What tasks seem to hold.
 #[derive(Default)]
 pub struct Claims {
-    by_resource: HashMap<u64, Vec<Claim>>,
+    /// With the resource; of one resource and task in the order found.
+    all: Vec<(u64, Claim)>,
     /// Not to be believed, whatever else is seen.
     struck: Vec<(u64, TaskId, HeldKind)>,
 }
@@ -47,38 +49,37 @@ impl Claims {
                 self.struck.push((held.resource, task, held.kind));
                 continue;
             }
-            let claims = self.by_resource.entry(held.resource).or_default();
-            let same =
-                claims.iter_mut().find(|claim| claim.task == task && claim.kind == held.kind);
-            match same {
-                Some(claim) => claim.doubtful &= held.doubtful,
-                None => claims.push(Claim { task, kind: held.kind, doubtful: held.doubtful }),
-            }
+            self.all
+                .push((held.resource, Claim { task, kind: held.kind, doubtful: held.doubtful }));
         }
     }
 
     /// Strikes out what cannot be, then tells every wait who holds what it
     /// waits for.
     pub fn settle(
-        self,
+        mut self,
         memory: &mut Cached<'_>,
         semaphores: &mut Semaphores,
         render: &mut Render,
         tasks: &mut [TaskRead],
     ) {
+        // In the order of addresses: neighbours in memory come from one read.
+        let key = |(resource, claim): &(u64, Claim)| (*resource, claim.task, claim.kind);
+        self.all.sort_unstable_by_key(key);
+        self.all.dedup_by(|later, first| {
+            let same = key(later) == key(first);
+            first.1.doubtful &= !same || later.1.doubtful;
+            same
+        });
         let mut struck: HashMap<Arc<str>, Vec<(TaskId, HeldKind)>> = HashMap::new();
         for (resource, task, kind) in self.struck {
-            let sure = self.by_resource.get(&resource).is_some_and(|claims| {
-                claims.iter().any(|claim| claim.task == task && claim.kind == kind)
-            });
-            if !sure {
+            if self.all.binary_search_by_key(&(resource, task, kind), key).is_err() {
                 struck.entry(render.resource(resource)).or_default().push((task, kind));
             }
         }
-        // Neighbours in memory come from one read.
-        let mut claimed: Vec<(u64, Vec<Claim>)> = self.by_resource.into_iter().collect();
-        claimed.sort_unstable_by_key(|(resource, _)| *resource);
-        for (resource, claims) in claimed {
+        for claims in self.all.chunk_by(|one, other| one.0 == other.0) {
+            let resource = claims[0].0;
+            let claims: Vec<Claim> = claims.iter().map(|(_, claim)| *claim).collect();
             let free = if claims.iter().any(|claim| is_semaphore(claim.kind)) {
                 semaphores.get(memory, resource).map(|semaphore| semaphore.free)
             } else {
@@ -144,7 +145,9 @@ fn strike(claims: &[Claim], free: Option<u64>) -> Vec<(TaskId, HeldKind)> {
 
 /// Tells every wait who holds what it waits for.
 fn join(tasks: &mut [TaskRead]) {
-    let mut holders: HashMap<Arc<str>, Vec<(HeldKind, Holder)>> = HashMap::new();
+    // A resource's name is made once, so equal names are one allocation.
+    let name = |resource: &Arc<str>| Arc::as_ptr(resource).cast::<u8>();
+    let mut holders: NumberMap<*const u8, Vec<(HeldKind, Holder)>> = NumberMap::default();
     for task in tasks.iter() {
         for held in &task.holds {
             let holder = Holder {
@@ -152,12 +155,12 @@ fn join(tasks: &mut [TaskRead]) {
                 local: held.local.clone(),
                 location: held.location.clone(),
             };
-            holders.entry(held.resource.clone()).or_default().push((held.kind, holder));
+            holders.entry(name(&held.resource)).or_default().push((held.kind, holder));
         }
     }
     let tell = |wait: &mut Wait| {
         if let Some(resource) = &wait.resource
-            && let Some(candidates) = holders.get(resource)
+            && let Some(candidates) = holders.get(&name(resource))
         {
             let kind = wait.kind;
             let of_use = candidates.iter().filter(|(held, _)| releases(*held, kind));

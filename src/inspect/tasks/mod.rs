@@ -40,6 +40,7 @@ mod walk;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use hash::NumberMap;
 pub use read::read;
 pub use search::Stray;
 

@@ -155,58 +155,66 @@ fn read(memory: &mut Cached<'_>, address: u64, list: &OwnedList) -> Option<Found
     Some(Found { address, flavor: list.flavor, id, count, heads })
 }
 
-/// How a list of tasks ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ended {
-    /// A pointer led to no task of this list, or in a circle.
+/// A way through a list of tasks, as they were spawned: the shards take tasks
+/// in turn, and so neighbours on the heap come near each other.
+///
+/// A list that leads in a circle ends before it has gone around three times;
+/// until then it gives its tasks again.
+pub struct Walk {
+    id: u64,
+    shards: Vec<Shard>,
+    turn: usize,
+    /// Pointers that led to no task of this list, or in a circle.
     pub broken: u64,
-    /// The bound on tasks was reached.
-    pub bound: bool,
 }
 
-/// Addresses of the tasks of a list, as they were spawned: the shards take
-/// tasks in turn, and so neighbours on the heap come near each other.
-pub fn tasks(
-    memory: &mut Cached<'_>,
-    offsets: &Offsets,
-    found: &Found,
-    bound: usize,
-    headers: &mut Vec<u64>,
-) -> Ended {
-    let mut ended = Ended::default();
-    let mut seen = HashSet::new();
-    let mut cursors: Vec<u64> = Vec::with_capacity(found.heads.len());
-    for &head in &found.heads {
-        match memory.word(head) {
-            Ok(first) => cursors.push(first),
-            Err(_) => ended.broken += 1,
-        }
+/// Finds circles as Brent does: it compares with where it was at the last
+/// power of two of its steps.
+struct Shard {
+    next: u64,
+    before: u64,
+    steps: u64,
+}
+
+impl Walk {
+    /// Begins at the heads.
+    pub fn new(memory: &mut Cached<'_>, found: &Found) -> Self {
+        let heads: Vec<_> = found.heads.iter().map(|&head| memory.word(head)).collect();
+        let broken = heads.iter().filter(|head| head.is_err()).count() as u64;
+        let begin = |next| Shard { next, before: 0, steps: 0 };
+        let shards = heads.into_iter().flatten().filter(|&next| next != 0).map(begin).collect();
+        Self { id: found.id, shards, turn: 0, broken }
     }
-    loop {
-        let mut any = false;
-        for cursor in &mut cursors {
-            let header = *cursor;
-            if header == 0 {
-                continue;
+
+    /// The next task's header.
+    pub fn next(&mut self, memory: &mut Cached<'_>, offsets: &Offsets) -> Option<u64> {
+        loop {
+            if self.shards.is_empty() {
+                return None;
             }
-            any = true;
-            if headers.len() >= bound {
-                ended.bound = true;
-                return ended;
+            let turn = self.turn % self.shards.len();
+            let shard = &mut self.shards[turn];
+            let header = shard.next;
+            let next = next(memory, offsets, self.id, header).filter(|_| header != shard.before);
+            shard.steps += 1;
+            if shard.steps.is_power_of_two() {
+                shard.before = header;
             }
-            *cursor = match next(memory, offsets, found.id, header) {
-                Some(next) if seen.insert(header) => {
-                    headers.push(header);
-                    next
+            let there = next.is_some();
+            self.broken += u64::from(!there);
+            match next {
+                Some(next) if next != 0 => {
+                    shard.next = next;
+                    self.turn = turn + 1;
                 }
                 _ => {
-                    ended.broken += 1;
-                    0
+                    self.shards.remove(turn);
+                    self.turn = turn;
                 }
-            };
-        }
-        if !any {
-            return ended;
+            }
+            if there {
+                return Some(header);
+            }
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The reading itself: roots, lists, tasks, holders.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::cells::Kinds;
 use super::fields::Types;
+use super::hash::NumberMap;
 use super::holders;
 use super::owners::{self, Owners};
 use super::plan::Plans;
@@ -17,12 +17,15 @@ use super::trace::Trace;
 use super::walk::Walker;
 use super::{Limits, Owner, Roots, TaskRead, TasksRead};
 use crate::debuginfo::layout::{Detail, Layouts, TypeId};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::inspect::image::{Cached, Image};
 use crate::model::{Missing, Reason, TaskId, TaskState};
 
 /// How often the clock is looked at: once in so many tasks.
-const CLOCK: usize = 64;
+const CLOCK: u64 = 64;
+
+/// Room made for tasks on the word of a runtime's own count.
+const RESERVED: u64 = 1 << 20;
 
 /// References to an idle task besides the list's and the join handle's: its
 /// wakers and abort handles. On the way out, a join handle may count as one.
@@ -38,7 +41,8 @@ fn wakers(bits: u64) -> u64 {
 /// nonsense gives no tasks, in bounded time.
 ///
 /// # Errors
-/// None at present: whatever is found is better than nothing.
+/// `Io` if there is no memory to read with; whatever else happens, what is
+/// found is better than nothing.
 pub fn read(
     image: &mut Image,
     layouts: &mut dyn Layouts,
@@ -62,7 +66,8 @@ pub fn read(
         return Ok(TasksRead { missing: vec![missing], ..TasksRead::default() });
     };
     let semaphores = BatchSemaphore::find(&mut types);
-    let mut memory = Cached::new(image.memory.as_mut(), limits.bytes);
+    let mut memory = Cached::new(image.memory.as_mut(), limits.bytes)
+        .map_err(|error| Error::io("no memory for reading an image", error))?;
     let mut reader = Reader {
         offsets,
         bias: image.bias,
@@ -74,8 +79,8 @@ pub fn read(
         owners: Owners::default(),
         render: Render::new(roots),
         trace: Trace::default(),
-        behind: HashMap::new(),
-        headers: HashMap::new(),
+        behind: NumberMap::default(),
+        headers: NumberMap::default(),
         claims: holders::Claims::default(),
         read: TasksRead::default(),
         lost: Lost::default(),
@@ -107,9 +112,9 @@ struct Reader<'a> {
     owners: Owners,
     render: Render,
     trace: Trace,
-    behind: HashMap<u64, Option<TypeId>>,
+    behind: NumberMap<u64, Option<TypeId>>,
     /// Ids of tasks that have been joined, by header.
-    headers: HashMap<u64, Option<u64>>,
+    headers: NumberMap<u64, Option<u64>>,
     claims: holders::Claims,
     read: TasksRead,
     lost: Lost,
@@ -160,7 +165,6 @@ impl<'a> Reader<'a> {
     /// Reads the tasks of all owners; tasks lead to further owners.
     fn all(&mut self, memory: &mut Cached<'a>, mut search: bool) {
         let mut next = 0;
-        let mut headers = Vec::new();
         loop {
             // What the roots lead to comes first: the search may take the
             // rest of the time.
@@ -172,20 +176,20 @@ impl<'a> Reader<'a> {
                 break;
             };
             next += 1;
-            headers.clear();
-            let room = self.limits.tasks.saturating_sub(self.read.tasks.len());
-            let ended = owners::tasks(memory, &self.offsets, &found, room, &mut headers);
-            self.lost.broken += ended.broken;
+            let mut walk = owners::Walk::new(memory, &found);
+            let room = self.limits.tasks.saturating_sub(self.read.tasks.len()) as u64;
+            self.read.tasks.reserve(found.count.unwrap_or(0).min(room).min(RESERVED) as usize);
             let mut seen = 0;
-            for (index, &header) in headers.iter().enumerate() {
-                if index % CLOCK == 0 && self.is_late() {
-                    break;
-                }
+            while seen < room
+                && !(seen.is_multiple_of(CLOCK) && self.is_late())
+                && let Some(header) = walk.next(memory, &self.offsets)
+            {
                 self.task(memory, found.address, header);
                 seen += 1;
             }
-            let alive = found.count.unwrap_or(headers.len() as u64);
-            self.lost.tasks += alive.saturating_sub(seen + ended.broken.min(alive));
+            self.lost.broken += walk.broken;
+            let alive = found.count.unwrap_or(seen);
+            self.lost.tasks += alive.saturating_sub(seen + walk.broken.min(alive));
             self.read.owners.push(Owner {
                 address: found.address,
                 flavor: found.flavor,
@@ -293,7 +297,10 @@ impl<'a> Reader<'a> {
 
     fn finish(mut self, memory: &mut Cached<'a>) -> TasksRead {
         let mut read = self.read;
-        read.tasks.sort_by_key(|task| task.id);
+        // A task is large and its id small.
+        read.tasks.sort_by_cached_key(|task| task.id);
+        // A list that leads in a circle tells a task more than once.
+        read.tasks.dedup_by_key(|task| task.id);
         read.owners.sort_by_key(|owner| owner.address);
         self.claims.settle(memory, &mut self.semaphores, &mut self.render, &mut read.tasks);
         let mut miss = |reason, count, detail: &str| {

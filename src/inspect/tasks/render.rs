@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::frames::Frames;
+use super::hash::NumberMap;
 use super::sockets::Sockets;
 use super::trace::{NO_LEVEL, RawDetail, RawHeld, RawWait, Tip, Trace};
 use super::{Roots, TaskRead};
@@ -11,7 +12,7 @@ use crate::model::{Branch, Held, Stack, TaskId, Wait, WaitKind};
 
 /// Names of addresses and words of waits made so far.
 pub struct Render {
-    resources: HashMap<u64, Arc<str>>,
+    resources: NumberMap<u64, Arc<str>>,
     details: HashMap<RawDetail, Option<Arc<str>>>,
     sockets: Option<Sockets>,
     monotonic_ns: Option<u64>,
@@ -20,7 +21,7 @@ pub struct Render {
 impl Render {
     pub fn new(roots: &Roots) -> Self {
         Self {
-            resources: HashMap::new(),
+            resources: NumberMap::default(),
             details: HashMap::new(),
             sockets: roots.process.map(Sockets::of),
             monotonic_ns: roots.monotonic_ns,
@@ -88,7 +89,7 @@ impl Render {
 
     /// The name of what is at an address.
     pub fn resource(&mut self, at: u64) -> Arc<str> {
-        self.resources.entry(at).or_insert_with(|| format!("{at:#x}").into()).clone()
+        self.resources.entry(at).or_insert_with(|| hexadecimal(at)).clone()
     }
 
     fn detail(&mut self, raw: RawDetail) -> Option<Arc<str>> {
@@ -145,6 +146,18 @@ impl Render {
             })
             .collect()
     }
+}
+
+/// As `{:#x}` has it. There is one for nearly every task, and the formatting
+/// machinery costs more than all the rest of naming it.
+fn hexadecimal(number: u64) -> Arc<str> {
+    let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1) as usize;
+    let mut text = [0; 18];
+    text[..2].copy_from_slice(b"0x");
+    for (place, digit) in text[2..2 + digits].iter_mut().rev().enumerate() {
+        *digit = b"0123456789abcdef"[(number >> (4 * place)) as usize & 15];
+    }
+    String::from_utf8_lossy(&text[..2 + digits]).into()
 }
 
 /// The chain that is shown as the task's own: the first that it polls, and of
@@ -213,4 +226,16 @@ fn fork(trace: &Trace, level: u32, on_main: &[u32]) -> u32 {
         at = level.parent;
     }
     at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hexadecimal;
+
+    #[test]
+    fn addresses_are_named_as_everywhere() {
+        for number in [0, 1, 15, 16, 0x7f10, 0x7fff_1234_5678, u64::MAX] {
+            assert_eq!(*hexadecimal(number), format!("{number:#x}"));
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! Semaphores, each read once: permits, and who stands in the queue.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::rc::Rc;
 
+use super::hash::NumberMap;
 use super::tokio::{BatchSemaphore, PERMIT_SHIFT, Waiters};
 use crate::inspect::image::Cached;
 
@@ -19,13 +20,13 @@ pub struct Semaphore {
 /// Semaphores read so far, by address.
 pub struct Semaphores {
     offsets: Option<BatchSemaphore>,
-    known: HashMap<u64, Rc<Semaphore>>,
+    known: NumberMap<u64, Rc<Semaphore>>,
     bound: usize,
 }
 
 impl Semaphores {
     pub fn new(offsets: Option<BatchSemaphore>, bound: usize) -> Self {
-        Self { offsets, known: HashMap::new(), bound }
+        Self { offsets, known: NumberMap::default(), bound }
     }
 
     /// Reads one; `None` if there is none at that address.

@@ -1,8 +1,12 @@
-//! Addresses of sockets by their descriptors, from `/proc` (proc_pid_net(5)).
+//! Addresses of sockets by their descriptors: our own we ask for their names,
+//! another process's are in the kernel's tables (proc_pid_net(5)), which take
+//! it a part of a second to print, however few sockets there are.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+
+use crate::sys::socket::{self, Names};
 
 /// Bytes read of one table: half a million sockets.
 const TABLE: u64 = 128 << 20;
@@ -24,7 +28,7 @@ impl Sockets {
         if let Some(known) = self.by_fd.get(&fd) {
             return known.clone();
         }
-        let found = self.look_up(fd);
+        let found = if self.process == std::process::id() { own(fd) } else { self.look_up(fd) };
         self.by_fd.insert(fd, found.clone());
         found
     }
@@ -34,6 +38,22 @@ impl Sockets {
         let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
         let process = self.process;
         self.by_inode.get_or_insert_with(|| tables(process)).get(&inode).cloned()
+    }
+}
+
+fn own(fd: i32) -> Option<Arc<str>> {
+    let words = match socket::names(fd)? {
+        Names::Inet { protocol, local, peer } => inet_words(protocol, local, peer),
+        Names::Unix(Some(path)) => format!("unix {}", path.display()),
+        Names::Unix(None) => "unix".to_owned(),
+    };
+    Some(words.into())
+}
+
+fn inet_words(protocol: &str, local: SocketAddr, peer: Option<SocketAddr>) -> String {
+    match peer {
+        Some(peer) => format!("{protocol} {local} <-> {peer}"),
+        None => format!("{protocol} {local}"),
     }
 }
 
@@ -64,12 +84,8 @@ fn inet(table: &str, line: &str) -> Option<(u64, String)> {
     let [_, local, remote, _, _, _, _, _, _, inode] = fields.as_slice() else { return None };
     let protocol = table.trim_end_matches('6');
     let (local, remote) = (address(local)?, address(remote)?);
-    let words = if remote.port() == 0 {
-        format!("{protocol} {local}")
-    } else {
-        format!("{protocol} {local} <-> {remote}")
-    };
-    Some((inode.parse().ok()?, words))
+    let peer = (remote.port() != 0).then_some(remote);
+    Some((inode.parse().ok()?, inet_words(protocol, local, peer)))
 }
 
 /// `0000...: 00000002 00000000 00010000 0001 01 12345 /run/x.sock`
@@ -125,6 +141,7 @@ mod tests {
         ];
         for (fd, words) in expect {
             assert_eq!(sockets.describe(fd).as_deref(), Some(&*words));
+            assert_eq!(sockets.look_up(fd).as_deref(), Some(&*words), "as others see it");
         }
         assert_eq!(sockets.describe(-1), None);
     }

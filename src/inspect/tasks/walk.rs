@@ -5,7 +5,6 @@
 //! awaited; its guards count, and a future in it that has begun and that the
 //! polled chain never reached is dormant.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use super::Limits;
 use super::coroutine::{CoStage, Coroutine, Scope};
 use super::fields::active;
 use super::frames::FrameId;
+use super::hash::NumberMap;
 use super::holds::Hold;
 use super::plan::{Manner, Node, Part, Plans};
 use super::semaphores::Semaphores;
@@ -32,7 +32,7 @@ pub struct Walker<'w, 'a> {
     pub bias: u64,
     pub limits: &'w Limits,
     pub trace: &'w mut Trace,
-    pub behind: &'w mut HashMap<u64, Option<TypeId>>,
+    pub behind: &'w mut NumberMap<u64, Option<TypeId>>,
     /// The level that is being looked at.
     pub level: u32,
     pub depth: u32,
@@ -60,7 +60,7 @@ impl<'w, 'a> Walker<'w, 'a> {
         bias: u64,
         limits: &'w Limits,
         trace: &'w mut Trace,
-        behind: &'w mut HashMap<u64, Option<TypeId>>,
+        behind: &'w mut NumberMap<u64, Option<TypeId>>,
     ) -> Self {
         trace.clear();
         Self {

@@ -128,11 +128,18 @@ impl hyper::service::Service<Request<Incoming>> for ConnService {
         }
         let cell = Some(conn.cell.clone());
         let begun = conn.tracker.begin(Side::Server, &parts, cell, None, &conn.buckets);
+        let wire = conn.cell.wire();
         let Some(begun) = begun else {
+            if let Some(wire) = wire {
+                wire.called(None);
+            }
             let request = Request::from_parts(parts, StreamBody::plain(body));
             return CallFuture::plain(conn.routes.clone().oneshot(request));
         };
         let call = begun.call;
+        if let Some(wire) = wire {
+            call.cell().carried_by(wire);
+        }
         parts.extensions.insert(Scope::new(call.clone()));
         let body = StreamBody::request(body, call.clone(), begun.messages);
         let inner = conn.routes.clone().oneshot(Request::from_parts(parts, body));

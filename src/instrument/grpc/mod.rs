@@ -18,12 +18,12 @@ mod descriptor;
 mod exec;
 mod frames;
 mod future;
-mod io;
 mod layer;
 mod limits;
 mod log;
 mod metadata;
 mod serve;
+mod tap;
 mod tracker;
 mod watch;
 

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use libc::c_int;
 
-use super::remote;
+use super::remote::Mem;
 use crate::error::{Error, ErrorKind, Result};
 use child::{Pipes, Way};
 use leave_out::LeaveOut;
@@ -45,16 +45,30 @@ static FORBIDDEN: AtomicBool = AtomicBool::new(false);
 /// The copy; ends when dropped.
 #[derive(Debug)]
 pub struct Copy {
-    pid: c_int,
-    /// Asks the copy itself for bytes, where reading it is forbidden.
-    pipes: Option<Pipes>,
+    reading: Reading,
     deadline: Instant,
     left_out: bool,
+    alive: Alive,
+    /// Dropped last.
+    _only: Only,
+}
+
+/// The process; killed when dropped.
+#[derive(Debug)]
+struct Alive {
+    pid: c_int,
     /// Dropped to let the keeper end.
     leave: Option<mpsc::Sender<()>>,
     keeper: Option<JoinHandle<()>>,
-    /// Dropped last.
-    _only: Only,
+}
+
+/// How it is read.
+#[derive(Debug)]
+enum Reading {
+    FromOutside(Mem),
+    /// By asking it, where reading it is forbidden: a seccomp filter, a
+    /// security module, or a process that is not "dumpable".
+    Asking(Pipes),
 }
 
 #[derive(Debug)]
@@ -82,23 +96,17 @@ impl Copy {
     /// # Errors
     /// `Busy` while another copy lives, `OutOfMemory` or `Permission` where
     /// the system refuses.
-    pub fn new(life: Duration, leave_out: LeaveOut) -> Result<Self> {
-        let only = Only::claim()?;
-        if FORBIDDEN.load(Ordering::Relaxed) {
-            return Self::start(life, Some(Pipes::open().map_err(refused)?), leave_out, only);
-        }
-        let copy = Self::start(life, None, leave_out, only)?;
-        match remote::read(copy.pid, (&raw const TAKEN) as u64, &mut [0]) {
-            Ok(()) => Ok(copy),
-            // A seccomp filter, a security module, or a process that is not
-            // "dumpable": the copy has to tell by itself.
-            Err(_) => {
-                FORBIDDEN.store(true, Ordering::Relaxed);
-                drop(copy);
-                let pipes = Pipes::open().map_err(refused)?;
-                Self::start(life, Some(pipes), LeaveOut::nothing(), Only::claim()?)
+    pub fn new(life: Duration, mut leave_out: LeaveOut) -> Result<Self> {
+        if !FORBIDDEN.load(Ordering::Relaxed) {
+            match Self::start(life, None, leave_out, Only::claim()?) {
+                Err(error) if error.kind() == ErrorKind::Permission => {}
+                made => return made,
             }
+            FORBIDDEN.store(true, Ordering::Relaxed);
+            leave_out = LeaveOut::nothing();
         }
+        let pipes = Pipes::open().map_err(refused)?;
+        Self::start(life, Some(pipes), leave_out, Only::claim()?)
     }
 
     fn start(
@@ -133,18 +141,15 @@ impl Copy {
                 return Err(refused(error));
             }
         };
+        let alive = Alive { pid, leave: Some(leave), keeper: Some(keeper) };
         // Raising one's own score is always permitted; where /proc is not
         // mounted, the copy is merely no better a victim than the server.
         let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), "1000");
-        Ok(Self {
-            pid,
-            pipes,
-            deadline,
-            left_out,
-            leave: Some(leave),
-            keeper: Some(keeper),
-            _only: only,
-        })
+        let reading = match pipes {
+            Some(pipes) => Reading::Asking(pipes),
+            None => Reading::FromOutside(from_outside(pid)?),
+        };
+        Ok(Self { reading, deadline, left_out, alive, _only: only })
     }
 
     /// Whether the regions to leave out were left out.
@@ -154,7 +159,7 @@ impl Copy {
 
     /// Process id of the copy.
     pub fn pid(&self) -> c_int {
-        self.pid
+        self.alive.pid
     }
 
     /// Copies bytes; the error is how many there were before the first page
@@ -163,14 +168,30 @@ impl Copy {
     /// # Errors
     /// As said.
     pub fn read(&mut self, from: u64, to: &mut [u8]) -> std::result::Result<(), usize> {
-        match &mut self.pipes {
-            None => remote::read(self.pid, from, to),
-            Some(pipes) => pipes.read(from, to, self.deadline),
+        match &mut self.reading {
+            Reading::FromOutside(mem) => mem.read(from, to),
+            Reading::Asking(pipes) => pipes.read(from, to, self.deadline),
         }
     }
 }
 
-impl Drop for Copy {
+/// Its memory, if it may be read.
+fn from_outside(pid: c_int) -> Result<Mem> {
+    let forbidden = |error| {
+        Error::new(ErrorKind::Permission, "reading a copy of this process").with_source(error)
+    };
+    let mem = match Mem::open(pid) {
+        Ok(mem) => mem,
+        Err(error) if error.raw_os_error() == Some(libc::EMFILE) => return Err(refused(error)),
+        Err(error) => return Err(forbidden(error)),
+    };
+    match mem.read((&raw const TAKEN) as u64, &mut [0]) {
+        Ok(()) => Ok(mem),
+        Err(_) => Err(forbidden(io::ErrorKind::PermissionDenied.into())),
+    }
+}
+
+impl Drop for Alive {
     fn drop(&mut self) {
         // SAFETY: the process is our child and not waited for yet, so the
         // number is still its own; the calls touch no memory.
