@@ -234,9 +234,10 @@ fn case_1b_a_huge_message_lies_in_the_buffer_and_the_body_looks_idle() {
 fn case_2_the_connections_window_is_eaten_and_the_hog_is_named() {
     both(|side| {
         let victim = send_blocked(1, side);
-        let mut small = unread_by_peer(8, side);
-        small.wire.as_mut().unwrap().send_window = 60_000;
-        let case = Case::new([victim, small, unread_by_peer(9, side)]).http2(|http2| {
+        let mut fellow = send_blocked(8, side);
+        (fellow.wire.as_mut().unwrap().send_window, fellow.wire.as_mut().unwrap().data_sent) =
+            (WINDOW - 33_000, 33_000);
+        let case = Case::new([victim, fellow, unread_by_peer(9, side)]).http2(|http2| {
             (http2.send_window, http2.send_window_closed_ns) = (0, Some(2 * SECOND));
         });
         let verdict = case.is(
@@ -246,7 +247,11 @@ fn case_2_the_connections_window_is_eaten_and_the_hog_is_named() {
             &["63 KiB of stream 9 (Feed/Watch)", "used up for 2.0s"],
         );
         assert_eq!(verdict.hog, Some(StreamId(9)));
-        assert_eq!(Judge::new(&case.snapshot).kind(&case.snapshot.streams[2]).0, PeerNotReading);
+        let judge = Judge::new(&case.snapshot);
+        assert_eq!(judge.kind(&case.snapshot.streams[2]).0, PeerNotReading);
+        let fellow = judge.verdict(&case.snapshot.streams[1]);
+        assert_eq!(fellow.kind, PeerNotReading, "half a window is more than a reader leaves");
+        assert!(fellow.evidence.contains("32 KiB of it are unread there"), "{}", fellow.evidence);
     });
 }
 

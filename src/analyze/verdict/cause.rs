@@ -63,6 +63,9 @@ pub enum Cause<'s> {
     SocketFull(&'s Link<'s>),
     /// The stream's own window is used up.
     WindowClosed { closed_ns: u64 },
+    /// The connection's window is used up, and this stream is one of those
+    /// that have.
+    Hogs { bytes: u64 },
     /// The connection's window is used up by others.
     LinkWindowClosed { hog: Option<Hog> },
     /// Windows are open, the socket takes bytes, and nothing goes.
@@ -107,9 +110,10 @@ impl Cause<'_> {
             Self::Lossy(_) => VerdictKind::Network,
             Self::SocketUnread(_) | Self::PingLate { .. } => VerdictKind::PeerFrozen,
             Self::SocketFull(_) => VerdictKind::TcpBackpressure,
-            Self::WindowClosed { .. } | Self::NotTaken { .. } | Self::BeatLate { .. } => {
-                VerdictKind::PeerNotReading
-            }
+            Self::WindowClosed { .. }
+            | Self::Hogs { .. }
+            | Self::NotTaken { .. }
+            | Self::BeatLate { .. } => VerdictKind::PeerNotReading,
             Self::LinkWindowClosed { .. } | Self::Starved { .. } => {
                 VerdictKind::ConnectionFlowControl
             }

@@ -167,6 +167,11 @@ impl Teller<'_> {
                 )
             }
             Cause::WindowClosed { closed_ns } => self.window(*closed_ns),
+            Cause::Hogs { bytes: out } => format!(
+                "The {peer} does not read it: {} of it are unread there, and with what else is \
+                 unread they have used up the connection's window for {since}",
+                bytes(*out)
+            ),
             Cause::LinkWindowClosed { hog } => format!(
                 "The connection's window has been used up for {since}, the stream's own has {} \
                  left{}",

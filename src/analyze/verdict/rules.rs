@@ -237,7 +237,16 @@ impl Judge<'_> {
             if !self.long(ns) {
                 return None;
             }
-            let hog = link.and_then(|link| link.send_hog).filter(|(id, _)| *id != stream.id);
+            let most = link.and_then(|link| link.send_hog);
+            // A peer that reads gives a window back by its half at the latest.
+            // One of which as much is out as of the worst is no better.
+            let out = link.map_or(0, |link| link.out_bytes(stream));
+            let half = u64::from(http2.peer_initial_window) / 2;
+            let worst = most.map_or(0, |(_, bytes)| bytes);
+            if out > 0 && (out >= half || (out >= worst / 2 && worst >= half / 2)) {
+                return Some(self.window_ruling(Cause::Hogs { bytes: out }, ns, link));
+            }
+            let hog = most.filter(|(id, _)| *id != stream.id);
             return Some(self.window_ruling(Cause::LinkWindowClosed { hog }, ns, link));
         }
         Some(Ruling::suspected(Cause::Unsent { link }, blocked_ns).or(

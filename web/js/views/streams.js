@@ -98,7 +98,7 @@ function Events({ events, logged }) {
         ${events.map((event, at) => {
           const [lane, tone, word] = EVENTS[event.kind] ?? [1, 'dim', event.kind];
           const height = Math.min(20, 6 + Math.log2(event.bytes + 1) * 0.7);
-          return html`<rect key=${at} class=${tone} fill="currentColor" x=${x(event.ago_ns) - 1} y=${lane * LANE + 22 - height} width="3" height=${height}><title>${word} ${bytes(event.bytes)}, ${ago(event.ago_ns)}</title></rect>`;
+          return html`<rect key=${at} class=${tone} fill="currentColor" x=${x(event.ago_ns) - 1} y=${lane * LANE + 22 - height} width="3" height=${height}><title>${word} ${event.bytes ? bytes(event.bytes) : ''} ${ago(event.ago_ns)}</title></rect>`;
         })}
       </svg>`}
     </div>
