@@ -57,8 +57,9 @@ pub enum Cause<'s> {
     OwnSocketUnread(&'s Link<'s>),
     /// No answer to a PING.
     PingLate { link: &'s Link<'s>, blocked: bool },
-    /// PINGs are answered, the application heartbeat is not.
-    BeatLate { link: &'s Link<'s>, late_ns: u64 },
+    /// The application heartbeat is not answered; whether its transport has
+    /// been heard of since.
+    BeatLate { link: &'s Link<'s>, late_ns: u64, alive: bool },
     /// Our kernel takes no more bytes.
     SocketFull(&'s Link<'s>),
     /// The stream's own window is used up.
@@ -108,7 +109,9 @@ impl Cause<'_> {
             Self::NoSlot { .. } => VerdictKind::QueuedForSlot,
             Self::NotDispatched | Self::Unsent { .. } => VerdictKind::Unknown,
             Self::Lossy(_) => VerdictKind::Network,
-            Self::SocketUnread(_) | Self::PingLate { .. } => VerdictKind::PeerFrozen,
+            Self::SocketUnread(_) | Self::PingLate { .. } | Self::BeatLate { alive: false, .. } => {
+                VerdictKind::PeerFrozen
+            }
             Self::SocketFull(_) => VerdictKind::TcpBackpressure,
             Self::WindowClosed { .. }
             | Self::Hogs { .. }

@@ -149,7 +149,7 @@ impl Teller<'_> {
                     .map_or_else(|| "Bytes".to_owned(), |tcp| bytes(tcp.unread_bytes.into()))
             ),
             Cause::PingLate { link, blocked } => self.ping(link, *blocked, &since),
-            Cause::BeatLate { link, late_ns } => format!(
+            Cause::BeatLate { link, late_ns, .. } => format!(
                 "The {peer}'s application has not answered the heartbeat for {}{}",
                 human(*late_ns),
                 match link.alive_ago_ns().filter(|ago| ago < late_ns) {
@@ -157,7 +157,7 @@ impl Teller<'_> {
                         ", while its transport was heard of {} ago: its tasks do not run",
                         human(ago)
                     ),
-                    None => String::new(),
+                    None => ", and nothing else has come from it since".to_owned(),
                 }
             ),
             Cause::SocketFull(link) => {

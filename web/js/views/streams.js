@@ -14,7 +14,7 @@ import { FindingList } from './findings.js';
 
 const CALM = { healthy: 'ok', idle_by_design: 'dim', waiting_for_peer: 'dim' };
 const GRAVE = ['worker_blocked', 'peer_frozen', 'network'];
-const WHO = { us: 'us', peer: 'the peer', network: 'the network', unknown: 'not known who' };
+const WHO = { us: '· us', peer: '· the peer', network: '· the network', unknown: '· who?' };
 
 const words = (kind) => kind.replaceAll('_', ' ');
 const isAlarm = (kind) => !(kind in CALM);
@@ -102,8 +102,8 @@ function Events({ events, logged }) {
         })}
       </svg>`}
     </div>
-    <${Table} label="Events" head=${[['When', 'num'], ['What'], ['Size', 'num']]}>
-      ${last.map((event, at) => html`<tr key=${at}><td class="num">${ago(event.ago_ns)}</td><td><${Tag} tone=${EVENTS[event.kind]?.[1]}>${EVENTS[event.kind]?.[2] ?? event.kind}<//></td><td class="num">${event.bytes ? bytes(event.bytes) : ''}</td></tr>`)}
+    <${Table} label="Events" head=${[['What'], ['Size'], ['When']]}>
+      ${last.map((event, at) => html`<tr key=${at}><td><${Tag} tone=${EVENTS[event.kind]?.[1]}>${EVENTS[event.kind]?.[2] ?? event.kind}<//></td><td>${event.bytes ? bytes(event.bytes) : ''}</td><td>${ago(event.ago_ns)}</td></tr>`)}
     <//>
   <//>`;
 }
