@@ -6,7 +6,9 @@ use tonic::service::Routes;
 
 use super::Profiler;
 use crate::error::Result;
+use crate::instrument::grpc::heartbeat::{self, Heartbeat};
 use crate::instrument::grpc::{self, GrpcClient, GrpcLayer, Limits, Listener, ServeConfig};
+use crate::pb::heartbeat::heartbeat_server::HeartbeatServer;
 
 impl Profiler {
     /// Serves gRPC with everything there is: each stream with its task and its
@@ -56,6 +58,13 @@ impl Profiler {
     pub fn grpc_layer_with(&self, limits: Limits) -> GrpcLayer {
         let core = &self.shared.core;
         GrpcLayer::with(core.registry.clone(), limits, core.metadata.clone())
+    }
+
+    /// The heartbeat's service: add it to the routes, and clients that keep a
+    /// heartbeat running learn whether this application still answers, and it
+    /// learns whether they do. See `docs/heartbeats.md`.
+    pub fn heartbeat_service(&self) -> HeartbeatServer<Heartbeat> {
+        heartbeat::service()
     }
 
     /// Follows the calls of a client: wrap the channel, and give the wrapper to

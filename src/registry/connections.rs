@@ -8,13 +8,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
 use super::clock;
+use super::heartbeat::Beats;
 use super::wire::Wire;
-use crate::model::{
-    Connection, ConnectionCounters, ConnectionId, Heartbeat, Side, TaskId, Transport,
-};
+use crate::model::{Connection, ConnectionCounters, ConnectionId, Side, TaskId, Transport};
 
 /// The two ends of a TCP connection: ours, then the peer's.
 type Pair = (SocketAddr, SocketAddr);
@@ -45,7 +43,6 @@ pub struct ConnectionCell {
     wire: Option<Arc<Wire>>,
     tls: bool,
     task: AtomicU64,
-    heartbeat: HeartbeatCell,
     closed: AtomicBool,
     streams: AtomicU64,
     streams_total: AtomicU64,
@@ -54,6 +51,8 @@ pub struct ConnectionCell {
     last_read: AtomicU64,
     last_write: AtomicU64,
     write_blocked_since: AtomicU64,
+    /// Its application heartbeat.
+    pub heartbeat: Beats,
     pair: Option<Pair>,
     table: Weak<Mutex<Table>>,
 }
@@ -71,29 +70,6 @@ pub struct Open {
     pub peer: Option<Arc<str>>,
     /// TLS lies between the tap and the socket.
     pub tls: bool,
-}
-
-/// The application heartbeat of a connection; times are in ticks, 0 for never.
-#[derive(Debug, Default)]
-struct HeartbeatCell {
-    interval_ns: AtomicU64,
-    sent: AtomicU64,
-    answered: AtomicU64,
-    rtt: AtomicU64,
-}
-
-impl HeartbeatCell {
-    fn to_model(&self, now: u64) -> Option<Heartbeat> {
-        let interval_ns = self.interval_ns.load(Relaxed);
-        let ago = |ticks: u64| (ticks != 0).then(|| clock::delta_ns(ticks, now));
-        let rtt = self.rtt.load(Relaxed);
-        (interval_ns != 0).then(|| Heartbeat {
-            interval_ns,
-            outstanding_ns: ago(self.sent.load(Relaxed)),
-            rtt_ns: (rtt != 0).then(|| clock::ticks_ns(rtt)),
-            answered_ago_ns: ago(self.answered.load(Relaxed)),
-        })
-    }
 }
 
 impl Connections {
@@ -137,7 +113,6 @@ impl Connections {
             wire: tapped.then(|| Wire::new(side)),
             tls,
             task: AtomicU64::new(0),
-            heartbeat: HeartbeatCell::default(),
             closed: AtomicBool::new(false),
             streams: AtomicU64::new(0),
             streams_total: AtomicU64::new(0),
@@ -146,6 +121,7 @@ impl Connections {
             last_read: AtomicU64::new(0),
             last_write: AtomicU64::new(0),
             write_blocked_since: AtomicU64::new(0),
+            heartbeat: Beats::default(),
             pair,
             table: Arc::downgrade(&self.table),
         });
@@ -190,32 +166,6 @@ impl ConnectionCell {
     /// The task that drives it.
     pub fn driven_by(&self, task: TaskId) {
         self.task.store(task.0, Relaxed);
-    }
-
-    /// An application heartbeat runs on it, one every `interval`.
-    pub fn heartbeat_every(&self, interval: Duration) {
-        let ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX).max(1);
-        self.heartbeat.interval_ns.store(ns, Relaxed);
-    }
-
-    /// A heartbeat of ours goes out. Where one is out already, that one counts.
-    pub fn heartbeat_sent(&self) {
-        _ = self.heartbeat.sent.compare_exchange(0, clock::now(), Relaxed, Relaxed);
-    }
-
-    /// The heartbeat that is out was answered.
-    pub fn heartbeat_answered(&self) {
-        let now = clock::now();
-        let sent = self.heartbeat.sent.swap(0, Relaxed);
-        if sent != 0 {
-            self.heartbeat.rtt.store(now.saturating_sub(sent).max(1), Relaxed);
-        }
-        self.heartbeat.answered.store(now, Relaxed);
-    }
-
-    /// A heartbeat came from the peer: its application lives.
-    pub fn heartbeat_received(&self) {
-        self.heartbeat.answered.store(clock::now(), Relaxed);
     }
 
     /// The other end's address.

@@ -8,6 +8,8 @@ pub mod clock;
 // Without gRPC nothing fills these two; snapshots keep their one shape.
 #[cfg_attr(not(feature = "grpc"), allow(dead_code, unused_imports))]
 pub mod connections;
+#[cfg_attr(not(feature = "grpc"), allow(dead_code))]
+pub mod heartbeat;
 pub mod places;
 #[cfg_attr(not(feature = "grpc"), allow(dead_code, unused_imports))]
 pub mod streams;

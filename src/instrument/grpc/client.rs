@@ -11,6 +11,7 @@ use tower::Service;
 
 use super::body::StreamBody;
 use super::future::CallFuture;
+use super::heartbeat::Follow;
 use super::limits::Limits;
 use super::metadata::MetadataKeys;
 use super::tracker::Tracker;
@@ -79,6 +80,9 @@ where
         let Some(begun) = begun else {
             return CallFuture::plain(self.inner.call(Request::from_parts(parts, body)));
         };
+        if let Some(follow) = parts.extensions.get::<Follow>() {
+            follow.leave(&begun.call);
+        }
         let body = StreamBody::request(body, begun.call.clone(), None);
         let request = Request::from_parts(parts, tonic::body::Body::new(body));
         CallFuture::watching(self.inner.call(request), begun)

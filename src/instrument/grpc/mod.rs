@@ -18,6 +18,7 @@ mod descriptor;
 mod exec;
 mod frames;
 mod future;
+pub mod heartbeat;
 mod layer;
 mod limits;
 mod log;

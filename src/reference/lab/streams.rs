@@ -31,6 +31,12 @@ pub async fn never_read(
     Ok(held.reply(ended_by, 0))
 }
 
+/// Awaits its bound: an answer that is owed, and does not come before that.
+pub async fn never_answer(held: Held, drain: &Drain) -> Response<StuckReply> {
+    let ended_by = held.over(drain).await;
+    held.reply(ended_by, 0)
+}
+
 /// Sends as fast as flow control allows, whether or not the client reads.
 pub fn flood(
     request: FloodRequest,

@@ -279,6 +279,11 @@ impl StreamCell {
         }
     }
 
+    /// Its connection, while both are alive.
+    pub fn connection_cell(&self) -> Option<Arc<ConnectionCell>> {
+        self.outcome().connection.clone()
+    }
+
     /// A limit makes it wait for a token, or does no more.
     pub fn throttled(&self, waits: bool) {
         let since = self.throttled.load(Relaxed);
