@@ -234,9 +234,10 @@ fn case_1b_a_huge_message_lies_in_the_buffer_and_the_body_looks_idle() {
 fn case_2_the_connections_window_is_eaten_and_the_hog_is_named() {
     both(|side| {
         let victim = send_blocked(1, side);
-        let mut small = unread_by_peer(8, side);
-        small.wire.as_mut().unwrap().send_window = 60_000;
-        let case = Case::new([victim, small, unread_by_peer(9, side)]).http2(|http2| {
+        let mut fellow = send_blocked(8, side);
+        (fellow.wire.as_mut().unwrap().send_window, fellow.wire.as_mut().unwrap().data_sent) =
+            (WINDOW - 33_000, 33_000);
+        let case = Case::new([victim, fellow, unread_by_peer(9, side)]).http2(|http2| {
             (http2.send_window, http2.send_window_closed_ns) = (0, Some(2 * SECOND));
         });
         let verdict = case.is(
@@ -246,7 +247,11 @@ fn case_2_the_connections_window_is_eaten_and_the_hog_is_named() {
             &["63 KiB of stream 9 (Feed/Watch)", "used up for 2.0s"],
         );
         assert_eq!(verdict.hog, Some(StreamId(9)));
-        assert_eq!(Judge::new(&case.snapshot).kind(&case.snapshot.streams[2]).0, PeerNotReading);
+        let judge = Judge::new(&case.snapshot);
+        assert_eq!(judge.kind(&case.snapshot.streams[2]).0, PeerNotReading);
+        let fellow = judge.verdict(&case.snapshot.streams[1]);
+        assert_eq!(fellow.kind, PeerNotReading, "half a window is more than a reader leaves");
+        assert!(fellow.evidence.contains("32 KiB of it are unread there"), "{}", fellow.evidence);
     });
 }
 
@@ -595,8 +600,12 @@ fn an_application_that_leaves_its_heartbeat_unanswered_is_told_from_a_frozen_one
         let case = case.connection(|connection| connection.heartbeat = Some(beat));
         let says = ["heartbeat for 2.0s", "heard of 500ms ago"];
         case.is(PeerNotReading, Who::Peer, Confidence::Likely, &says);
-        let verdict = case.silent(5 * SECOND).verdict();
-        assert_eq!((verdict.kind, verdict.or), (PeerNotReading, vec![PeerFrozen, Network]));
+        // Nothing was heard since: where PINGs are sent they will tell.
+        let case = case.silent(5 * SECOND);
+        assert_eq!(case.verdict().kind, WaitingForPeer);
+        let case = case.http2(|http2| http2.ping_answered_ago_ns = None);
+        let verdict = case.is(PeerFrozen, Who::Peer, Confidence::Suspected, &["nothing else"]);
+        assert_eq!(verdict.or, [PeerNotReading, Network]);
     });
 }
 

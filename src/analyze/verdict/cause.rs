@@ -57,12 +57,16 @@ pub enum Cause<'s> {
     OwnSocketUnread(&'s Link<'s>),
     /// No answer to a PING.
     PingLate { link: &'s Link<'s>, blocked: bool },
-    /// PINGs are answered, the application heartbeat is not.
-    BeatLate { link: &'s Link<'s>, late_ns: u64 },
+    /// The application heartbeat is not answered; whether its transport has
+    /// been heard of since.
+    BeatLate { link: &'s Link<'s>, late_ns: u64, alive: bool },
     /// Our kernel takes no more bytes.
     SocketFull(&'s Link<'s>),
     /// The stream's own window is used up.
     WindowClosed { closed_ns: u64 },
+    /// The connection's window is used up, and this stream is one of those
+    /// that have.
+    Hogs { bytes: u64 },
     /// The connection's window is used up by others.
     LinkWindowClosed { hog: Option<Hog> },
     /// Windows are open, the socket takes bytes, and nothing goes.
@@ -105,11 +109,14 @@ impl Cause<'_> {
             Self::NoSlot { .. } => VerdictKind::QueuedForSlot,
             Self::NotDispatched | Self::Unsent { .. } => VerdictKind::Unknown,
             Self::Lossy(_) => VerdictKind::Network,
-            Self::SocketUnread(_) | Self::PingLate { .. } => VerdictKind::PeerFrozen,
-            Self::SocketFull(_) => VerdictKind::TcpBackpressure,
-            Self::WindowClosed { .. } | Self::NotTaken { .. } | Self::BeatLate { .. } => {
-                VerdictKind::PeerNotReading
+            Self::SocketUnread(_) | Self::PingLate { .. } | Self::BeatLate { alive: false, .. } => {
+                VerdictKind::PeerFrozen
             }
+            Self::SocketFull(_) => VerdictKind::TcpBackpressure,
+            Self::WindowClosed { .. }
+            | Self::Hogs { .. }
+            | Self::NotTaken { .. }
+            | Self::BeatLate { .. } => VerdictKind::PeerNotReading,
             Self::LinkWindowClosed { .. } | Self::Starved { .. } => {
                 VerdictKind::ConnectionFlowControl
             }

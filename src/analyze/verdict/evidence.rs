@@ -149,7 +149,7 @@ impl Teller<'_> {
                     .map_or_else(|| "Bytes".to_owned(), |tcp| bytes(tcp.unread_bytes.into()))
             ),
             Cause::PingLate { link, blocked } => self.ping(link, *blocked, &since),
-            Cause::BeatLate { link, late_ns } => format!(
+            Cause::BeatLate { link, late_ns, .. } => format!(
                 "The {peer}'s application has not answered the heartbeat for {}{}",
                 human(*late_ns),
                 match link.alive_ago_ns().filter(|ago| ago < late_ns) {
@@ -157,7 +157,7 @@ impl Teller<'_> {
                         ", while its transport was heard of {} ago: its tasks do not run",
                         human(ago)
                     ),
-                    None => String::new(),
+                    None => ", and nothing else has come from it since".to_owned(),
                 }
             ),
             Cause::SocketFull(link) => {
@@ -167,6 +167,11 @@ impl Teller<'_> {
                 )
             }
             Cause::WindowClosed { closed_ns } => self.window(*closed_ns),
+            Cause::Hogs { bytes: out } => format!(
+                "The {peer} does not read it: {} of it are unread there, and with what else is \
+                 unread they have used up the connection's window for {since}",
+                bytes(*out)
+            ),
             Cause::LinkWindowClosed { hog } => format!(
                 "The connection's window has been used up for {since}, the stream's own has {} \
                  left{}",

@@ -56,9 +56,17 @@ impl<'a> Link<'a> {
         let Some(wire) = stream.wire.as_ref() else { return };
         let unread = wire.data_received.saturating_sub(stream.received.bytes);
         raise(&mut self.recv_hog, stream, unread);
+        let out = self.out_bytes(stream);
+        raise(&mut self.send_hog, stream, out);
+    }
+
+    /// Bytes of a stream that the kernel took and for which the peer has not
+    /// enlarged its window again: not read, or not yet accounted for.
+    pub fn out_bytes(&self, stream: &Stream) -> u64 {
+        let Some(wire) = stream.wire.as_ref() else { return 0 };
         let initial = self.http2().map_or(0, |http2| i64::from(http2.peer_initial_window));
         let out = initial.saturating_sub(wire.send_window).max(0) as u64;
-        raise(&mut self.send_hog, stream, out.min(wire.data_sent));
+        out.min(wire.data_sent)
     }
 
     /// Its frames' figures, if the reader of frames has kept its place.

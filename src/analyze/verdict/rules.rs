@@ -237,7 +237,16 @@ impl Judge<'_> {
             if !self.long(ns) {
                 return None;
             }
-            let hog = link.and_then(|link| link.send_hog).filter(|(id, _)| *id != stream.id);
+            let most = link.and_then(|link| link.send_hog);
+            // A peer that reads gives a window back by its half at the latest.
+            // One of which as much is out as of the worst is no better.
+            let out = link.map_or(0, |link| link.out_bytes(stream));
+            let half = u64::from(http2.peer_initial_window) / 2;
+            let worst = most.map_or(0, |(_, bytes)| bytes);
+            if out > 0 && (out >= half || (out >= worst / 2 && worst >= half / 2)) {
+                return Some(self.window_ruling(Cause::Hogs { bytes: out }, ns, link));
+            }
+            let hog = most.filter(|(id, _)| *id != stream.id);
             return Some(self.window_ruling(Cause::LinkWindowClosed { hog }, ns, link));
         }
         Some(Ruling::suspected(Cause::Unsent { link }, blocked_ns).or(
@@ -395,6 +404,27 @@ impl Judge<'_> {
             .is_some_and(|due| (0..OWED_NS as i64).contains(&due))
     }
 
+    /// The application heartbeat is late. Only what was heard since makes that
+    /// the application's doing: a dead path is as silent.
+    fn beat<'s>(&self, link: &'s Link<'s>) -> Option<Ruling<'s>> {
+        let late_ns = link.beat_late.filter(|&ns| self.long(ns))?;
+        let alive = link.alive_ago_ns().is_some_and(|ago| ago < late_ns);
+        let cause = Cause::BeatLate { link, late_ns, alive };
+        if alive {
+            return Some(Ruling::likely(cause, late_ns));
+        }
+        // A PING is on its way, or will be: it says more, and sooner.
+        let pings = link.http2().is_some_and(|http2| {
+            http2.ping_outstanding_ns.is_some() || http2.ping_answered_ago_ns.is_some()
+        });
+        (!pings).then(|| {
+            Ruling::suspected(cause, late_ns).or(
+                &[VerdictKind::PeerNotReading, VerdictKind::Network],
+                "a PING, which the peer's transport answers without its application",
+            )
+        })
+    }
+
     /// Nothing is wrong that could be seen.
     pub(super) fn at_rest<'s>(
         &'s self,
@@ -414,15 +444,8 @@ impl Judge<'_> {
             return Ruling::likely(Cause::Silent, ns);
         }
         if waits {
-            if let Some(link) = link
-                && let Some(late) = link.beat_late.filter(|&ns| self.long(ns))
-            {
-                let ruling = Ruling::likely(Cause::BeatLate { link, late_ns: late }, late);
-                return match link.alive_ago_ns().is_some_and(|ago| ago < late) {
-                    true => ruling,
-                    false => Ruling { confidence: Confidence::Suspected, ..ruling }
-                        .or(&[VerdictKind::PeerFrozen, VerdictKind::Network], "a PING"),
-                };
+            if let Some(ruling) = link.and_then(|link| self.beat(link)) {
+                return ruling;
             }
             let alive = link.and_then(Link::alive_ago_ns);
             return match alive.filter(|&ago| ago < ns) {

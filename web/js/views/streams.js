@@ -14,7 +14,7 @@ import { FindingList } from './findings.js';
 
 const CALM = { healthy: 'ok', idle_by_design: 'dim', waiting_for_peer: 'dim' };
 const GRAVE = ['worker_blocked', 'peer_frozen', 'network'];
-const WHO = { us: 'us', peer: 'the peer', network: 'the network', unknown: 'not known who' };
+const WHO = { us: '· us', peer: '· the peer', network: '· the network', unknown: '· who?' };
 
 const words = (kind) => kind.replaceAll('_', ' ');
 const isAlarm = (kind) => !(kind in CALM);
@@ -98,12 +98,12 @@ function Events({ events, logged }) {
         ${events.map((event, at) => {
           const [lane, tone, word] = EVENTS[event.kind] ?? [1, 'dim', event.kind];
           const height = Math.min(20, 6 + Math.log2(event.bytes + 1) * 0.7);
-          return html`<rect key=${at} class=${tone} fill="currentColor" x=${x(event.ago_ns) - 1} y=${lane * LANE + 22 - height} width="3" height=${height}><title>${word} ${bytes(event.bytes)}, ${ago(event.ago_ns)}</title></rect>`;
+          return html`<rect key=${at} class=${tone} fill="currentColor" x=${x(event.ago_ns) - 1} y=${lane * LANE + 22 - height} width="3" height=${height}><title>${word} ${event.bytes ? bytes(event.bytes) : ''} ${ago(event.ago_ns)}</title></rect>`;
         })}
       </svg>`}
     </div>
-    <${Table} label="Events" head=${[['When', 'num'], ['What'], ['Size', 'num']]}>
-      ${last.map((event, at) => html`<tr key=${at}><td class="num">${ago(event.ago_ns)}</td><td><${Tag} tone=${EVENTS[event.kind]?.[1]}>${EVENTS[event.kind]?.[2] ?? event.kind}<//></td><td class="num">${event.bytes ? bytes(event.bytes) : ''}</td></tr>`)}
+    <${Table} label="Events" head=${[['What'], ['Size'], ['When']]}>
+      ${last.map((event, at) => html`<tr key=${at}><td><${Tag} tone=${EVENTS[event.kind]?.[1]}>${EVENTS[event.kind]?.[2] ?? event.kind}<//></td><td>${event.bytes ? bytes(event.bytes) : ''}</td><td>${ago(event.ago_ns)}</td></tr>`)}
     <//>
   <//>`;
 }
