@@ -13,6 +13,7 @@ use crate::instrument::grpc::exec::ConnectInfo;
 use crate::instrument::grpc::serve::Server;
 use crate::instrument::grpc::{Exceeded, Limits, RateLimit, RatePer, RateUnit, ServeConfig};
 use crate::model::{Http2State, Phase, Side, Transport};
+use crate::registry::connections::Open;
 use crate::registry::streams::Bounds;
 use crate::registry::{Registry, clock};
 
