@@ -74,6 +74,10 @@ mod registry;
 mod render;
 mod sys;
 
+/// What `benches/verdict.rs` measures.
+#[doc(hidden)]
+pub use analyze::Judge;
+
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;

@@ -18,6 +18,7 @@ mod leaks;
 mod streams;
 mod trend;
 mod unwakeable;
+mod verdict;
 mod waits;
 mod words;
 
@@ -26,6 +27,7 @@ use std::cmp::Reverse;
 use crate::model::{Report, Snapshot};
 
 pub use trend::Trend;
+pub use verdict::Judge;
 
 /// Ids listed in a finding; `count` says how many there are in all.
 const LISTED: usize = 100;
@@ -36,8 +38,7 @@ pub fn analyze(snapshot: &Snapshot) -> Report {
     blocked::workers(snapshot, &mut findings);
     blocked::pauses(snapshot, &mut findings);
     blocked::busy_tasks(snapshot, &mut findings);
-    streams::stalled(snapshot, &mut findings);
-    streams::owed(snapshot, &mut findings);
+    streams::stuck(snapshot, &mut findings);
     streams::past_deadline(snapshot, &mut findings);
     streams::cancelled(snapshot, &mut findings);
     leaks::tasks(snapshot, &mut findings);

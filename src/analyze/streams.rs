@@ -1,19 +1,17 @@
-//! Streams that do not move though they should.
+//! Streams that do not move though they should: the verdicts on them, alike
+//! ones as one finding.
 
 use std::collections::BTreeMap;
 
+use super::verdict::{Judge, STILL_NS};
 use super::{LISTED, waits, words};
 use crate::model::{
-    Confidence, Finding, FindingKind, Http2State, Phase, Severity, Side, Snapshot, Stream,
-    StreamKind, human_duration,
+    Confidence, Finding, FindingKind, Severity, Side, Snapshot, Stream, Verdict, VerdictKind,
+    human_duration,
 };
 
-/// Shorter waits are the network's ordinary business.
-const STALL_NS: u64 = 1_000_000_000;
-/// An answer owed for longer is worth a look, though it may be a long poll.
-const OWED_NS: u64 = 10_000_000_000;
 /// A deadline or a cancellation takes a moment to be acted upon.
-const GRACE_NS: u64 = 1_000_000_000;
+const GRACE_NS: u64 = STILL_NS;
 
 /// Streams of one method and side, longest first.
 fn groups(
@@ -39,6 +37,7 @@ fn finding(
     since_ns: u64,
 ) -> Finding {
     let mut connections: Vec<_> = streams.iter().filter_map(|stream| stream.connection).collect();
+    connections.sort_unstable();
     connections.dedup();
     connections.truncate(LISTED);
     Finding {
@@ -77,88 +76,126 @@ fn handler(snapshot: &Snapshot, stream: &Stream) -> Option<String> {
     waits::doing(snapshot, task).map(|doing| format!("Its handler: {doing}."))
 }
 
-/// What we have to send is not taken.
-pub fn stalled(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
-    let stuck = |stream: &Stream| stream.phase == Phase::AwaitSend && stream.phase_ns >= STALL_NS;
-    for (key, streams) in groups(snapshot, stuck, |stream| stream.phase_ns) {
-        let worst = streams[0];
-        let since = worst.phase_ns;
+/// One finding for each verdict that is an alarm, side and method.
+pub fn stuck(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
+    let judge = Judge::new(snapshot);
+    type Key<'a> = (VerdictKind, Side, &'a str);
+    let mut groups: BTreeMap<Key<'_>, Vec<(u64, &Stream)>> = BTreeMap::new();
+    for stream in &snapshot.streams {
+        let (kind, since_ns) = judge.kind(stream);
+        // Cancelled streams have a finding of their own.
+        if kind.is_alarm() && kind != VerdictKind::CancelledButRunning {
+            groups.entry((kind, stream.side, &stream.method)).or_default().push((since_ns, stream));
+        }
+    }
+    for ((kind, side, method), mut streams) in groups {
+        streams.sort_by_key(|(since_ns, stream)| (std::cmp::Reverse(*since_ns), stream.id));
+        let (since_ns, worst) = streams[0];
+        let verdict = judge.verdict(worst);
+        let streams: Vec<&Stream> = streams.into_iter().map(|(_, stream)| stream).collect();
+        let mut evidence = vec![format!("Stream {}: {}", worst.id, uncapped(&verdict.evidence))];
+        if !verdict.evidence.contains(" task ")
+            && let Some(handler) = handler(snapshot, worst)
+        {
+            evidence.push(handler);
+        }
+        evidence.extend(not_told_apart(&verdict));
+        evidence.push(format!("The other end is {}.", peers(&streams)));
+        let found =
+            finding(FindingKind::StalledStream, kind.as_str(), (side, method), &streams, since_ns);
+        let mut tasks = found.tasks;
+        if let Some(task) = verdict.task {
+            tasks.retain(|other| *other != task);
+            tasks.insert(0, task);
+            tasks.truncate(LISTED);
+        }
+        let place = verdict
+            .task
+            .and_then(|task| waits::find(snapshot, task))
+            .and_then(|task| waits::at(task))
+            .map(ToString::to_string);
         findings.push(Finding {
+            severity: severity(&verdict),
+            confidence: verdict.confidence,
             title: format!(
-                "{} of {} cannot send: the peer does not take it, {}",
+                "{} of {} {}, {}",
                 words::count(streams.len() as u64, "stream"),
-                words::method(key.1),
-                words::since(since)
+                words::method(method),
+                doing(kind, side, streams.len() == 1, &verdict),
+                words::since(since_ns)
             ),
-            evidence: vec![
-                format!(
-                    "Stream {} has handed {} to the transport and was not asked for more {}.",
-                    worst.id,
-                    words::count(worst.sent.messages, "message"),
-                    words::since(since)
-                ),
-                format!(
-                    "The other end is {}. Its application does not read, it stands still, or the \
-                     network does not deliver: the HTTP/2 windows would tell which.",
-                    peers(&streams)
-                ),
-            ]
-            .into_iter()
-            .chain(handler(snapshot, worst))
-            .collect(),
-            ..finding(FindingKind::StalledStream, "send", key, &streams, since)
+            evidence,
+            place,
+            tasks,
+            ..found
         });
     }
 }
 
-/// Everything was asked, nothing was answered yet.
-pub fn owed(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
-    // Of these kinds only the answer can come next; a server stream may be
-    // silent by design, and of an unknown kind nothing is known.
-    let owes = |stream: &Stream| {
-        matches!(stream.kind, StreamKind::Unary | StreamKind::ClientStreaming)
-            && stream.phase != Phase::AwaitSend
-            && stream.phase_ns >= OWED_NS
-            && match stream.side {
-                Side::Server => {
-                    stream.state == Http2State::HalfClosedRemote && stream.sent.messages == 0
-                }
-                Side::Client => {
-                    stream.state == Http2State::HalfClosedLocal && stream.received.messages == 0
-                }
-            }
+/// What suits neither a warning nor silence: an answer that may be a long poll.
+fn severity(verdict: &Verdict) -> Severity {
+    match (verdict.kind, verdict.confidence) {
+        (VerdictKind::HandlerWaiting, Confidence::Suspected) => Severity::Info,
+        _ => Severity::Warning,
+    }
+}
+
+fn uncapped(sentence: &str) -> String {
+    let mut rest = sentence.chars();
+    match rest.next() {
+        Some(first) => first.to_lowercase().chain(rest).collect(),
+        None => String::new(),
+    }
+}
+
+fn not_told_apart(verdict: &Verdict) -> Option<String> {
+    let by = verdict.told_apart_by.as_deref()?;
+    let or: Vec<String> = verdict.or.iter().map(|kind| kind.as_str().replace('_', " ")).collect();
+    Some(format!("From here it could as well be {}; what would tell: {by}.", or.join(" or ")))
+}
+
+/// `wait on client reads`: what streams of this verdict do, in the list.
+fn doing(kind: VerdictKind, side: Side, one: bool, verdict: &Verdict) -> String {
+    let peer = match side {
+        Side::Server => "client",
+        Side::Client => "server",
     };
-    for (key, streams) in groups(snapshot, owes, |stream| stream.phase_ns) {
-        let worst = streams[0];
-        let (who, what) = match key.0 {
-            Side::Server => {
-                ("our handler owes", "Its request has ended, its handler works or waits")
-            }
-            Side::Client => ("the server owes", "Our request has ended, its answer has not begun"),
-        };
-        findings.push(Finding {
-            severity: Severity::Info,
-            confidence: Confidence::Suspected,
-            title: format!(
-                "{} of {}: {who} the answer, {}",
-                words::count(streams.len() as u64, "call"),
-                words::method(key.1),
-                words::since(worst.phase_ns)
-            ),
-            evidence: std::iter::once(format!(
-                "Stream {}: {what} {}.",
-                worst.id,
-                words::since(worst.phase_ns)
-            ))
-            .chain(handler(snapshot, worst))
-            .chain([
-                "That is a lock, a channel or a dependency that does not come, or a long poll by \
-                 design."
-                    .to_owned(),
-            ])
-            .collect(),
-            ..finding(FindingKind::StalledStream, "owed", key, &streams, worst.phase_ns)
-        });
+    let s = if one { "s" } else { "" };
+    let have = if one { "has" } else { "have" };
+    match kind {
+        // Which of its reasons it is cannot be told.
+        VerdictKind::PeerNotReading if verdict.confidence == Confidence::Suspected => {
+            "cannot send: the peer does not take it".to_owned()
+        }
+        VerdictKind::PeerNotReading => format!("wait{s} on {peer} reads"),
+        VerdictKind::PeerFrozen => format!("wait{s} on a {peer} that stands still"),
+        VerdictKind::Network => format!("wait{s} on the network: no ACK comes"),
+        VerdictKind::ConnectionFlowControl => match verdict.hog {
+            Some(hog) => format!("wait{s} on the connection's window, which stream {hog} uses up"),
+            None => format!("wait{s} on the connection's window"),
+        },
+        VerdictKind::TcpBackpressure => format!("wait{s} on a socket that takes no more"),
+        VerdictKind::HandlerNotReading => match side {
+            Side::Server => format!("{have} messages that our handler does not read"),
+            Side::Client => format!("{have} messages that our caller does not read"),
+        },
+        VerdictKind::HandlerWaiting => match verdict.confidence {
+            Confidence::Suspected => format!("wait{s} for our handler's answer"),
+            _ => format!("wait{s} for our handler, which waits for something else"),
+        },
+        VerdictKind::WorkerBlocked => format!("wait{s} for a worker of ours that is blocked"),
+        VerdictKind::QueuedForSlot => format!("wait{s} for a stream slot of the {peer}"),
+        VerdictKind::RateLimited => format!("wait{s} for a rate limit of ours"),
+        VerdictKind::Leaked => {
+            format!("{have} outlived {} transport", if one { "its" } else { "their" })
+        }
+        VerdictKind::CancelledButRunning => {
+            format!("{have} been cancelled and go{} on", if one { "es" } else { "" })
+        }
+        VerdictKind::Unknown
+        | VerdictKind::Healthy
+        | VerdictKind::IdleByDesign
+        | VerdictKind::WaitingForPeer => format!("do{} not move", if one { "es" } else { "" }),
     }
 }
 

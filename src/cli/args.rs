@@ -56,6 +56,18 @@ Examples:
   taskprof load --scenario ping-pong --streams 64 --seconds 10
   taskprof load --scenario unread-stream --grpc 127.0.0.1:50051")]
     Load(LoadArgs),
+    /// Run every way to be stuck and check what is said of it
+    #[command(after_help = "\
+Examples:
+  taskprof lab
+  taskprof lab --case list
+  taskprof lab --case unread-stream --case path-holds --format json
+  taskprof lab --healthy 600
+
+Each case is a server process and a client process, with a proxy, a signal or
+network namespaces between them where the case needs it. The truth is known;
+the table shows what each side says by itself, and after how long.")]
+    Lab(LabArgs),
     /// Dump every task of a server, of any tokio process, or of a core dump
     #[command(after_help = "\
 Examples:
@@ -133,6 +145,18 @@ pub struct Listen {
     #[arg(long, value_name = "N", default_value = "50000")]
     pub stream_rate: Option<NonZeroU32>,
 
+    /// Messages a second that one connection may send; more wait [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub message_rate: Option<NonZeroU32>,
+
+    /// Streams at once on a connection; a client's others wait for a slot
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_streams: u32,
+
+    /// How often a connection is pinged
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
+    pub keepalive: Duration,
+
     /// Worker threads of the server's runtime [default: one for each processor, in the demo at least 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
@@ -141,6 +165,9 @@ pub struct Listen {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     pub seconds: Option<u64>,
 }
+
+/// The largest window of HTTP/2 (RFC 9113, section 6.9.1).
+const WINDOW_MAX: u32 = (1 << 31) - 1;
 
 /// A year; longer is a typing error, and would overflow clocks.
 const SECONDS_MAX: u64 = 366 * 24 * 3600;
@@ -192,6 +219,68 @@ pub struct LoadArgs {
         value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX)
     )]
     pub seconds: u64,
+
+    /// Watch the client as well: serve its dashboard, the JSON and pprof there
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub http: Option<SocketAddr>,
+
+    /// The same on a Unix socket
+    #[arg(long, value_name = "PATH")]
+    pub unix: Option<PathBuf>,
+
+    /// How often a connection is pinged
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
+    pub keepalive: Duration,
+
+    /// How often an application heartbeat goes to the server [default: never]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub heartbeat: Option<Duration>,
+
+    /// Receive window of a stream, in bytes [default: hyper's, 2 MiB]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(WINDOW_MAX)))]
+    pub stream_window: Option<u32>,
+
+    /// Receive window of a connection, in bytes [default: hyper's, 5 MiB]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(WINDOW_MAX)))]
+    pub connection_window: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct LabArgs {
+    /// Run only this case; may be given more than once; `list` shows all cases
+    #[arg(long = "case", value_name = "NAME")]
+    pub cases: Vec<String>,
+
+    /// How to write the result
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LabFormat::Table)]
+    pub format: LabFormat,
+
+    /// Instead of the cases: healthy traffic of all kinds for so many seconds,
+    /// in which there must be no alarm [default: 600]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        default_missing_value = "600",
+        conflicts_with = "cases",
+        value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX)
+    )]
+    pub healthy: Option<u64>,
+
+    /// Cases that run at one time
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub jobs: u8,
+}
+
+/// How `taskprof lab` writes its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LabFormat {
+    /// A table for the terminal
+    Table,
+    /// All of it, with the streams as they were seen
+    Json,
+    /// A table for a document, with the evidence
+    Markdown,
 }
 
 #[derive(Debug, Args)]

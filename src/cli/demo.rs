@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{DemoArgs, Listen};
 use super::style::{faint, say, strong};
 use super::{Failure, Outcome, serve, wiring};
-use crate::reference::load::{self, Plan, Stats};
+use crate::reference::load::{self, Dial, Plan, Stats};
 
 /// With two workers, one that is blocked takes half of the server; with four
 /// the rest stays well enough to be compared with.
@@ -71,7 +71,13 @@ impl Traffic {
             .map(|&(name, streams, connections)| {
                 let scenario = load::find(name)
                     .map_err(|_| Failure::failed(format!("the demo lacks scenario {name}")))?;
-                let plan = Plan { target, streams, connections, stop: stop.clone() };
+                let plan = Plan {
+                    target,
+                    streams,
+                    connections,
+                    dial: Dial::default(),
+                    stop: stop.clone(),
+                };
                 Ok(runtime.spawn(load::run(scenario, plan, Arc::new(Stats::default()))))
             })
             .collect::<Result<_, Failure>>()?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::args::{DebugArgs, DumpArgs, Format};
 use super::{Failure, Outcome, fetch};
-use crate::analyze::analyze;
+use crate::analyze::{Judge, analyze};
 use crate::attach::Target;
 use crate::debuginfo::layout::Options;
 use crate::model::{Report, Snapshot, human_duration};
@@ -51,7 +51,8 @@ fn render(
     match format {
         Format::Text => {
             summary(out, &snapshot, report, frozen_ns)?;
-            pieces(out, text::Debug2::new(Arc::new(Owned(snapshot))))
+            let stuck = Judge::new(&snapshot).stuck();
+            pieces(out, text::Debug2::new(Arc::new(Owned(snapshot))).stuck(stuck))
         }
         Format::Json => {
             pieces(out, json::snapshot(Arc::new(Owned(snapshot))))?;

@@ -9,9 +9,11 @@ use tonic::Code;
 
 use super::args::LoadArgs;
 use super::style::{faint, say, strong};
-use super::{Failure, Outcome, signals};
+use super::{Failure, Outcome, log, signals};
 use crate::model::{code_name, human_duration};
-use crate::reference::load::{self, Plan, SCENARIOS, Scenario, Stats};
+use crate::pb;
+use crate::profiler::Profiler;
+use crate::reference::load::{self, Dial, Plan, SCENARIOS, Scenario, Stats};
 
 /// Runs a scenario, or lists them.
 pub fn run(args: &LoadArgs) -> Outcome {
@@ -21,15 +23,25 @@ pub fn run(args: &LoadArgs) -> Outcome {
     }
     let scenario = load::find(&args.scenario).map_err(|near| unknown(&args.scenario, &near))?;
     let stop = signals::stop_token(Some(Duration::from_secs(args.seconds)))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("load")
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format!("cannot start a runtime: {error}")))?;
+    let profiler = profiler(args)?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.thread_name("load").enable_all();
+    let runtime = match &profiler {
+        Some(profiler) => profiler.runtime(builder).build(),
+        None => builder.build(),
+    }
+    .map_err(|error| Failure::failed(format!("cannot start a runtime: {error}")))?;
     let plan = Plan {
         target: args.grpc,
         streams: args.streams.unwrap_or(scenario.streams),
         connections: args.connections,
+        dial: Dial {
+            keepalive: args.keepalive,
+            stream_window: args.stream_window,
+            connection_window: args.connection_window,
+            heartbeat: args.heartbeat,
+            profiler: profiler.clone(),
+        },
         stop,
     };
     let stats = Arc::new(Stats::default());
@@ -41,6 +53,9 @@ pub fn run(args: &LoadArgs) -> Outcome {
         let _ = progress.await; // the bar clears itself when dropped
         outcome
     });
+    if let Some(profiler) = &profiler {
+        profiler.shutdown();
+    }
     outcome?;
     summary(scenario, &plan, &stats, began.elapsed());
     if stats.calls_complete() + stats.calls_abandoned() == 0 && stats.calls_started() > 0 {
@@ -51,6 +66,31 @@ pub fn run(args: &LoadArgs) -> Outcome {
         return Err(Failure::failed(format!("no call succeeded: {why}{advice}")));
     }
     Ok(())
+}
+
+/// The client's own debug server, where one is asked for.
+fn profiler(args: &LoadArgs) -> Result<Option<Profiler>, Failure> {
+    if args.http.is_none() && args.unix.is_none() {
+        return Ok(None);
+    }
+    log::install(false)?;
+    let mut builder = Profiler::builder()
+        .descriptors(pb::FILE_DESCRIPTOR_SET)
+        .descriptors(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    if let Some(http) = args.http {
+        builder = builder.http(http).control(http.ip().is_loopback());
+    }
+    if let Some(path) = &args.unix {
+        builder = builder.unix(path);
+    }
+    let profiler = builder.start()?;
+    if let Some(http) = profiler.http_addr() {
+        say(format_args!("http    listening on {http}"));
+    }
+    if let Some(path) = &args.unix {
+        say(format_args!("http    listening on unix:{}", path.display()));
+    }
+    Ok(Some(profiler))
 }
 
 fn list() {

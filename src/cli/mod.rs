@@ -9,6 +9,7 @@ mod demo;
 mod dump;
 mod fetch;
 mod index;
+mod lab;
 mod load;
 mod log;
 mod serve;
@@ -68,6 +69,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         args::Command::Demo(args) => demo::run(&args),
         args::Command::Serve(args) => serve::run(&args),
         args::Command::Load(args) => load::run(&args),
+        args::Command::Lab(args) => lab::run(&args),
         args::Command::Dump(args) => dump::run(&args),
         args::Command::Attach(args) => attach::run(&args),
         args::Command::Index(args) => index::run(&args),

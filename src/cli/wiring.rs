@@ -65,7 +65,13 @@ pub fn start(listen: &Listen, faults: bool) -> Result<Server, Failure> {
     let Reference { routes, shutdown } = reference;
     let stop = CancellationToken::new();
     let stopped = stop.clone().cancelled_owned();
-    let config = ServeConfig { drain: GRACE, limits: limits(listen), ..profiler.serve_config() };
+    let config = ServeConfig {
+        drain: GRACE,
+        limits: limits(listen),
+        keepalive_interval: Some(listen.keepalive),
+        max_concurrent_streams: listen.max_streams,
+        ..profiler.serve_config()
+    };
     let serving = {
         let profiler = profiler.clone();
         runtime.spawn(async move { profiler.serve_with(routes, listener, config, stopped).await })
@@ -99,6 +105,15 @@ fn limits(listen: &Listen) -> Limits {
             per_second,
             burst: per_second,
             exceeded: Exceeded::Reject,
+        });
+    }
+    if let Some(per_second) = listen.message_rate {
+        limits = limits.rate(RateLimit {
+            unit: RateUnit::Messages,
+            per: RatePer::Connection,
+            per_second,
+            burst: per_second,
+            exceeded: Exceeded::Delay,
         });
     }
     limits

@@ -43,6 +43,10 @@ impl Scope {
         Self { call }
     }
 
+    pub(crate) fn call(&self) -> &Arc<Call> {
+        &self.call
+    }
+
     /// The stream's id, as the dumps show it.
     pub fn stream(&self) -> StreamId {
         self.call.cell().id()

@@ -22,13 +22,19 @@ pub mod testing {
     include!("grpc.testing.rs");
 }
 
+/// An application's heartbeat (`taskprof.heartbeat.v1`).
+#[cfg(feature = "grpc")]
+pub mod heartbeat {
+    include!("taskprof.heartbeat.v1.rs");
+}
+
 /// Ways to be stuck (`taskprof.lab.v1`).
 #[cfg(feature = "cli")]
 pub mod lab {
     include!("taskprof.lab.v1.rs");
 }
 
-/// Descriptors of the three services above: a `google.protobuf.FileDescriptorSet`
+/// Descriptors of the services above: a `google.protobuf.FileDescriptorSet`
 /// on the wire, for reflection and for the kinds of methods.
 #[cfg(feature = "cli")]
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("services.bin");

@@ -52,6 +52,9 @@ pub struct TrickleRequest {
     /// Milliseconds between two messages; 0 means 1,000; at most one minute.
     #[prost(uint64, tag = "2")]
     pub every_ms: u64,
+    /// Bytes in each message; 0 means 4; at most 4 MiB less 1 KiB.
+    #[prost(uint32, tag = "3")]
+    pub message_bytes: u32,
 }
 /// Memory to be taken and kept.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -402,6 +405,76 @@ pub mod lab_client {
                 .insert(GrpcMethod::new("taskprof.lab.v1.Lab", "IgnoreCancellation"));
             self.inner.unary(req, path, codec).await
         }
+        /// Awaits what never comes, and answers only when its time is up.
+        pub async fn never_answer(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StuckRequest>,
+        ) -> std::result::Result<tonic::Response<super::StuckReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/taskprof.lab.v1.Lab/NeverAnswer",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("taskprof.lab.v1.Lab", "NeverAnswer"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The same, as a long poll: silent by design, and declared so.
+        pub async fn long_poll(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StuckRequest>,
+        ) -> std::result::Result<tonic::Response<super::StuckReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/taskprof.lab.v1.Lab/LongPoll",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("taskprof.lab.v1.Lab", "LongPoll"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Answers at once and leaves the requests with a task that does not read
+        /// them. The milliseconds go in the metadata key x-taskprof-hold-ms.
+        pub async fn keep_requests(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::Chunk>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Chunk>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/taskprof.lab.v1.Lab/KeepRequests",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("taskprof.lab.v1.Lab", "KeepRequests"));
+            self.inner.streaming(req, path, codec).await
+        }
         /// Takes memory and keeps it.
         pub async fn exhaust_memory(
             &mut self,
@@ -514,6 +587,31 @@ pub mod lab_server {
             &self,
             request: tonic::Request<super::StuckRequest>,
         ) -> std::result::Result<tonic::Response<super::StuckReply>, tonic::Status>;
+        /// Awaits what never comes, and answers only when its time is up.
+        async fn never_answer(
+            &self,
+            request: tonic::Request<super::StuckRequest>,
+        ) -> std::result::Result<tonic::Response<super::StuckReply>, tonic::Status>;
+        /// The same, as a long poll: silent by design, and declared so.
+        async fn long_poll(
+            &self,
+            request: tonic::Request<super::StuckRequest>,
+        ) -> std::result::Result<tonic::Response<super::StuckReply>, tonic::Status>;
+        /// Server streaming response type for the KeepRequests method.
+        type KeepRequestsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Chunk, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Answers at once and leaves the requests with a task that does not read
+        /// them. The milliseconds go in the metadata key x-taskprof-hold-ms.
+        async fn keep_requests(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::Chunk>>,
+        ) -> std::result::Result<
+            tonic::Response<Self::KeepRequestsStream>,
+            tonic::Status,
+        >;
         /// Takes memory and keeps it.
         async fn exhaust_memory(
             &self,
@@ -1031,6 +1129,136 @@ pub mod lab_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/taskprof.lab.v1.Lab/NeverAnswer" => {
+                    #[allow(non_camel_case_types)]
+                    struct NeverAnswerSvc<T: Lab>(pub Arc<T>);
+                    impl<T: Lab> tonic::server::UnaryService<super::StuckRequest>
+                    for NeverAnswerSvc<T> {
+                        type Response = super::StuckReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StuckRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Lab>::never_answer(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = NeverAnswerSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/taskprof.lab.v1.Lab/LongPoll" => {
+                    #[allow(non_camel_case_types)]
+                    struct LongPollSvc<T: Lab>(pub Arc<T>);
+                    impl<T: Lab> tonic::server::UnaryService<super::StuckRequest>
+                    for LongPollSvc<T> {
+                        type Response = super::StuckReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StuckRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Lab>::long_poll(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LongPollSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/taskprof.lab.v1.Lab/KeepRequests" => {
+                    #[allow(non_camel_case_types)]
+                    struct KeepRequestsSvc<T: Lab>(pub Arc<T>);
+                    impl<T: Lab> tonic::server::StreamingService<super::Chunk>
+                    for KeepRequestsSvc<T> {
+                        type Response = super::Chunk;
+                        type ResponseStream = T::KeepRequestsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::Chunk>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Lab>::keep_requests(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = KeepRequestsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -11,6 +11,7 @@ pub(crate) mod lab;
 pub mod load;
 mod metadata;
 mod produce;
+pub mod proxy;
 
 use tonic::codec::CompressionEncoding::Gzip;
 use tonic::server::NamedService;
@@ -18,8 +19,10 @@ use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::instrument::grpc::heartbeat;
 use crate::pb;
 use crate::pb::echo::echo_server::EchoServer;
+use crate::pb::heartbeat::heartbeat_server::HeartbeatServer;
 use crate::pb::lab::lab_server::LabServer;
 use crate::pb::testing::test_service_server::TestServiceServer;
 
@@ -41,6 +44,7 @@ pub struct Shutdown {
 
 type Echo = EchoServer<echo::Echo>;
 type Interop = metadata::EchoMetadata<TestServiceServer<interop::Interop>>;
+type Heartbeat = HeartbeatServer<heartbeat::Heartbeat>;
 type Lab = LabServer<lab::Lab>;
 
 impl Reference {
@@ -51,7 +55,7 @@ impl Reference {
     pub async fn new(faults: bool) -> Result<Self> {
         let drain = Drain::default();
         let (health, health_service) = tonic_health::server::health_reporter();
-        let mut names = vec![Echo::NAME, Interop::NAME];
+        let mut names = vec![Echo::NAME, Interop::NAME, Heartbeat::NAME];
         health.set_serving::<Echo>().await;
         health.set_serving::<Interop>().await;
 
@@ -64,6 +68,7 @@ impl Reference {
         routes
             .add_service(EchoServer::new(echo::Echo::new(drain.clone())))
             .add_service(metadata::EchoMetadata::new(interop))
+            .add_service(heartbeat::service())
             .add_service(health_service);
         if faults {
             names.push(Lab::NAME);

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::clock;
-use crate::model::{Connection, ConnectionCounters, ConnectionId, Side, Transport};
+use super::heartbeat::Beats;
+use super::wire::Wire;
+use crate::model::{Connection, ConnectionCounters, ConnectionId, Side, TaskId, Transport};
 
 /// The two ends of a TCP connection: ours, then the peer's.
 type Pair = (SocketAddr, SocketAddr);
@@ -37,8 +39,10 @@ pub struct ConnectionCell {
     local: Option<Arc<str>>,
     peer: Option<Arc<str>>,
     opened: u64,
-    /// Bytes are counted only where the socket is wrapped.
-    counted: bool,
+    /// Only where the socket is tapped.
+    wire: Option<Arc<Wire>>,
+    tls: bool,
+    task: AtomicU64,
     closed: AtomicBool,
     streams: AtomicU64,
     streams_total: AtomicU64,
@@ -47,21 +51,40 @@ pub struct ConnectionCell {
     last_read: AtomicU64,
     last_write: AtomicU64,
     write_blocked_since: AtomicU64,
+    /// Its application heartbeat.
+    pub heartbeat: Beats,
     pair: Option<Pair>,
     table: Weak<Mutex<Table>>,
 }
 
+/// What is known of a tapped connection when it begins.
+#[derive(Debug)]
+pub struct Open {
+    /// Which end we are.
+    pub side: Side,
+    /// What carries it.
+    pub transport: Transport,
+    /// Our address.
+    pub local: Option<Arc<str>>,
+    /// The other end's.
+    pub peer: Option<Arc<str>>,
+    /// TLS lies between the tap and the socket.
+    pub tls: bool,
+}
+
 impl Connections {
-    /// Registers a connection whose socket is wrapped, so that bytes count.
-    pub fn open(
-        &self,
-        side: Side,
-        transport: Transport,
-        local: Option<Arc<str>>,
-        peer: Option<Arc<str>>,
-    ) -> Arc<ConnectionCell> {
+    /// Registers a connection whose socket is tapped.
+    pub fn open(&self, open: Open) -> Arc<ConnectionCell> {
         let mut table = lock(&self.table);
-        self.insert(&mut table, side, transport, local, peer, true, None)
+        self.insert(&mut table, open, true, None)
+    }
+
+    /// The same, with what its frames are written to.
+    pub fn open_tapped(&self, open: Open) -> (Arc<ConnectionCell>, Arc<Wire>) {
+        let side = open.side;
+        let cell = self.open(open);
+        let wire = cell.wire().cloned().unwrap_or_else(|| Wire::new(side));
+        (cell, wire)
     }
 
     /// The connection between two addresses, for streams whose accept loop is
@@ -74,20 +97,19 @@ impl Connections {
         }
         let (ours, theirs) = (local.to_string().into(), peer.to_string().into());
         let pair = Some((local, peer));
-        self.insert(&mut table, side, Transport::Tcp, Some(ours), Some(theirs), false, pair)
+        let (local, peer) = (Some(ours), Some(theirs));
+        let open = Open { side, transport: Transport::Tcp, local, peer, tls: false };
+        self.insert(&mut table, open, false, pair)
     }
 
-    #[allow(clippy::too_many_arguments)] // private, and both callers name them
     fn insert(
         &self,
         table: &mut Table,
-        side: Side,
-        transport: Transport,
-        local: Option<Arc<str>>,
-        peer: Option<Arc<str>>,
-        counted: bool,
+        open: Open,
+        tapped: bool,
         pair: Option<Pair>,
     ) -> Arc<ConnectionCell> {
+        let Open { side, transport, local, peer, tls } = open;
         table.next += 1;
         let cell = Arc::new(ConnectionCell {
             id: ConnectionId(table.next),
@@ -96,7 +118,9 @@ impl Connections {
             local,
             peer,
             opened: clock::now(),
-            counted,
+            wire: tapped.then(|| Wire::new(side)),
+            tls,
+            task: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             streams: AtomicU64::new(0),
             streams_total: AtomicU64::new(0),
@@ -105,6 +129,7 @@ impl Connections {
             last_read: AtomicU64::new(0),
             last_write: AtomicU64::new(0),
             write_blocked_since: AtomicU64::new(0),
+            heartbeat: Beats::default(),
             pair,
             table: Arc::downgrade(&self.table),
         });
@@ -136,6 +161,21 @@ impl ConnectionCell {
         self.id
     }
 
+    /// Which end we are.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// What its frames show, if it is tapped.
+    pub fn wire(&self) -> Option<&Arc<Wire>> {
+        self.wire.as_ref()
+    }
+
+    /// The task that drives it.
+    pub fn driven_by(&self, task: TaskId) {
+        self.task.store(task.0, Relaxed);
+    }
+
     /// The other end's address.
     pub fn peer(&self) -> Option<&Arc<str>> {
         self.peer.as_ref()
@@ -151,16 +191,17 @@ impl ConnectionCell {
         self.closed.load(Relaxed)
     }
 
-    /// Bytes came in.
-    pub fn read(&self, bytes: usize) {
-        self.read_bytes.fetch_add(bytes as u64, Relaxed);
-        self.last_read.store(clock::now(), Relaxed);
+    /// Bytes came in; `now` is in ticks. One task reads and writes, so plain
+    /// stores will do.
+    pub fn read(&self, bytes: usize, now: u64) {
+        self.read_bytes.store(self.read_bytes.load(Relaxed) + bytes as u64, Relaxed);
+        self.last_read.store(now, Relaxed);
     }
 
-    /// The kernel took bytes.
-    pub fn written(&self, bytes: usize) {
-        self.written_bytes.fetch_add(bytes as u64, Relaxed);
-        self.last_write.store(clock::now(), Relaxed);
+    /// The kernel took bytes; `now` is in ticks.
+    pub fn written(&self, bytes: usize, now: u64) {
+        self.written_bytes.store(self.written_bytes.load(Relaxed) + bytes as u64, Relaxed);
+        self.last_write.store(now, Relaxed);
         if self.write_blocked_since.load(Relaxed) != 0 {
             self.write_blocked_since.store(0, Relaxed);
         }
@@ -189,6 +230,7 @@ impl ConnectionCell {
 
     fn to_model(&self, now: u64) -> Connection {
         let ago = |ticks: u64| (ticks != 0).then(|| clock::delta_ns(ticks, now));
+        let task = self.task.load(Relaxed);
         Connection {
             id: self.id,
             side: self.side,
@@ -198,19 +240,19 @@ impl ConnectionCell {
             age_ns: clock::delta_ns(self.opened, now),
             streams: self.streams.load(Relaxed),
             streams_total: self.streams_total.load(Relaxed),
-            counters: self.counted.then(|| ConnectionCounters {
+            counters: self.wire.is_some().then(|| ConnectionCounters {
                 read_bytes: self.read_bytes.load(Relaxed),
                 written_bytes: self.written_bytes.load(Relaxed),
                 last_read_ago_ns: ago(self.last_read.load(Relaxed)),
                 last_write_ago_ns: ago(self.last_write.load(Relaxed)),
                 write_blocked_ns: ago(self.write_blocked_since.load(Relaxed)).unwrap_or(0),
             }),
-            task: None,
+            task: (task != 0).then_some(TaskId(task)),
             closed: self.is_closed(),
-            tls: false,
-            http2: None,
-            tcp: None,
-            heartbeat: None,
+            tls: self.tls,
+            http2: self.wire.as_ref().map(|wire| wire.http2(now)),
+            tcp: self.wire.as_ref().and_then(|wire| wire.tcp()),
+            heartbeat: self.heartbeat.to_model(now),
         }
     }
 }
@@ -241,15 +283,21 @@ mod tests {
     #[test]
     fn a_connection_is_listed_until_its_last_holder_lets_go() {
         let connections = Connections::default();
-        let cell = connections.open(Side::Server, Transport::Unix, None, Some("unix".into()));
-        cell.read(10);
+        let cell = connections.open(Open {
+            side: Side::Server,
+            transport: Transport::Unix,
+            local: None,
+            peer: Some("unix".into()),
+            tls: false,
+        });
+        cell.read(10, clock::now());
         cell.write_blocked();
         let now = clock::now() + 1_000_000;
         let seen = &connections.snapshot(now)[0];
         let counters = seen.counters.unwrap();
         assert_eq!((counters.read_bytes, counters.written_bytes), (10, 0));
         assert!(counters.write_blocked_ns > 0 && counters.last_write_ago_ns.is_none());
-        cell.written(3);
+        cell.written(3, clock::now());
         assert_eq!(connections.snapshot(now)[0].counters.unwrap().write_blocked_ns, 0);
         drop(cell);
         assert_eq!(connections.len(), 0);

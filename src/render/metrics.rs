@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 use super::json::StateCounts;
-use crate::model::{FindingKind, Report, Runtime, Snapshot};
+use crate::model::{FindingKind, Report, Runtime, Snapshot, VerdictKind};
+
+mod verdicts;
 
 /// Methods with a series of their own; the others are `other` together.
 const METHODS: usize = 50;
@@ -25,13 +27,21 @@ pub struct ServerFigures {
     pub panics: u64,
 }
 
-/// `/metrics`
-pub fn metrics(snapshot: &Snapshot, report: &Report, server: &ServerFigures) -> Vec<u8> {
+/// `/metrics`; `verdicts` are those of the live streams, in their order, with
+/// how long each has held.
+pub fn metrics(
+    snapshot: &Snapshot,
+    report: &Report,
+    verdicts: &[(VerdictKind, u64)],
+    server: &ServerFigures,
+) -> Vec<u8> {
     let mut out = Out(String::with_capacity(16 * 1024));
     process(&mut out, snapshot);
     tasks(&mut out, snapshot);
     runtimes(&mut out, snapshot);
     streams(&mut out, snapshot);
+    verdicts::streams(&mut out, snapshot, verdicts);
+    verdicts::connections(&mut out, snapshot);
     findings(&mut out, report);
     own(&mut out, server);
     out.0.into_bytes()
@@ -344,17 +354,27 @@ fn own(out: &mut Out, server: &ServerFigures) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analyze::analyze;
-    use crate::model::sample;
+    use crate::analyze::{Judge, analyze};
+    use crate::model::{Http2, Side, sample};
 
     fn text(snapshot: &Snapshot) -> String {
-        String::from_utf8(metrics(snapshot, &analyze(snapshot), &ServerFigures::default())).unwrap()
+        let judge = Judge::new(snapshot);
+        let verdicts: Vec<_> = snapshot.streams.iter().map(|stream| judge.kind(stream)).collect();
+        let own = ServerFigures::default();
+        String::from_utf8(metrics(snapshot, &analyze(snapshot), &verdicts, &own)).unwrap()
     }
 
     #[test]
     fn every_sample_belongs_to_a_family_that_is_described_once() {
         let mut snapshot = sample::busy_server();
         snapshot.tasks.extend(sample::stuck_server().tasks);
+        for (id, side, send_window) in [(1, Side::Server, 7), (2, Side::Server, -2)] {
+            let mut connection = sample::connection(id);
+            let ping_outstanding_ns = Some(id * sample::SECOND);
+            (connection.side, connection.http2) =
+                (side, Some(Http2 { send_window, ping_outstanding_ns, ..Http2::default() }));
+            snapshot.connections.push(connection);
+        }
         let text = text(&snapshot);
         let mut family = "";
         let mut families = std::collections::HashSet::new();
@@ -369,6 +389,17 @@ mod tests {
             }
         }
         assert!(text.contains("taskprof_findings{kind=\"blocked_worker\"} 1\n"));
+        for line in [
+            "taskprof_stream_verdicts{method=\"/billing.v1.Billing/Charge\",side=\"server\",\
+             verdict=\"worker_blocked\"} 1\n",
+            "taskprof_stream_longest_verdict_seconds{side=\"server\",verdict=\"worker_blocked\"} 3.2\n",
+            "taskprof_connections_tapped{side=\"server\"} 2\n",
+            "taskprof_connections_send_window_bytes{side=\"server\"} 5\n",
+            "taskprof_connections_smallest_send_window_bytes{side=\"server\"} -2\n",
+            "taskprof_connections_longest_ping_outstanding_seconds{side=\"server\"} 2\n",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
         assert!(text.contains("taskprof_tasks_waiting{wait=\"mutex\"} 4\n"));
         assert!(text.contains("taskprof_longest_wait_seconds{wait=\"mutex\"} 41\n"));
         assert!(
@@ -382,9 +413,16 @@ mod tests {
         for (index, task) in snapshot.tasks.iter_mut().enumerate() {
             task.method = Some(format!("/x\"\n\\{index}").into());
         }
+        for index in 0..200 {
+            snapshot.streams.push(sample::stream(index, &format!("/s.S/{index}").into()));
+        }
         let text = text(&snapshot);
-        let series = text.lines().filter(|line| line.starts_with("taskprof_method_tasks{")).count();
-        assert_eq!(series, METHODS + 1);
+        let series = |name: &str| text.lines().filter(|line| line.starts_with(name)).count();
+        assert_eq!(series("taskprof_method_tasks{"), METHODS + 1);
+        assert_eq!(series("taskprof_stream_verdicts{"), METHODS + 1);
+        assert!(
+            text.contains("{method=\"other\",side=\"server\",verdict=\"waiting_for_peer\"} 150")
+        );
         assert!(text.contains("{method=\"other\"} 950\n"));
         assert!(text.contains("{method=\"/x\\\"\\n\\\\0\"} 1\n"));
     }

@@ -2,7 +2,7 @@
 //! block per task), so that people and tools that read goroutine dumps read
 //! these. Times are exact, Go's are minutes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
 
@@ -10,8 +10,8 @@ use super::alike::{self, Key, Sum};
 use super::pprof::{self, Contention};
 use super::{Chunks, Shot};
 use crate::model::{
-    Branch, Frame, Held, Location, Snapshot, Stack, Task, TaskId, TaskState, Wait, WaitKind,
-    human_duration,
+    Branch, Frame, Held, Location, Snapshot, Stack, StreamId, Task, TaskId, TaskState, VerdictKind,
+    Wait, WaitKind, human_duration,
 };
 
 /// Frames shown at each end of a deep stack, as in Go.
@@ -100,6 +100,7 @@ pub struct Debug2 {
     shot: Shot,
     next: usize,
     blocked: HashSet<TaskId>,
+    stuck: HashMap<StreamId, VerdictKind>,
     scratch: String,
 }
 
@@ -112,7 +113,13 @@ impl Debug2 {
             .filter(|blocked| blocked.ongoing)
             .filter_map(|blocked| blocked.task)
             .collect();
-        Self { shot, next: 0, blocked, scratch: String::new() }
+        Self { shot, next: 0, blocked, stuck: HashMap::new(), scratch: String::new() }
+    }
+
+    /// Names in the header of a task what holds its stream up, of those that
+    /// are in this table.
+    pub fn stuck(self, stuck: HashMap<StreamId, VerdictKind>) -> Self {
+        Self { stuck, ..self }
     }
 
     fn block(&mut self, task: &Task) {
@@ -123,7 +130,8 @@ impl Debug2 {
             out.push_str(", blocks its worker");
         }
         out.push(']');
-        labels(out, task);
+        let verdict = task.stream.and_then(|stream| self.stuck.get(&stream));
+        labels(out, task, verdict.copied());
         out.push_str(":\n");
         if let Some(wait) = task.wait.as_deref() {
             waits_for(out, wait);
@@ -240,8 +248,14 @@ fn holds(out: &mut String, held: &Held) {
     local(out, held.local.as_deref(), held.function.as_deref(), held.location.as_ref());
 }
 
-fn labels(out: &mut String, task: &Task) {
-    let labels = [("grpc.method", task.method.as_deref()), ("grpc.peer", task.peer.as_deref())];
+fn labels(out: &mut String, task: &Task, verdict: Option<VerdictKind>) {
+    let stream = task.stream.filter(|_| verdict.is_some()).map(|stream| stream.to_string());
+    let labels = [
+        ("grpc.method", task.method.as_deref()),
+        ("grpc.peer", task.peer.as_deref()),
+        ("grpc.stream", stream.as_deref()),
+        ("grpc.verdict", verdict.map(VerdictKind::as_str)),
+    ];
     let mut before = " {";
     for (name, value) in labels {
         if let Some(value) = value {
@@ -338,6 +352,18 @@ mod tests {
     #[test]
     fn debug_2_is_as_checked_in() {
         golden("goroutine.debug=2.txt", &debug2(sample::busy_server()));
+    }
+
+    #[test]
+    fn the_verdict_on_a_stream_stands_in_the_headers_of_its_tasks() {
+        let stuck = HashMap::from([(StreamId(1), VerdictKind::PeerNotReading)]);
+        let mut dump = Debug2::new(Arc::new(Box::new(sample::busy_server()))).stuck(stuck);
+        let mut out = Vec::new();
+        while dump.next(&mut out) {}
+        let text = String::from_utf8(out).unwrap();
+        let told = "grpc.stream: 1, grpc.verdict: peer_not_reading}:";
+        assert_eq!(text.lines().filter(|line| line.ends_with(told)).count(), 4);
+        assert_eq!(text.matches("grpc.verdict").count(), 4, "nothing on stream 2");
     }
 
     #[test]

@@ -33,7 +33,6 @@ pub const ASSETS: &[Asset] = assets! {
     "/app.css" => "app.css", CSS;
     "/js/api.js" => "js/api.js", SCRIPT;
     "/js/copy.js" => "js/copy.js", SCRIPT;
-    "/js/data.js" => "js/data.js", SCRIPT;
     "/js/format.js" => "js/format.js", SCRIPT;
     "/js/frame.js" => "js/frame.js", SCRIPT;
     "/js/graph.js" => "js/graph.js", SCRIPT;

@@ -26,7 +26,7 @@ use super::problem;
 use super::server::{Shared, stopped};
 use super::source::Want;
 use super::stats::Stats;
-use crate::analyze::analyze;
+use crate::analyze::{Judge, analyze};
 use crate::model::{Report, Severity, Snapshot};
 use crate::render::json::{self, CountersEvent, FindingsAnswer, Head, StateCounts};
 
@@ -291,8 +291,11 @@ fn counters(snapshot: &Snapshot) -> CountersEvent {
     let mut states = StateCounts::default();
     snapshot.tasks.iter().for_each(|task| states.add(task.state));
     let mut phases = BTreeMap::new();
+    let mut verdicts = BTreeMap::new();
+    let judge = Judge::new(snapshot);
     for stream in &snapshot.streams {
         *phases.entry(stream.phase.as_str()).or_default() += 1;
+        *verdicts.entry(judge.kind(stream).0.as_str()).or_default() += 1;
     }
     CountersEvent {
         head: Head::of(snapshot),
@@ -300,6 +303,7 @@ fn counters(snapshot: &Snapshot) -> CountersEvent {
         states,
         streams: snapshot.streams.len() as u64,
         phases,
+        verdicts,
         connections: snapshot.connections.len() as u64,
         workers: snapshot.workers.len() as u64,
         workers_blocked: snapshot.workers.iter().filter(|worker| worker.blocked).count() as u64,

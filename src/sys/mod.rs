@@ -9,7 +9,11 @@ pub mod cpu_clock;
 pub mod map;
 #[cfg_attr(not(tokio_unstable), allow(dead_code))] // the hooks write it
 pub mod polled;
+#[cfg(all(feature = "cli", unix))]
+pub mod process;
 pub mod registers;
+#[cfg_attr(not(feature = "grpc"), allow(dead_code))] // the tap of gRPC reads it
+pub mod tcp;
 #[cfg(all(test, target_os = "linux"))]
 pub mod testing;
 pub mod thread;

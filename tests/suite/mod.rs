@@ -1,4 +1,5 @@
 mod blocked;
+mod board;
 mod bootstrap;
 mod cli;
 mod console;

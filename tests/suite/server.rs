@@ -25,7 +25,7 @@ pub struct Server {
 /// The program, with its layouts saved beside it: without optimisation it
 /// takes seconds to read its own debug information, at every start.
 /// `dump_*.rs` hold what is read from DWARF.
-fn indexed() -> &'static str {
+pub fn indexed() -> &'static str {
     static INDEXED: Once = Once::new();
     let program = env!("CARGO_BIN_EXE_taskprof");
     INDEXED.call_once(|| {

@@ -98,6 +98,8 @@ export function streamText(stream) {
     `  received ${plural(stream.received.messages, 'message')} ${bytes(stream.received.bytes)}, last ${ago(stream.received.last_ago_ns)}`,
     `  sent ${plural(stream.sent.messages, 'message')} ${bytes(stream.sent.bytes)}, last ${ago(stream.sent.last_ago_ns)}`,
   ];
+  const { verdict } = stream;
+  if (verdict) lines.splice(1, 0, `  ${verdict.kind} (${verdict.who}, ${verdict.confidence}) for ${duration(verdict.since_ns)}: ${clean(verdict.evidence)}`);
   if (stream.deadline) lines.push(`  deadline in ${duration(stream.deadline.remaining_ns)} of ${duration(stream.deadline.timeout_ns)}`);
   if (stream.status) lines.push(`  status ${stream.status.name} ${clean(stream.status.message)}`);
   return `${lines.join('\n')}\n`;

@@ -4,9 +4,10 @@
 // browser's seventh request to the server; so the stream is read with `fetch`
 // and closed while the tab is hidden or the page is paused.
 
-import { ApiError, request } from './api.js';
+import { useEffect, useRef, useState } from '/vendor/preact.js';
+import { ApiError, getJson, request } from './api.js';
 import { record } from './history.js';
-import { noteProcess, set, state } from './state.js';
+import { noteProcess, set, state, useApp } from './state.js';
 
 /** Silence after which the stream is given up: the server says something every ten seconds. */
 const SILENCE_MS = 15_000;
@@ -150,4 +151,48 @@ export function start() {
     }
   });
   connect();
+}
+
+/** The shortest time between two fetches of one list. */
+const REFRESH_MS = 2_000;
+
+/**
+ * `{ data, error }` of a GET. The last data stay on an error; they
+ * are dropped only when something else is asked for.
+ */
+export function useData(path, params = {}) {
+  const { tick } = useApp();
+  const key = `${path}?${new URLSearchParams(Object.entries(params).filter(([, v]) => v))}`;
+  const [answer, setAnswer] = useState({ key: null, data: null, error: null });
+  const flight = useRef(null);
+  const last = useRef(0);
+
+  const load = () => {
+    flight.current?.abort();
+    const abort = new AbortController();
+    flight.current = abort;
+    last.current = performance.now();
+    getJson(path, { params, signal: abort.signal })
+      .then((data) => setAnswer({ key, data, error: null }))
+      .catch((error) => {
+        if (abort.signal.aborted) return;
+        setAnswer((old) => ({ key, data: old.key === key ? old.data : null, error }));
+      })
+      .finally(() => {
+        if (flight.current === abort) flight.current = null;
+      });
+  };
+
+  useEffect(() => {
+    load();
+    return () => flight.current?.abort();
+  }, [key]);
+
+  useEffect(() => {
+    const due = performance.now() - last.current >= REFRESH_MS;
+    if (due && !flight.current && !paused && state.connection === 'live') load();
+  }, [tick]);
+
+  const current = answer.key === key;
+  return { data: current ? answer.data : null, error: current ? answer.error : null };
 }

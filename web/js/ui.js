@@ -234,3 +234,14 @@ export function TaskRefs({ tasks, total = tasks.length }) {
     <//>
     ${total > SHOWN_REFS && html`<p class="pager">The oldest ${SHOWN_REFS} of ${count(total)}</p>`}`;
 }
+
+/** The width of an element, followed. */
+export function useWidth(box) {
+  const [width, setWidth] = useState(0);
+  useEffect(() => {
+    const observer = new ResizeObserver(([entry]) => setWidth(Math.floor(entry.contentRect.width)));
+    observer.observe(box.current);
+    return () => observer.disconnect();
+  }, []);
+  return width;
+}

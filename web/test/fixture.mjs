@@ -169,16 +169,43 @@ export class World {
       state: 'half_closed_remote', phase: 'await_send', phase_ns: 200 * S + this.age, age_ns: 900 * S,
       received: { messages: 1, bytes: 26, last_ago_ns: 900 * S, ended: true }, sent: { messages: 20_410 + id, bytes: 9_213_004, last_ago_ns: 200 * S, ended: false },
       deadline: null, cancelled_ago_ns: null, cancel_reason: null, status: null, ended_ago_ns: null, live_tasks: 1, logged: false, metadata: {},
+      throttled_ns: null, idle_expected: false, events: this.events(),
+      wire: { stream_id: id * 2 + 1, opened: true, send_window: 0, recv_window: 65_509, data_sent: 9_200_000, data_received: 26, last_received_ago_ns: 14 * S, last_sent_ago_ns: 9 * S, window_update_ago_ns: 14 * S, send_window_closed_ns: 9 * S, end_sent: false, end_received: true, reset: null },
+      verdict: this.verdict('peer_not_reading', 'peer', `The stream's window has been used up for 9.0s: the client does not read it; it last did 14s ago, and 13 KiB wait here; its transport answered 1.1s ago. ${this.name('', id)}`, { since_ns: 9 * S }),
       ...over,
     };
   }
 
+  verdict(kind, who, evidence, over = {}) {
+    return { kind, who, since_ns: 3.2 * S, confidence: 'proven', evidence, or: [], told_apart_by: null, hog: null, task: null, ...over };
+  }
+
+  events() {
+    const event = (kind, ago, bytes = 0) => ({ kind, ago_ns: ago * S, bytes });
+    return [event('recv', 24, 26), event('end_received', 24), ...[23, 22.6, 22, 21, 20.4, 19].map((ago, i) => event('send', ago, 300 << i)), event('window_closed', 18), event('window_received', 14, 32_768), event('send', 13.9, 16_384), event('send', 13.2, 16_384), event('window_closed', 9)];
+  }
+
   streams() {
     return [
-      this.stream(812, { method: '/billing.Charge/Card', kind: 'unary', phase: 'handler', phase_ns: 3.2 * S, deadline: { timeout_ns: 2 * S, remaining_ns: -1.2 * S } }),
+      this.stream(812, { method: '/billing.Charge/Card', kind: 'unary', phase: 'handler', phase_ns: 3.2 * S, deadline: { timeout_ns: 2 * S, remaining_ns: -1.2 * S }, verdict: this.verdict('worker_blocked', 'us', 'Its own task has been in one poll for 3.2s: charge_card (src/billing.rs:88).', { task: '40' }) }),
       ...Array.from({ length: 420 }, (_, i) => this.stream(900 + i)),
-      this.stream(2000, { kind: 'bidi', phase: 'await_recv', method: '/grpc.examples.echo.Echo/BidirectionalStreamingEcho', deadline: { timeout_ns: 60 * S, remaining_ns: 41 * S } }),
+      this.stream(2000, { kind: 'bidi', phase: 'await_recv', method: '/grpc.examples.echo.Echo/BidirectionalStreamingEcho', deadline: { timeout_ns: 60 * S, remaining_ns: 41 * S }, wire: null, events: [], verdict: this.verdict('waiting_for_peer', 'peer', 'We have waited 41s for the client, after 3 of its messages; we spoke last, 41s ago.', { confidence: 'suspected', or: ['peer_frozen', 'network'], told_apart_by: 'a keepalive PING or a heartbeat' }) }),
+      this.stream(2001, { kind: 'bidi', method: '/billing.Feed/Watch', verdict: this.verdict('connection_flow_control', 'peer', "The connection's window has been used up for 9.0s, the stream's own has 64 KiB left: 63 KiB of stream 901 (Feed/Watch) are not read by the peer.", { hog: '901', or: ['peer_frozen', 'network'], told_apart_by: 'a PING that is answered while the window is closed', confidence: 'likely' }) }),
     ];
+  }
+
+  connections() {
+    const one = {
+      id: '3', side: 'server', transport: 'tcp', local: '0.0.0.0:50051', peer: this.name('10.0.3.4:51344', 1), age_ns: 4000 * S, streams: 212, streams_total: 9000, task: '12', closed: false, tls: false,
+      counters: { read_bytes: 12_002, written_bytes: 9_000_000_000, last_read_ago_ns: S, last_write_ago_ns: 200 * S, write_blocked_ns: 0 },
+      http2: { send_window: 0, recv_window: 41_000, send_window_closed_ns: 9 * S, recv_window_closed_ns: null, peer_initial_window: 65_535, local_initial_window: 1_048_576, peer_max_streams: null, local_max_streams: 200, open_streams: 212, ping_outstanding_ns: null, ping_rtt_ns: 1_200_000, ping_answered_ago_ns: 1.1 * S, last_received_ago_ns: S, goaway: null, resets_received: 0, resets_sent: 0, lost: false, untracked: 0 },
+      tcp: { state: 1, retransmits: 0, probes: 0, backoff: 0, unacked: 2, notsent_bytes: 9_000, bytes_acked: 9_000_000_000, total_retransmits: 3, last_ack_ago_ns: S, last_data_received_ago_ns: S, last_data_sent_ago_ns: S, rtt_ns: 1_100_000, send_window: 64_000, recv_window: 64_000, send_mss: 1460, unread_bytes: 0 },
+      heartbeat: { interval_ns: S, outstanding_ns: null, rtt_ns: 900_000, answered_ago_ns: S },
+      verdicts: { peer_not_reading: 210, connection_flow_control: 1, healthy: 1 }, send_hog: { stream: '901', unread_bytes: 64_000 }, recv_hog: null,
+    };
+    const dead = { ...one, id: '4', peer: '10.0.3.5:40112', streams: 1, verdicts: { network: 1 }, counters: { ...one.counters, write_blocked_ns: 4 * S }, http2: { ...one.http2, send_window: 60_000, send_window_closed_ns: null, ping_outstanding_ns: 5 * S }, tcp: { ...one.tcp, retransmits: 5, unacked: 9, last_ack_ago_ns: 5 * S } };
+    const plain = { ...one, id: '5', transport: 'unix', peer: 'unix:pid=7', verdicts: {}, http2: null, tcp: null, heartbeat: null };
+    return [one, dead, plain];
   }
 
   episodes() {
@@ -233,6 +260,7 @@ export class World {
       workers: 4,
       workers_blocked: sick ? 1 : 0,
       busy_ns: 9000 * S,
+      verdicts: { peer_not_reading: 420, waiting_for_peer: 1, worker_blocked: 1 },
       findings: sick ? { critical: 3, warning: 1, info: 1 } : {},
     };
   }
@@ -258,10 +286,10 @@ function answer(world, path, query) {
     if (id === '404') return { status: 404, body: { error: `no live task ${id}` } };
     if (kind === 'streams') {
       const stream = world.streams().find((one) => one.id === id) ?? world.stream(Number(id));
-      return { body: { ...head(), stream, connection: null, tasks_total: 1, tasks: [ref(world.task(Number(id) + 10))], findings: world.report().findings.filter((one) => one.streams.includes(id)) } };
+      return { body: { ...head(), stream, connection: world.connections()[0], tasks_total: 1, tasks: [ref(world.task(Number(id) + 10))], findings: world.report().findings.filter((one) => one.streams.includes(id)) } };
     }
     const task = id === '40' ? world.blocker() : id === '17' ? world.locked() : world.task(Number(id));
-    return { body: { ...head(), task, parent: task.parent ? ref(world.task(17)) : null, children_total: 2, children: [ref(world.task(41)), ref(world.task(42))], stream: world.stream(812, { task: id }) } };
+    return { body: { ...head(), task, parent: task.parent ? ref(world.task(17)) : null, children_total: 2, children: [ref(world.task(41)), ref(world.task(42))], stream: world.stream(812, { task: id }), verdict: world.stream(812).verdict } };
   }
   switch (path) {
     case '/debug/findings':
@@ -276,7 +304,7 @@ function answer(world, path, query) {
     case '/debug/streams':
       return { body: { ...head(), ...page(world.mode === 'unattached' ? [] : world.streams().filter(fits), query, 'streams') } };
     case '/debug/connections':
-      return { body: { ...head(), connections: [{ id: '3', side: 'server', transport: 'tcp', local: '0.0.0.0:50051', peer: '10.0.3.4:51344', age_ns: 4000 * S, streams: 212, streams_total: 9000, counters: { read_bytes: 12_002, written_bytes: 9_000_000_000, last_read_ago_ns: S, last_write_ago_ns: 200 * S, write_blocked_ns: 200 * S } }] } };
+      return { body: { ...head(), connections: world.connections() } };
     case '/debug/workers':
       return { body: { ...head(), ...world.workers(), blocked: world.episodes(), pauses: [{ paused_ns: 10 * S, ended_ago_ns: 700 * S }], blocked_threshold_ns: 100_000_000 } };
     case '/debug/snapshot':

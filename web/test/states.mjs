@@ -166,6 +166,22 @@ await state('a stream is logged by a button', () => {}, async ({ page, world }) 
   assert(world.requests.includes('/debug/log?stream=901&on=true'), 'it asked for it');
 }, { path: '/#/streams/901' });
 
+await state('a stream says which side is stuck, and shows its windows and events', () => {}, async ({ page }) => {
+  const row = page.locator('tr', { has: page.locator('a[data-row="901"]') });
+  const text = (await row.textContent()).replace(/\s+/g, ' ');
+  assert(text.includes('peer not reading') && text.includes('the peer'), text);
+  await visible(page, 'the client does not read it');
+  equal(await page.locator('.win.crit').count(), 1, 'closed windows of connections');
+  await visible(page, 'none for 5.0s');
+  await page.getByRole('link', { name: '210 peer not reading' }).click();
+  await page.waitForURL(/verdict%3Apeer_not_reading|verdict:peer_not_reading/);
+  await page.goto(`${new URL(page.url()).origin}/#/streams/2001`);
+  await visible(page, 'From here it could as well be peer frozen or network.');
+  await page.locator('svg[aria-label^="Events"] rect').first().waitFor();
+  equal(await page.locator('svg[aria-label^="Events"] rect').count(), 13, 'events drawn');
+  await page.locator('td .tag', { hasText: 'window closed' }).first().waitFor();
+}, { path: '/#/streams' });
+
 await state('a task that is gone is said to be gone', () => {}, async ({ page }) => {
   await visible(page, 'Task 404 is not alive.');
 }, { path: '/#/tasks/404', expected: /status of 404/ });

@@ -14,21 +14,29 @@ mod admit;
 mod body;
 pub(crate) mod call;
 mod client;
+#[cfg(feature = "client")]
+mod connect;
 mod descriptor;
+mod dispatch;
 mod exec;
 mod frames;
 mod future;
-mod io;
+pub mod heartbeat;
 mod layer;
 mod limits;
 mod log;
 mod metadata;
 mod serve;
+mod tap;
 mod tracker;
 mod watch;
 
 pub use body::StreamBody;
 pub use client::GrpcClient;
+#[cfg(feature = "client")]
+pub use connect::UnixConnector;
+#[cfg(feature = "client")]
+pub(crate) use connect::{Connect, tcp};
 pub(crate) use descriptor::declare;
 pub use future::CallFuture;
 pub use layer::{GrpcLayer, GrpcService};

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::num::NonZeroU32;
+use std::os::fd::AsRawFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,14 +21,15 @@ use tonic::service::Routes;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::exec::{Conn, ConnExecutor, ConnService, ConnectInfo};
-use super::io::Counted;
 use super::limits::Limits;
 use super::metadata::MetadataKeys;
+use super::tap::Tap;
 use super::tracker::{Tracker, unix_peer};
 use crate::error::{Error, Result};
 use crate::model::{Side, Transport};
 use crate::registry::Registry;
-use crate::registry::connections::ConnectionCell;
+use crate::registry::connections::{ConnectionCell, Open};
+use crate::registry::wire::Wire;
 
 /// Settings of `Profiler::serve_with`. h2's own guards against floods of resets, of
 /// SETTINGS and of CONTINUATION frames are on and stay on.
@@ -255,14 +257,21 @@ impl Server {
                 let peer = info.remote_addr.map(|address| address.to_string().into());
                 // The socket's own, which is precise where the listener's is a wildcard.
                 let local = info.local_addr.map(|address| address.to_string().into()).or(local);
-                let cell = connections.open(Side::Server, Transport::Tcp, local, peer);
+                let transport = Transport::Tcp;
+                let open = Open { side: Side::Server, transport, local, peer, tls: false };
+                let cell = connections.open(open);
+                if let Some(wire) = cell.wire() {
+                    wire.socket(socket.as_raw_fd());
+                }
                 let task = self.serve_io(socket, cell, ConnectInfo::Tcp(info));
                 futures_util::future::Either::Left(task)
             }
             Accepted::Unix(socket) => {
                 let info = socket.connect_info();
                 let peer = Some(unix_peer(info.peer_cred.as_ref()));
-                let cell = connections.open(Side::Server, Transport::Unix, local, peer);
+                let transport = Transport::Unix;
+                let open = Open { side: Side::Server, transport, local, peer, tls: false };
+                let cell = connections.open(open);
                 let task = self.serve_io(socket, cell, ConnectInfo::Unix(info));
                 futures_util::future::Either::Right(task)
             }
@@ -281,7 +290,9 @@ impl Server {
     {
         let config = &self.config;
         let routes = self.routes.clone();
-        let conn = Conn::new(self.tracker.clone(), cell, routes, info, config.reset_burst);
+        let draining = self.draining.clone();
+        let conn =
+            Conn::new(self.tracker.clone(), cell, routes, info, config.reset_burst, draining);
         let mut builder = http2::Builder::new(ConnExecutor(conn.clone()));
         builder
             .timer(TokioTimer::new())
@@ -291,7 +302,8 @@ impl Server {
             .initial_stream_window_size(config.stream_window)
             .initial_connection_window_size(config.connection_window)
             .max_header_list_size(config.max_header_list_size);
-        let io = TokioIo::new(Counted::new(io, conn.cell().clone()));
+        let wire = conn.cell().wire().cloned().unwrap_or_else(|| Wire::new(Side::Server));
+        let io = TokioIo::new(Tap::new(io, conn.cell().clone(), wire.clone()));
         let serving = builder.serve_connection(io, ConnService(conn.clone()));
         let (draining, over) = (self.draining.clone(), self.over.clone());
         let handshake = self.config.handshake_timeout;
@@ -302,7 +314,13 @@ impl Server {
             let mut silence = true;
             let ended = loop {
                 tokio::select! {
-                    ended = serving.as_mut() => break ended,
+                    ended = std::future::poll_fn(|cx| {
+                        let polled = serving.as_mut().poll(cx);
+                        if polled.is_pending() {
+                            wire.calm();
+                        }
+                        polled
+                    }) => break ended,
                     () = draining.cancelled(), if !drained => {
                         drained = true;
                         serving.as_mut().graceful_shutdown();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
-use tonic::{Response, Status};
+use tonic::{Response, Status, Streaming};
 
 use super::bounds::{EndedBy, Held};
 use crate::pb::lab::{Chunk, StuckReply};
@@ -35,6 +35,28 @@ async fn left_behind(sender: mpsc::Sender<Chunk>, held: Held, drain: Drain) {
     let _ = sender.send(Chunk { data: Bytes::from_static(b"the only one") }).await;
     held.over(&drain).await;
     drop(sender);
+}
+
+/// Gives the requests to a task that neither reads nor drops them: the stream
+/// cannot go away while it is held, whatever becomes of the call.
+pub fn keep_requests(
+    held: Held,
+    requests: Streaming<Chunk>,
+    drain: &Drain,
+) -> impl Stream<Item = Result<Chunk, Status>> + Send + use<> {
+    let drain_of_task = drain.clone();
+    drain.spawn(async move { keeps_requests(requests, held, drain_of_task).await });
+    let drain = drain.clone();
+    produce(move |mut out| async move {
+        out.send(Chunk { data: Bytes::from_static(b"the only one") }).await;
+        held.over(&drain).await;
+        Ok(())
+    })
+}
+
+async fn keeps_requests(requests: Streaming<Chunk>, held: Held, drain: Drain) {
+    held.over(&drain).await;
+    drop(requests); // held until here, unread
 }
 
 /// Works in a task of its own; when the call is cancelled the task learns of

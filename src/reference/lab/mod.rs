@@ -24,7 +24,7 @@ use crate::pb::lab::{
 };
 use bounds::Held;
 
-/// How long `NeverRead` lasts, in milliseconds: metadata, since it reads no message.
+/// How long a method that reads no message lasts, in milliseconds: metadata.
 pub const HOLD_MS: &str = "x-taskprof-hold-ms";
 
 /// The service.
@@ -39,6 +39,16 @@ impl Lab {
     pub fn new(drain: Drain) -> Self {
         Self { drain, mutexes: Arc::default(), memory: Arc::default() }
     }
+}
+
+/// What the metadata says of how long to be stuck.
+fn hold_ms<T>(request: &Request<T>) -> Result<u64, Status> {
+    let Some(value) = request.metadata().get(HOLD_MS) else { return Ok(0) };
+    value
+        .to_str()
+        .ok()
+        .and_then(|ms| ms.parse().ok())
+        .ok_or_else(|| Status::invalid_argument(format!("{HOLD_MS} is a number of milliseconds")))
 }
 
 type Reply = Result<Response<StuckReply>, Status>;
@@ -77,13 +87,29 @@ impl lab_server::Lab for Lab {
     }
 
     async fn never_read(&self, request: Request<Streaming<Chunk>>) -> Reply {
-        let hold_ms = match request.metadata().get(HOLD_MS) {
-            Some(value) => value.to_str().ok().and_then(|ms| ms.parse().ok()).ok_or_else(|| {
-                Status::invalid_argument(format!("{HOLD_MS} is a number of milliseconds"))
-            })?,
-            None => 0,
-        };
-        streams::never_read(Held::new(hold_ms), request.into_inner(), &self.drain).await
+        let held = Held::new(hold_ms(&request)?);
+        streams::never_read(held, request.into_inner(), &self.drain).await
+    }
+
+    async fn never_answer(&self, request: Request<StuckRequest>) -> Reply {
+        let held = Held::new(request.into_inner().hold_ms);
+        Ok(streams::never_answer(held, &self.drain).await)
+    }
+
+    async fn long_poll(&self, request: Request<StuckRequest>) -> Reply {
+        let held = Held::new(request.into_inner().hold_ms);
+        Ok(streams::never_answer(held, &self.drain).await)
+    }
+
+    type KeepRequestsStream = Chunks;
+
+    async fn keep_requests(
+        &self,
+        request: Request<Streaming<Chunk>>,
+    ) -> Result<Response<Chunks>, Status> {
+        let held = Held::new(hold_ms(&request)?);
+        let requests = request.into_inner();
+        Ok(Response::new(Box::pin(cancel::keep_requests(held, requests, &self.drain))))
     }
 
     type FloodStream = Chunks;

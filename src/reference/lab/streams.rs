@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _, stream};
+use tokio::task::yield_now;
 use tokio::time::sleep;
 use tonic::{Response, Status, Streaming};
 
@@ -13,6 +14,8 @@ use crate::reference::Drain;
 use crate::reference::produce::produce;
 
 const DEFAULT_CHUNK: u32 = 1_024;
+/// Messages up to this size have a frame each.
+const TINY: u32 = 64;
 /// tonic's clients refuse messages over 4 MiB unless told otherwise.
 const MAX_CHUNK: u32 = (4 << 20) - 1_024;
 const DEFAULT_TOTAL: u64 = 256 << 20;
@@ -31,6 +34,12 @@ pub async fn never_read(
     Ok(held.reply(ended_by, 0))
 }
 
+/// Awaits its bound: an answer that is owed, and does not come before that.
+pub async fn never_answer(held: Held, drain: &Drain) -> Response<StuckReply> {
+    let ended_by = held.over(drain).await;
+    held.reply(ended_by, 0)
+}
+
 /// Sends as fast as flow control allows, whether or not the client reads.
 pub fn flood(
     request: FloodRequest,
@@ -43,7 +52,7 @@ pub fn flood(
     let size = if message_bytes == 0 { DEFAULT_CHUNK } else { message_bytes };
     let total = if total_bytes == 0 { DEFAULT_TOTAL } else { total_bytes.min(MAX_TOTAL) };
     let data = Bytes::from(vec![0; size as usize]);
-    Ok(produce(move |mut out| async move {
+    let chunks = produce(move |mut out| async move {
         let held = Held::new(hold_ms);
         let send_all = async {
             let mut sent = 0;
@@ -56,7 +65,17 @@ pub fn flood(
             () = send_all => Ok(()),
             ended_by = held.over(&drain) => end(ended_by),
         }
-    }))
+    });
+    Ok(if size <= TINY { frame_each(chunks).left_stream() } else { chunks.right_stream() })
+}
+
+/// What is ready at once goes into one frame. These are never ready at once,
+/// so each has a frame of its own.
+fn frame_each<S: Stream>(chunks: S) -> impl Stream<Item = S::Item> {
+    stream::unfold(Box::pin(chunks), |mut chunks| async move {
+        yield_now().await;
+        chunks.next().await.map(|chunk| (chunk, chunks))
+    })
 }
 
 /// Sends a small message now and then: slow, but not stuck.
@@ -64,13 +83,15 @@ pub fn slow_trickle(
     request: TrickleRequest,
     drain: Drain,
 ) -> impl Stream<Item = Result<Chunk, Status>> + Send {
-    let TrickleRequest { hold_ms, every_ms } = request;
+    let TrickleRequest { hold_ms, every_ms, message_bytes } = request;
+    let message_bytes = if message_bytes == 0 { 4 } else { message_bytes.min(MAX_CHUNK) };
+    let data = Bytes::from(vec![0; message_bytes as usize]);
     let every = millis(every_ms, DEFAULT_EVERY, MAX_EVERY);
     produce(move |mut out| async move {
         let held = Held::new(hold_ms);
         let trickle = async {
             loop {
-                out.send(Chunk { data: Bytes::from_static(b"drip") }).await;
+                out.send(Chunk { data: data.clone() }).await;
                 sleep(every).await;
             }
         };

@@ -5,6 +5,7 @@ mod scenario;
 mod stats;
 mod stuck;
 mod traffic;
+mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,12 +15,13 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::instrument::grpc::heartbeat;
 
 pub use scenario::{SCENARIOS, Scenario, find};
 pub use stats::{Latencies, Stats};
+pub use wire::{Dial, Wire};
 
 /// How long calls may take to end by themselves once they are asked to.
 const GRACE: Duration = Duration::from_millis(500);
@@ -38,6 +40,8 @@ pub struct Plan {
     pub streams: u32,
     /// Connections that they share; never more than streams.
     pub connections: u32,
+    /// How they are made.
+    pub dial: Dial,
     /// Ends it.
     pub stop: CancellationToken,
 }
@@ -55,7 +59,7 @@ pub enum Ending {
 #[derive(Clone)]
 pub struct Caller {
     target: SocketAddr,
-    channel: Channel,
+    channel: Wire,
     stats: Arc<Stats>,
     stop: CancellationToken,
     /// 0, 1, 2... among its scenario's callers.
@@ -83,8 +87,14 @@ pub async fn run(scenario: &'static Scenario, plan: Plan, stats: Arc<Stats>) -> 
     let mut channels = Vec::new();
     for _ in 0..plan.connections.clamp(1, plan.streams.max(1)) {
         tokio::select! {
-            channel = connect(plan.target) => channels.push(channel?),
+            channel = plan.dial.connect(plan.target) => channels.push(channel?),
             () = plan.stop.cancelled() => return Ok(()),
+        }
+    }
+    let mut heartbeats = JoinSet::new();
+    if let Some(every) = plan.dial.heartbeat {
+        for channel in &channels {
+            heartbeats.spawn(heartbeat::keep(channel.clone(), every));
         }
     }
     let mut callers = JoinSet::new();
@@ -108,22 +118,6 @@ pub async fn run(scenario: &'static Scenario, plan: Plan, stats: Arc<Stats>) -> 
         }
     }
     Ok(())
-}
-
-async fn connect(target: SocketAddr) -> Result<Channel> {
-    let unreachable = |error: tonic::transport::Error| {
-        let message = format!("cannot connect to {target}; is `taskprof serve` running there?");
-        Error::new(ErrorKind::Io, message).with_source(error)
-    };
-    Endpoint::from_shared(format!("http://{target}"))
-        .map_err(unreachable)?
-        .connect_timeout(Duration::from_secs(5))
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(20))
-        .connect()
-        .await
-        .map_err(unreachable)
 }
 
 async fn call_again_and_again(scenario: &'static Scenario, caller: Caller) {

@@ -42,6 +42,11 @@ scenarios! {
     "client-stream", 8, false, traffic::client_stream, "a thousand requests, one response";
     "watch", 16, false, traffic::watch, "bidi streams with a message every few seconds";
 
+    "bursts", 4, false, traffic::bursts, "bidi streams: two hundred messages at once, then silence";
+    "huge", 2, false, traffic::huge, "messages of 3 MiB both ways, all read";
+    "upload", 1, false, traffic::upload, "a client stream that never ends, all of it read";
+    "health-watch", 2, false, traffic::health_watch, "streams that are silent by design";
+
     "unread-stream", 4, false, stuck::unread_stream, "the client stops reading its responses";
     "silent-upload", 4, false, stuck::silent_upload, "the client stops sending, and does not end";
     "cancel-storm", 16, false, stuck::cancel_storm, "calls cancelled after a few milliseconds";
@@ -55,6 +60,17 @@ scenarios! {
     "never-read", 2, true, stuck::never_read, "the server does not read what it is sent";
     "flood", 2, true, stuck::flood, "the server sends, the client does not read";
     "slow-trickle", 4, true, stuck::slow_trickle, "slow but alive: a message a second";
+    "download", 1, true, traffic::download, "a server stream that never ends, all of it read";
+    "slow-reader", 2, true, traffic::slow_reader, "the client reads, at its own gentle pace";
+    "long-poll", 4, true, traffic::long_poll, "unary calls that are answered after some seconds";
+    "huge-message", 1, true, stuck::huge_message, "one message of 3 MB, which nobody reads";
+    "tiny-messages", 1, true, stuck::tiny_messages, "20-byte messages that nobody reads; h2 ends it";
+    "window-hogs", 4, true, stuck::window_hogs, "three unread streams, and one that starves by them";
+    "starved-upload", 18, true, stuck::starved_upload, "unread uploads, and one that starves by them";
+    "never-answer", 2, true, stuck::never_answer, "unary calls without an answer";
+    "cancelled-unary", 4, true, stuck::cancelled_unary, "unary calls cancelled while they wait";
+    "kept-requests", 2, true, stuck::kept_requests, "cancelled calls whose requests a task still holds";
+    "slot-queue", 8, true, stuck::slot_queue, "four calls that last, and others that come after them";
     "leave-task-behind", 2, true, stuck::leave_task_behind, "cancelled calls leave tasks behind";
     "ignore-cancellation", 2, true, stuck::ignore_cancellation, "cancelled calls go on working";
     "exhaust-memory", 1, true, stuck::exhaust_memory, "the server takes 64 MiB and keeps it";

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use tonic::{Request, Status};
 
-use super::traffic::{open_echo, payload};
-use super::{CallResult, Caller, Ending};
+use super::traffic::{open_echo, payload, read_all};
+use super::{CallResult, Caller, Ending, Wire};
 use crate::pb::echo::EchoRequest;
 use crate::pb::lab::lab_client::LabClient;
 use crate::pb::lab::{
@@ -20,7 +20,7 @@ use crate::pb::testing::{
 use crate::reference::lab::HOLD_MS;
 
 /// How long a fault that may last is asked to last.
-const LONG: Duration = Duration::from_secs(120);
+pub(super) const LONG: Duration = Duration::from_secs(120);
 /// How long a worker is taken at a time, and then left alone: a permanent block
 /// would freeze the server that is to be looked at.
 const WORKER_TAKEN: Duration = Duration::from_secs(3);
@@ -30,7 +30,7 @@ const LEAVE_EVERY: Duration = Duration::from_secs(5);
 /// How long that lasts: with the pause above, a dozen a caller at one time.
 const LEFT_FOR: Duration = Duration::from_secs(60);
 
-fn ms(duration: Duration) -> u64 {
+pub(super) fn ms(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
@@ -132,19 +132,94 @@ pub async fn flood(caller: Caller) -> CallResult {
     Ok(Ending::Abandoned)
 }
 
+/// One message that is larger than the stream's window, and no reader for it.
+pub async fn huge_message(caller: Caller) -> CallResult {
+    let (hold_ms, every_ms) = (ms(LONG), ms(Duration::from_secs(60)));
+    let request = TrickleRequest { hold_ms, every_ms, message_bytes: 3_000_000 };
+    let chunks = lab(&caller).slow_trickle(request).await?.into_inner();
+    caller.stop.cancelled().await;
+    drop(chunks); // held until here, unread
+    Ok(Ending::Abandoned)
+}
+
+/// Messages far smaller than their frames' and buffers' cost, and no reader.
+pub async fn tiny_messages(caller: Caller) -> CallResult {
+    unread(caller, FloodRequest { hold_ms: ms(LONG), message_bytes: 20, ..Default::default() })
+        .await
+}
+
+/// Three that take the connection's window between them; the fourth reads.
+pub async fn window_hogs(caller: Caller) -> CallResult {
+    if caller.index % 4 == 3 {
+        return trickle(caller, Duration::from_millis(100)).await;
+    }
+    let request = FloodRequest { hold_ms: ms(LONG), message_bytes: 16_384, ..Default::default() };
+    unread(caller, request).await
+}
+
+async fn unread(caller: Caller, request: FloodRequest) -> CallResult {
+    let chunks = lab(&caller).flood(request).await?.into_inner();
+    caller.stop.cancelled().await;
+    drop(chunks); // held until here, unread
+    Ok(Ending::Abandoned)
+}
+
+/// The last one sends to a server that reads; the others, to one that does not,
+/// until no window is left on their common connection.
+pub async fn starved_upload(caller: Caller) -> CallResult {
+    if caller.index < 17 { never_read(caller).await } else { super::traffic::upload(caller).await }
+}
+
+/// No answer, ever.
+pub async fn never_answer(caller: Caller) -> CallResult {
+    let request = StuckRequest { hold_ms: ms(LONG) };
+    until_stopped(&caller, lab(&caller).never_answer(request)).await
+}
+
+/// Cancels a call that has no answer yet; the handler is dropped with it.
+pub async fn cancelled_unary(caller: Caller) -> CallResult {
+    let mut client = lab(&caller);
+    tokio::select! {
+        reply = client.never_answer(StuckRequest { hold_ms: ms(LONG) }) => {
+            reply?;
+            return Ok(Ending::Complete);
+        }
+        _ = caller.pause(Duration::from_millis(300)) => {}
+    }
+    Ok(Ending::Abandoned)
+}
+
+/// Cancels a call whose requests the server has put away.
+pub async fn kept_requests(caller: Caller) -> CallResult {
+    let chunk = Chunk { data: Bytes::from_static(b"kept") };
+    let mut request = Request::new(stream::iter([chunk]).chain(stream::pending()));
+    request.metadata_mut().insert(HOLD_MS, ms(LEFT_FOR).into());
+    let mut chunks = lab(&caller).keep_requests(request).await?.into_inner();
+    chunks.message().await?;
+    caller.stats.received(1);
+    drop(chunks);
+    caller.pause(LEFT_FOR).await;
+    Ok(Ending::Abandoned)
+}
+
+/// The first four stay; the others want in where no more than four may be.
+pub async fn slot_queue(caller: Caller) -> CallResult {
+    if caller.index < 4 {
+        return slow_trickle(caller).await;
+    }
+    caller.pause(Duration::from_millis(300)).await;
+    super::traffic::unary(caller).await
+}
+
 /// Reads a stream that is slow and well.
 pub async fn slow_trickle(caller: Caller) -> CallResult {
-    let request = TrickleRequest { hold_ms: ms(LONG), every_ms: 1_000 };
-    let mut chunks = lab(&caller).slow_trickle(request).await?.into_inner();
-    loop {
-        tokio::select! {
-            chunk = chunks.message() => match chunk? {
-                Some(_) => caller.stats.received(1),
-                None => return Ok(Ending::Complete),
-            },
-            () = caller.stop.cancelled() => return Ok(Ending::Abandoned),
-        }
-    }
+    trickle(caller, Duration::from_secs(1)).await
+}
+
+async fn trickle(caller: Caller, every: Duration) -> CallResult {
+    let request = TrickleRequest { hold_ms: ms(LONG), every_ms: ms(every), message_bytes: 0 };
+    let chunks = lab(&caller).slow_trickle(request).await?.into_inner();
+    read_all(&caller, chunks, Duration::ZERO).await
 }
 
 /// Starts a call that spawns a task, takes one message, and leaves.
@@ -179,12 +254,12 @@ pub async fn exhaust_memory(caller: Caller) -> CallResult {
     until_stopped(&caller, lab(&caller).exhaust_memory(request)).await
 }
 
-fn lab(caller: &Caller) -> LabClient<tonic::transport::Channel> {
+pub(super) fn lab(caller: &Caller) -> LabClient<Wire> {
     LabClient::new(caller.channel.clone())
 }
 
 /// Waits for the response, or cancels the call when it is time to stop.
-async fn until_stopped<T>(
+pub(super) async fn until_stopped<T>(
     caller: &Caller,
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> CallResult {

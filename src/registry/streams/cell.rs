@@ -6,13 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::methods::Method;
-use crate::model::{BodyState, ConnectionId, Side, StreamId, StreamStatus, TaskId, Traffic};
+use crate::model::{BodyState, Side, StreamId, StreamStatus, TaskId, Traffic};
 use crate::registry::clock;
 use crate::registry::connections::ConnectionCell;
+use crate::registry::wire::Wire;
+use crate::registry::wire::join::Numbered;
 
 /// The state in the low bits of a [`Direction`]'s word.
 fn body_state(bits: u64) -> BodyState {
@@ -127,7 +129,14 @@ pub struct StreamCell {
     pub(super) side: Side,
     pub(super) method: Arc<Method>,
     pub(super) peer: Option<Arc<str>>,
-    pub(super) connection: Option<ConnectionId>,
+    /// 0 while it is not known.
+    pub(super) connection: AtomicU64,
+    /// The connection's frames, and which HTTP/2 stream of them is this one; 0
+    /// while that is not known.
+    pub(super) wire: OnceLock<Arc<Wire>>,
+    pub(super) wire_id: AtomicU32,
+    /// Since when a limit makes it wait for a token.
+    pub(super) throttled: AtomicU64,
     pub(super) slot: Option<u32>,
     pub(super) began: u64,
     pub(super) timeout: Option<Duration>,
@@ -159,6 +168,13 @@ pub(super) struct Outcome {
     pub(super) connection: Option<Arc<ConnectionCell>>,
 }
 
+impl Outcome {
+    /// It is to go, or goes, over a connection that is tapped.
+    pub(super) fn is_tapped(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.wire().is_some())
+    }
+}
+
 impl StreamCell {
     pub(super) fn new(id: StreamId, method: Arc<Method>, slot: Option<u32>, begin: Begin) -> Self {
         let now = clock::now();
@@ -167,7 +183,10 @@ impl StreamCell {
             id,
             side: begin.side,
             peer,
-            connection: begin.connection.as_ref().map(|connection| connection.id()),
+            connection: AtomicU64::new(begin.connection.as_ref().map_or(0, |c| c.id().0)),
+            wire: OnceLock::new(),
+            wire_id: AtomicU32::new(0),
+            throttled: AtomicU64::new(0),
             slot,
             began: now,
             timeout: begin.timeout,
@@ -267,6 +286,54 @@ impl StreamCell {
         }
     }
 
+    /// Its connection, while both are alive.
+    pub fn connection_cell(&self) -> Option<Arc<ConnectionCell>> {
+        self.outcome().connection.clone()
+    }
+
+    /// A limit makes it wait for a token, or does no more.
+    pub fn throttled(&self, waits: bool) {
+        let since = self.throttled.load(Relaxed);
+        if waits != (since != 0) {
+            self.throttled.store(if waits { clock::now() } else { 0 }, Relaxed);
+        }
+    }
+
+    /// Server: the service was called for it, next in the row of this
+    /// connection's requests.
+    pub fn carried_by(self: &Arc<Self>, wire: &Arc<Wire>) {
+        if self.wire.set(wire.clone()).is_ok() {
+            let this: Arc<dyn Numbered> = self.clone();
+            if let Some(id) = wire.called(Some(Arc::downgrade(&this))) {
+                self.wire_id.store(id, Relaxed);
+            }
+        }
+    }
+
+    /// Client: the transport gives the request its stream id, the next of this
+    /// connection, which need not be the one that it was meant for.
+    pub fn dispatched_on(&self, connection: &Arc<ConnectionCell>) {
+        // The id is taken in any case: the row of ids must not be cut.
+        let Some(wire) = connection.wire() else { return };
+        let id = wire.dispatched();
+        let mut outcome = self.outcome();
+        if outcome.connection.as_ref().is_some_and(|old| old.id() != connection.id())
+            || (outcome.connection.is_none() && !self.is_ended())
+        {
+            connection.stream_began();
+            if let Some(old) = outcome.connection.replace(connection.clone()) {
+                old.stream_ended();
+            }
+            self.connection.store(connection.id().0, Relaxed);
+        }
+        drop(outcome);
+        match id {
+            Some(id) if self.wire.set(wire.clone()).is_ok() => self.wire_id.store(id, Relaxed),
+            Some(id) => wire.unwanted(id),
+            None => {}
+        }
+    }
+
     /// Whether its connection is known to be gone.
     pub fn connection_closed(&self) -> bool {
         self.outcome().connection.as_ref().is_some_and(|connection| connection.is_closed())
@@ -274,5 +341,21 @@ impl StreamCell {
 
     pub(super) fn outcome(&self) -> MutexGuard<'_, Outcome> {
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The numbers of its frames go with it.
+impl Drop for StreamCell {
+    fn drop(&mut self) {
+        let id = self.wire_id.load(Relaxed);
+        if let Some(wire) = self.wire.get().filter(|_| id != 0) {
+            wire.unwanted(id);
+        }
+    }
+}
+
+impl Numbered for StreamCell {
+    fn number(&self, id: u32) {
+        self.wire_id.store(id, Relaxed);
     }
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::cell::StreamCell;
-use crate::model::{BodyState, Deadline, Http2State, Phase, Side, Stream, StreamKind, TaskId};
+use crate::model::{
+    BodyState, ConnectionId, Deadline, Http2State, Phase, Side, Stream, StreamEvent, StreamKind,
+    StreamWire, TaskId,
+};
 use crate::registry::clock;
 
 impl StreamCell {
@@ -83,6 +86,36 @@ impl StreamCell {
         }
     }
 
+    /// What its frames show, and with them its last events, newest last.
+    fn wire(&self, now: u64, events: &mut Vec<StreamEvent>) -> Option<StreamWire> {
+        let Some(wire) = self.wire.get() else {
+            // A client's request that the transport has not taken up.
+            let waits = self.side == Side::Client && self.outcome().is_tapped();
+            return waits.then(StreamWire::default);
+        };
+        let id = self.wire_id.load(Relaxed);
+        wire.stream(id, now, events)
+    }
+
+    /// The state as the frames have it, where they are seen.
+    fn state(&self, wire: Option<&StreamWire>) -> Http2State {
+        let bodies = self.http2_state();
+        let Some(wire) = wire.filter(|wire| wire.opened) else { return bodies };
+        if wire.reset.is_some() {
+            return Http2State::Reset;
+        }
+        match (wire.end_sent, wire.end_received) {
+            (true, true) => Http2State::Closed,
+            // Its reset is not written yet, or never will be.
+            _ if bodies == Http2State::Reset || self.wire.get().is_some_and(|w| w.is_gone()) => {
+                Http2State::Reset
+            }
+            (true, false) => Http2State::HalfClosedLocal,
+            (false, true) => Http2State::HalfClosedRemote,
+            (false, false) => Http2State::Open,
+        }
+    }
+
     /// As plain data. `now` is in ticks, `tasks` the references that live
     /// tasks hold on its slot.
     pub(super) fn to_model(&self, now: u64, tasks: u32) -> Stream {
@@ -94,15 +127,18 @@ impl StreamCell {
             (outcome.status.clone(), outcome.cancel_reason.clone())
         };
         let task = self.task.load(Relaxed);
+        let connection = self.connection.load(Relaxed);
+        let mut events = Vec::new();
+        let wire = self.wire(now, &mut events);
         Stream {
             id: self.id,
             side: self.side,
             method: Arc::clone(&self.method.name),
             kind: self.method.kind(),
             peer: self.peer.clone(),
-            connection: self.connection,
+            connection: (connection != 0).then_some(ConnectionId(connection)),
             task: (task != 0).then_some(TaskId(task)),
-            state: self.http2_state(),
+            state: self.state(wire.as_ref()),
             phase,
             phase_ns: clock::delta_ns(since, now),
             age_ns,
@@ -123,10 +159,10 @@ impl StreamCell {
             ended_ago_ns: ago(self.ended.load(Relaxed)),
             live_tasks: tasks,
             logged: self.logged(),
-            throttled_ns: None,
+            throttled_ns: ago(self.throttled.load(Relaxed)),
             idle_expected: false,
-            wire: None,
-            events: Vec::new(),
+            wire,
+            events,
             metadata: self.metadata.clone(),
         }
     }

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::model::{
     Blocked, Check, Connection, Counters, Coverage, Finding, Location, Pause, Process, Runtime,
-    RuntimeId, Snapshot, Stack, Stream, StreamId, Task, TaskId, TaskState, Timestamp, WaitKind,
-    Worker,
+    RuntimeId, Snapshot, Stack, Stream, StreamId, Task, TaskId, TaskState, Timestamp, Verdict,
+    WaitKind, Worker,
 };
 
 /// What every answer begins with.
@@ -190,12 +190,52 @@ pub struct TaskAnswer {
     pub children: Vec<TaskRef>,
     /// The gRPC stream that caused it, alive or ended, if still known.
     pub stream: Option<Stream>,
+    /// What holds that stream up.
+    pub verdict: Option<Verdict>,
+}
+
+/// A stream, and what holds it up.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+pub struct JudgedStream<'a> {
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub stream: &'a Stream,
+    /// Which side is stuck, and why.
+    pub verdict: &'a Verdict,
+}
+
+/// A connection, and what holds its streams up.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+pub struct JudgedConnection<'a> {
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub connection: &'a Connection,
+    /// Its live streams by verdict.
+    pub verdicts: BTreeMap<&'static str, u64>,
+    /// The stream that uses up most of its send window: what the peer has not
+    /// read of it.
+    pub send_hog: Option<Hog>,
+    /// The stream that uses up most of its receive window: what our side has
+    /// not read of it.
+    pub recv_hog: Option<Hog>,
+}
+
+/// A stream of which much is unread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+pub struct Hog {
+    /// Which.
+    pub stream: StreamId,
+    /// Bytes of it that its receiver has not read.
+    pub unread_bytes: u64,
 }
 
 /// `GET /debug/streams`
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-pub struct StreamsAnswer {
+pub struct StreamsAnswer<'a> {
     #[serde(flatten)]
     #[allow(missing_docs)]
     pub head: Head,
@@ -206,20 +246,20 @@ pub struct StreamsAnswer {
     /// Give it as `cursor=` for the rest; absent on the last page.
     pub next_cursor: Option<String>,
     /// The streams of this page.
-    pub streams: Vec<Stream>,
+    pub streams: Vec<JudgedStream<'a>>,
 }
 
 /// `GET /debug/streams/{id}`
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-pub struct StreamAnswer {
+pub struct StreamAnswer<'a> {
     #[serde(flatten)]
     #[allow(missing_docs)]
     pub head: Head,
     /// The stream.
-    pub stream: Stream,
+    pub stream: JudgedStream<'a>,
     /// The connection that carries it, if known.
-    pub connection: Option<Connection>,
+    pub connection: Option<JudgedConnection<'a>>,
     /// How many live tasks it caused.
     pub tasks_total: u64,
     /// Those, at most 1000, oldest first.
@@ -231,12 +271,12 @@ pub struct StreamAnswer {
 /// `GET /debug/connections`
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-pub struct ConnectionsAnswer {
+pub struct ConnectionsAnswer<'a> {
     #[serde(flatten)]
     #[allow(missing_docs)]
     pub head: Head,
     /// All connections.
-    pub connections: Vec<Connection>,
+    pub connections: Vec<JudgedConnection<'a>>,
 }
 
 /// `GET /debug/workers`
@@ -286,6 +326,8 @@ pub struct CountersEvent {
     pub streams: u64,
     /// Live streams by phase.
     pub phases: BTreeMap<&'static str, u64>,
+    /// Live streams by verdict, without what only await chains tell.
+    pub verdicts: BTreeMap<&'static str, u64>,
     /// Live connections.
     pub connections: u64,
     /// Workers, and how many of them are blocked.

@@ -6,9 +6,9 @@ mod chunks;
 mod schema;
 
 pub use answers::{
-    ConnectionsAnswer, CountersEvent, FindingsAnswer, Head, HealthAnswer, HealthRuntime, LogAnswer,
-    ProblemAnswer, StateCounts, StreamAnswer, StreamsAnswer, TaskAnswer, TaskGroup,
-    TaskGroupsAnswer, TaskRef, TasksAnswer, WorkersAnswer,
+    ConnectionsAnswer, CountersEvent, FindingsAnswer, Head, HealthAnswer, HealthRuntime, Hog,
+    JudgedConnection, JudgedStream, LogAnswer, ProblemAnswer, StateCounts, StreamAnswer,
+    StreamsAnswer, TaskAnswer, TaskGroup, TaskGroupsAnswer, TaskRef, TasksAnswer, WorkersAnswer,
 };
 pub use chunks::{Json, snapshot};
 #[cfg(all(test, feature = "cli"))]

@@ -26,14 +26,16 @@ impl<T> Filter<T> {
         text: &str,
         compile: impl Fn(Option<&str>, &str) -> Result<Test<T>, String>,
     ) -> Result<Self, String> {
-        if text.len() > MAX_BYTES {
-            return Err(format!("the filter has {} bytes; {MAX_BYTES} are allowed", text.len()));
-        }
+        Self::of_words(split(text)?, compile)
+    }
+
+    /// The same of words that [`split`] made, or of some of them.
+    pub fn of_words(
+        words: Vec<String>,
+        compile: impl Fn(Option<&str>, &str) -> Result<Test<T>, String>,
+    ) -> Result<Self, String> {
         let mut terms = Vec::new();
-        for word in split(text)? {
-            if terms.len() == MAX_TERMS {
-                return Err(format!("the filter has more than {MAX_TERMS} terms"));
-            }
+        for word in words {
             let (wanted, word) = match word.strip_prefix('-') {
                 Some(rest) => (false, rest.to_owned()),
                 None => (true, word),
@@ -47,6 +49,11 @@ impl<T> Filter<T> {
         Ok(Self { terms })
     }
 
+    /// It has no term: everything matches.
+    pub fn is_empty(&self) -> bool {
+        self.terms.is_empty()
+    }
+
     /// All terms match.
     pub fn matches(&self, row: &T) -> bool {
         self.terms.iter().all(|(wanted, test)| test(row) == *wanted)
@@ -58,7 +65,14 @@ fn is_key(key: &str) -> bool {
     !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
-fn split(text: &str) -> Result<Vec<String>, String> {
+/// The words of a filter.
+///
+/// # Errors
+/// A sentence: too long, too many, or a quotation mark is not closed.
+pub fn split(text: &str) -> Result<Vec<String>, String> {
+    if text.len() > MAX_BYTES {
+        return Err(format!("the filter has {} bytes; {MAX_BYTES} are allowed", text.len()));
+    }
     let mut words = Vec::new();
     let mut word = String::new();
     let mut quoted = false;
@@ -78,6 +92,9 @@ fn split(text: &str) -> Result<Vec<String>, String> {
     }
     if !word.is_empty() {
         words.push(word);
+    }
+    if words.len() > MAX_TERMS {
+        return Err(format!("the filter has more than {MAX_TERMS} terms"));
     }
     Ok(words)
 }

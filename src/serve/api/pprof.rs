@@ -14,6 +14,7 @@ use axum::response::{IntoResponse as _, Response};
 use tokio::time::{sleep, timeout};
 
 use super::tasks::shot;
+use crate::analyze::Judge;
 use crate::error::{Error, ErrorKind};
 use crate::model::Timestamp;
 use crate::render::pprof::{self, Contention, Empty};
@@ -149,7 +150,14 @@ pub async fn goroutine(State(shared): State<Shared>, uri: Uri) -> Response {
         Err(error) => return failed_with(&error),
     };
     if asked.debug >= 2 {
-        return plain(streamed(text::Debug2::new(shot(held)), &shared.stats));
+        let judged = call(&shared.stats, {
+            let held = Arc::clone(&held);
+            move || Ok(Judge::new(&held).stuck())
+        });
+        return match judged.await {
+            Ok(stuck) => plain(streamed(text::Debug2::new(shot(held)).stuck(stuck), &shared.stats)),
+            Err(error) => failed_with(&error),
+        };
     }
     let grouped = asked.debug != 0;
     let rendered = call(&shared.stats, move || {

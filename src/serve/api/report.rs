@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::params::Params;
 use super::{Answer, answer};
-use crate::analyze::analyze;
+use crate::analyze::{Judge, analyze};
 use crate::model::Snapshot;
 use crate::render::json::{FindingsAnswer, Head, HealthAnswer, HealthRuntime, WorkersAnswer};
 use crate::render::metrics;
@@ -59,7 +59,9 @@ pub async fn metrics(
             event_streams: stats.event_streams.get(),
             panics: stats.panics.get(),
         };
-        Ok(metrics::metrics(&held, &analyze(&held), &own))
+        let judge = Judge::new(&held);
+        let verdicts: Vec<_> = held.streams.iter().map(|stream| judge.kind(stream)).collect();
+        Ok(metrics::metrics(&held, &analyze(&held), &verdicts, &own))
     });
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.await?).into_response())
 }

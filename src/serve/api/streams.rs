@@ -1,5 +1,6 @@
 //! `/debug/streams`, `/debug/streams/{id}`, `/debug/connections`, `/debug/log`
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -8,13 +9,15 @@ use axum::http::Uri;
 use super::params::{Params, id};
 use super::tasks::RELATIVES;
 use super::{Answer, answer, long_answer};
-use crate::analyze::analyze;
-use crate::model::{Snapshot, Stream, StreamId};
+use crate::analyze::{Judge, analyze};
+use crate::error::Error;
+use crate::model::{ConnectionId, Snapshot, Stream, StreamId};
 use crate::render::json::{
-    self, ConnectionsAnswer, Head, Json, LogAnswer, StreamAnswer, StreamsAnswer, TaskRef,
+    self, ConnectionsAnswer, Head, Hog, Json, JudgedConnection, JudgedStream, LogAnswer,
+    StreamAnswer, StreamsAnswer, TaskRef,
 };
 use crate::render::select::{STREAM_FILTER, StreamSort, select_streams, stream_filter};
-use crate::serve::flight::call;
+use crate::serve::flight::{Held, call};
 use crate::serve::problem::Problem;
 use crate::serve::server::Shared;
 use crate::serve::source::{LogTarget, Want};
@@ -26,9 +29,12 @@ pub async fn list(State(shared): State<Shared>, uri: Uri) -> Answer {
     let sort = params.choice("sort", StreamSort::WORDS, StreamSort::parse)?;
     let after = params.cursor(sort.number())?;
     let limit = params.limit()?;
-    let held = shared.flight.snapshot(Want::COUNTS).await?;
+    let held = to_judge(&shared).await?;
     let chunks = call(&shared.stats, move || {
-        let page = select_streams(all(&held), held.process.uptime_ns, &filter, sort, after, limit);
+        let judge = Judge::new(&held);
+        let kind = |stream: &Stream| judge.kind(stream);
+        let uptime_ns = held.process.uptime_ns;
+        let page = select_streams(all(&held), uptime_ns, &filter, kind, sort, after, limit);
         let head = StreamsAnswer {
             head: Head::of(&held),
             total: all(&held).count() as u64,
@@ -36,17 +42,33 @@ pub async fn list(State(shared): State<Shared>, uri: Uri) -> Answer {
             next_cursor: page.next.map(|next| next.to_string()),
             streams: Vec::new(),
         };
+        // Told here and not while it is sent, for the judge reads the snapshot
+        // that the sending owns.
+        let verdicts: Vec<_> =
+            page.rows.iter().map(|&row| judge.verdict(nth(&held, row))).collect();
         let rows = page.rows;
         Ok(Json::list(&head, rows.len(), move |row, out| {
-            let live = held.streams.len();
-            let index = rows[row];
-            json::append(
-                held.streams.get(index).unwrap_or_else(|| &held.ended_streams[index - live]),
-                out,
-            );
+            let stream = nth(&held, rows[row]);
+            json::append(&JudgedStream { stream, verdict: &verdicts[row] }, out);
         }))
     });
     Ok(long_answer(&shared, chunks.await?))
+}
+
+/// A snapshot to judge streams by. Await chains are dear: they are read if
+/// what a task waits for would make some verdict surer.
+async fn to_judge(shared: &Shared) -> Result<Arc<Held>, Arc<Error>> {
+    let held = shared.flight.snapshot(Want::COUNTS).await?;
+    let looked = Arc::clone(&held);
+    let wanted = call(&shared.stats, move || {
+        let judge = Judge::new(&looked);
+        Ok(looked.streams.iter().any(|stream| judge.wants_tasks(stream)))
+    });
+    if !wanted.await.map_err(Arc::new)? {
+        return Ok(held);
+    }
+    // What cannot be had leaves verdicts that are less sure, not none.
+    Ok(shared.flight.snapshot(Want::ALL).await.unwrap_or(held))
 }
 
 /// Live ones, then ended ones.
@@ -54,45 +76,84 @@ fn all(snapshot: &Snapshot) -> impl Iterator<Item = &Stream> {
     snapshot.streams.iter().chain(&snapshot.ended_streams)
 }
 
+/// One of [`all`] by its place.
+fn nth(snapshot: &Snapshot, index: usize) -> &Stream {
+    let live = snapshot.streams.len();
+    snapshot.streams.get(index).unwrap_or_else(|| &snapshot.ended_streams[index - live])
+}
+
 pub async fn one(State(shared): State<Shared>, Path(wanted): Path<String>, uri: Uri) -> Answer {
     Params::parse(&uri, &[])?;
     let wanted: StreamId = id(&wanted, "stream")?;
     let held = shared.flight.snapshot(Want::ALL).await?;
-    let Some(stream) = all(&held).find(|stream| stream.id == wanted) else {
-        return Err(Problem::not_found(format!(
-            "stream {wanted} is not known, or ended too long ago"
-        )));
-    };
-    let tasks = || held.tasks.iter().filter(|task| task.stream == Some(wanted));
-    let connection =
-        held.connections.iter().find(|connection| Some(connection.id) == stream.connection);
-    let answered = StreamAnswer {
-        head: Head::of(&held),
-        stream: stream.clone(),
-        connection: connection.cloned(),
-        tasks_total: tasks().count() as u64,
-        tasks: tasks().take(RELATIVES).map(TaskRef::from).collect(),
-        findings: Vec::new(),
-    };
-    let held = Arc::clone(&held);
-    let findings = call(&shared.stats, move || {
-        Ok(analyze(&held)
-            .findings
-            .into_iter()
-            .filter(|finding| finding.streams.contains(&wanted))
-            .collect())
+    let body = call(&shared.stats, move || {
+        let Some(stream) = all(&held).find(|stream| stream.id == wanted) else { return Ok(None) };
+        let tasks = || held.tasks.iter().filter(|task| task.stream == Some(wanted));
+        let judge = Judge::new(&held);
+        let connection =
+            stream.connection.and_then(|id| judged_connections(&held, &judge, Some(id)).pop());
+        let named = analyze(&held).findings.into_iter();
+        Ok(Some(json::to_vec(&StreamAnswer {
+            head: Head::of(&held),
+            stream: JudgedStream { stream, verdict: &judge.verdict(stream) },
+            connection,
+            tasks_total: tasks().count() as u64,
+            tasks: tasks().take(RELATIVES).map(TaskRef::from).collect(),
+            findings: named.filter(|finding| finding.streams.contains(&wanted)).collect(),
+        })))
     });
-    Ok(answer(&StreamAnswer { findings: findings.await?, ..answered }))
+    match body.await? {
+        Some(body) => Ok(super::json_body(body.into())),
+        None => {
+            Err(Problem::not_found(format!("stream {wanted} is not known, or ended too long ago")))
+        }
+    }
 }
 
 pub async fn connections(State(shared): State<Shared>, uri: Uri) -> Answer {
     Params::parse(&uri, &[])?;
-    let held = shared.flight.snapshot(Want::COUNTS).await?;
-    let head = ConnectionsAnswer { head: Head::of(&held), connections: Vec::new() };
-    let chunks = Json::list(&head, held.connections.len(), move |row, out| {
-        json::append(&held.connections[row], out)
+    let held = to_judge(&shared).await?;
+    let body = call(&shared.stats, move || {
+        let judge = Judge::new(&held);
+        Ok(json::to_vec(&ConnectionsAnswer {
+            head: Head::of(&held),
+            connections: judged_connections(&held, &judge, None),
+        }))
     });
-    Ok(long_answer(&shared, chunks))
+    Ok(super::json_body(body.await?.into()))
+}
+
+/// All connections or the one asked for, and how their streams are judged.
+fn judged_connections<'a>(
+    snapshot: &'a Snapshot,
+    judge: &Judge<'_>,
+    only: Option<ConnectionId>,
+) -> Vec<JudgedConnection<'a>> {
+    let wanted = |id: ConnectionId| only.is_none_or(|only| only == id);
+    let mut verdicts: HashMap<ConnectionId, BTreeMap<&'static str, u64>> = HashMap::new();
+    for stream in &snapshot.streams {
+        if let Some(id) = stream.connection.filter(|&id| wanted(id)) {
+            let kind = judge.kind(stream).0.as_str();
+            *verdicts.entry(id).or_default().entry(kind).or_default() += 1;
+        }
+    }
+    let hog = |hog: Option<(StreamId, u64)>| {
+        hog.map(|(stream, unread_bytes)| Hog { stream, unread_bytes })
+    };
+    snapshot
+        .connections
+        .iter()
+        .filter(|connection| wanted(connection.id))
+        .map(|connection| {
+            let (send, recv) = judge.hogs(connection.id);
+            JudgedConnection {
+                connection,
+                verdicts: verdicts.remove(&connection.id).unwrap_or_default(),
+                send_hog: hog(send),
+                recv_hog: hog(recv),
+            }
+        })
+        .collect()
 }
 
 pub async fn log(State(shared): State<Shared>, uri: Uri) -> Answer {

@@ -7,6 +7,7 @@ use axum::http::Uri;
 
 use super::params::{Params, id};
 use super::{Answer, answer, long_answer};
+use crate::analyze::Judge;
 use crate::model::{Snapshot, Task, TaskId};
 use crate::render::json::{self, Head, Json, TaskAnswer, TaskGroupsAnswer, TaskRef, TasksAnswer};
 use crate::render::select::{
@@ -89,11 +90,7 @@ pub async fn one(State(shared): State<Shared>, Path(wanted): Path<String>, uri: 
     };
     let children = || held.tasks.iter().filter(|child| child.parent == Some(wanted));
     let stream = task.stream.and_then(|stream| {
-        held.streams
-            .iter()
-            .chain(&held.ended_streams)
-            .find(|candidate| candidate.id == stream)
-            .cloned()
+        held.streams.iter().chain(&held.ended_streams).find(|candidate| candidate.id == stream)
     });
     Ok(answer(&TaskAnswer {
         head: Head::of(&held),
@@ -101,7 +98,8 @@ pub async fn one(State(shared): State<Shared>, Path(wanted): Path<String>, uri: 
         parent: task.parent.and_then(|parent| find(&held, parent)).map(TaskRef::from),
         children_total: children().count() as u64,
         children: children().take(RELATIVES).map(TaskRef::from).collect(),
-        stream,
+        stream: stream.cloned(),
+        verdict: stream.map(|stream| Judge::new(&held).verdict(stream)),
     }))
 }
 

@@ -2,7 +2,7 @@
 
 import { html } from '/vendor/preact.js';
 import { copy, heading, stackText } from '../copy.js';
-import { useData } from '../data.js';
+import { useData } from '../live.js';
 import { ago, clean, count, duration, plural } from '../format.js';
 import { userFrame } from '../groups.js';
 import { useCopier } from '../keys.js';

@@ -2,7 +2,7 @@
 
 import { html } from '/vendor/preact.js';
 import { copy, findingText, heading, reportText } from '../copy.js';
-import { useData } from '../data.js';
+import { useData } from '../live.js';
 import { count, plural } from '../format.js';
 import { useCopier } from '../keys.js';
 import { link } from '../route.js';
@@ -36,7 +36,7 @@ export function Overview() {
   const report = useReport();
   const groups = useData('/debug/tasks', { group: 'stack', limit: GROUPS });
   const running = useData('/debug/tasks', { group: 'stack', filter: 'state:running', sort: 'wait', limit: RUNNING });
-  const streams = useData('/debug/streams', { sort: 'wait', limit: STREAMS });
+  const streams = useData('/debug/streams', { sort: 'verdict', filter: 'is:live', limit: STREAMS });
   const workers = useData('/debug/workers');
   useCopier((row) => {
     const finding = report.data?.findings.find((one) => one.id === row);

@@ -2,7 +2,7 @@
 
 import { html } from '/vendor/preact.js';
 import { copy, heading, stackText, taskText } from '../copy.js';
-import { useData } from '../data.js';
+import { useData } from '../live.js';
 import { clean, count, duration, percent, plural } from '../format.js';
 import { groupName, ownCode, statesOf, statesText, waitOf, waited } from '../groups.js';
 import { useCopier } from '../keys.js';

@@ -3,12 +3,12 @@
 // Drawn as SVG: eight short lines need no library, and what is drawn takes its
 // colours from the style sheet like everything else.
 
-import { html, useEffect, useRef, useState } from '/vendor/preact.js';
+import { html, useRef, useState } from '/vendor/preact.js';
 import { count, duration } from '../format.js';
 import { CHARTS, columns } from '../history.js';
 import { useCopier } from '../keys.js';
 import { useApp } from '../state.js';
-import { Empty, Section, Table } from '../ui.js';
+import { Empty, Section, Table, useWidth } from '../ui.js';
 
 /** Line styles, so that series are told apart without colour. */
 const DASHES = [null, '6 4', '2 3'];
@@ -49,17 +49,6 @@ function line(at, values, x, y) {
     }
   });
   return path;
-}
-
-/** The width of an element, followed. */
-function useWidth(box) {
-  const [width, setWidth] = useState(0);
-  useEffect(() => {
-    const observer = new ResizeObserver(([entry]) => setWidth(Math.floor(entry.contentRect.width)));
-    observer.observe(box.current);
-    return () => observer.disconnect();
-  }, []);
-  return width;
 }
 
 function Plot({ chart, table, width, cursor, onCursor }) {

@@ -13,6 +13,7 @@ use crate::instrument::grpc::exec::ConnectInfo;
 use crate::instrument::grpc::serve::Server;
 use crate::instrument::grpc::{Exceeded, Limits, RateLimit, RatePer, RateUnit, ServeConfig};
 use crate::model::{Http2State, Phase, Side, Transport};
+use crate::registry::connections::Open;
 use crate::registry::streams::Bounds;
 use crate::registry::{Registry, clock};
 
@@ -27,7 +28,13 @@ async fn a_deadline_ends_a_stream_that_flows() {
     let registry = Arc::new(Registry::default());
     let server = Server::new(registry.clone(), routes(), ServeConfig::default());
     let (ours, theirs) = tokio::io::duplex(1 << 16);
-    let cell = registry.connections.open(Side::Server, Transport::Unknown, None, None);
+    let cell = registry.connections.open(Open {
+        side: Side::Server,
+        transport: Transport::Unknown,
+        local: None,
+        peer: None,
+        tls: false,
+    });
     tokio::spawn(server.serve_io(theirs, cell, ConnectInfo::None));
     let mut raw = raw(ours).await;
     for (method, messages) in [("Trickle", 6), ("Mute", 0), ("Never", 0)] {

@@ -1,0 +1,248 @@
+//! Finds the frames in one direction of an HTTP/2 connection, cut anywhere.
+//!
+//! It reads the nine-byte frame headers (RFC 9113, section 4.1) and skips over
+//! payloads, but for the few bytes of SETTINGS, WINDOW_UPDATE, RST_STREAM,
+//! PING and GOAWAY. It keeps 26 bytes whatever a peer announces. What cannot
+//! be HTTP/2 makes it [`Lost`], once and for good: it never guesses.
+
+use crate::registry::wire::frame::Frame;
+
+/// What a client sends before its first frame.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PUSH_PROMISE: u8 = 5;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+
+/// END_STREAM of DATA and HEADERS, ACK of SETTINGS and PING.
+const FLAG_END_OR_ACK: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
+
+/// The bytes are no HTTP/2, or not any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost;
+
+/// Reads one direction.
+///
+/// ```text
+///             24 bytes              9 bytes               payload
+///   Preface ───────────▶ Header ───────────────▶ Payload ─────────┐
+///      │                   ▲ │                      │             │
+///      │ other bytes       │ │ impossible           └─────────────┘
+///      └──────────▶ Lost ◀─┼─┘ for its type         the next header
+///                          └──────────────────────────────────────
+/// ```
+#[derive(Clone, Debug)]
+pub struct FrameReader {
+    /// Of the preface, bytes still to come.
+    preface: u8,
+    /// The frame header, or of the payload what is looked at.
+    head: [u8; 9],
+    small: [u8; 8],
+    head_seen: u8,
+    small_seen: u8,
+    /// Payload bytes still to come.
+    left: u32,
+    /// The stream whose header block is open: only CONTINUATION may follow.
+    block: u32,
+    begun: bool,
+    lost: bool,
+}
+
+impl FrameReader {
+    /// A reader of what a server sends.
+    pub fn server() -> Self {
+        Self {
+            preface: 0,
+            head: [0; 9],
+            small: [0; 8],
+            head_seen: 0,
+            small_seen: 0,
+            left: 0,
+            block: 0,
+            begun: false,
+            lost: false,
+        }
+    }
+
+    /// A reader of what a client sends, its preface first.
+    pub fn client() -> Self {
+        Self { preface: PREFACE.len() as u8, ..Self::server() }
+    }
+
+    /// Takes the next bytes and calls `frame` with what ends in them.
+    ///
+    /// # Errors
+    /// [`Lost`], now and ever after, if they cannot be HTTP/2.
+    pub fn feed(&mut self, mut bytes: &[u8], frame: &mut impl FnMut(Frame)) -> Result<(), Lost> {
+        if self.lost {
+            return Err(Lost);
+        }
+        while !bytes.is_empty() {
+            let step = if self.preface > 0 {
+                self.skip_preface(bytes)
+            } else if self.head_seen < 9 {
+                self.header(bytes, frame)
+            } else {
+                self.payload(bytes, frame)
+            };
+            match step {
+                Ok(taken) => bytes = &bytes[taken..],
+                Err(Lost) => {
+                    self.lost = true;
+                    return Err(Lost);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn skip_preface(&mut self, bytes: &[u8]) -> Result<usize, Lost> {
+        let at = PREFACE.len() - usize::from(self.preface);
+        let take = bytes.len().min(usize::from(self.preface));
+        if bytes[..take] != PREFACE[at..at + take] {
+            return Err(Lost);
+        }
+        self.preface -= take as u8;
+        Ok(take)
+    }
+
+    fn header(&mut self, bytes: &[u8], frame: &mut impl FnMut(Frame)) -> Result<usize, Lost> {
+        let at = usize::from(self.head_seen);
+        let take = bytes.len().min(9 - at);
+        self.head[at..at + take].copy_from_slice(&bytes[..take]);
+        self.head_seen += take as u8;
+        if self.head_seen == 9 {
+            let [a, b, c, ..] = self.head;
+            self.left = u32::from_be_bytes([0, a, b, c]);
+            self.small_seen = 0;
+            self.check()?;
+            if self.left == 0 {
+                self.ended(frame);
+            }
+        }
+        Ok(take)
+    }
+
+    fn kind(&self) -> u8 {
+        self.head[3]
+    }
+
+    fn flag(&self, flag: u8) -> bool {
+        self.head[4] & flag != 0
+    }
+
+    fn id(&self) -> u32 {
+        let [.., a, b, c, d] = self.head;
+        // The highest bit is reserved, and to be ignored.
+        u32::from_be_bytes([a & 0x7f, b, c, d])
+    }
+
+    /// Whether such a frame can come here.
+    fn check(&mut self) -> Result<(), Lost> {
+        let (kind, length, id) = (self.kind(), self.left, self.id());
+        let possible = match kind {
+            DATA | HEADERS | PUSH_PROMISE | CONTINUATION => id != 0,
+            RST_STREAM => id != 0 && length == 4,
+            SETTINGS if self.flag(FLAG_END_OR_ACK) => id == 0 && length == 0,
+            SETTINGS => id == 0 && length % 6 == 0,
+            PING => id == 0 && length == 8,
+            GOAWAY => id == 0 && length >= 8,
+            WINDOW_UPDATE => length == 4,
+            _ => true,
+        };
+        let in_turn = if self.block != 0 {
+            kind == CONTINUATION && id == self.block
+        } else {
+            kind != CONTINUATION && (self.begun || kind == SETTINGS)
+        };
+        if !possible || !in_turn {
+            return Err(Lost);
+        }
+        self.begun = true;
+        if matches!(kind, HEADERS | PUSH_PROMISE | CONTINUATION) {
+            self.block = if self.flag(END_HEADERS) { 0 } else { id };
+        }
+        Ok(())
+    }
+
+    fn payload(&mut self, bytes: &[u8], frame: &mut impl FnMut(Frame)) -> Result<usize, Lost> {
+        let take = bytes.len().min(self.left as usize);
+        let piece = &bytes[..take];
+        // `left` fits 24 bits, and `take` is no more.
+        self.left -= take as u32;
+        match self.kind() {
+            DATA if self.left > 0 => {
+                frame(Frame::Data { id: self.id(), bytes: take as u32, end: false });
+            }
+            DATA => {
+                let end = self.flag(FLAG_END_OR_ACK);
+                frame(Frame::Data { id: self.id(), bytes: take as u32, end });
+                self.head_seen = 0;
+                return Ok(take);
+            }
+            SETTINGS => self.settings(piece, frame),
+            HEADERS | RST_STREAM | PING | GOAWAY | WINDOW_UPDATE => {
+                let at = usize::from(self.small_seen);
+                let keep = piece.len().min(8 - at);
+                self.small[at..at + keep].copy_from_slice(&piece[..keep]);
+                self.small_seen += keep as u8;
+            }
+            _ => {}
+        }
+        if self.left == 0 {
+            self.ended(frame);
+        }
+        Ok(take)
+    }
+
+    /// Entries of six bytes each.
+    fn settings(&mut self, piece: &[u8], frame: &mut impl FnMut(Frame)) {
+        for &byte in piece {
+            self.small[usize::from(self.small_seen)] = byte;
+            self.small_seen += 1;
+            if self.small_seen == 6 {
+                let [a, b, c, d, e, f, ..] = self.small;
+                let key = u16::from_be_bytes([a, b]);
+                frame(Frame::Setting { key, value: u32::from_be_bytes([c, d, e, f]) });
+                self.small_seen = 0;
+            }
+        }
+    }
+
+    /// A frame is complete. DATA with a payload says so itself.
+    fn ended(&mut self, frame: &mut impl FnMut(Frame)) {
+        self.head_seen = 0;
+        let id = self.id();
+        let [a, b, c, d, e, f, g, h] = self.small;
+        let first = u32::from_be_bytes([a, b, c, d]);
+        frame(match self.kind() {
+            DATA => Frame::Data { id, bytes: 0, end: self.flag(FLAG_END_OR_ACK) },
+            HEADERS => Frame::Headers {
+                id,
+                end_stream: self.flag(FLAG_END_OR_ACK),
+                complete: self.flag(END_HEADERS),
+                first: if self.small_seen > 0 { a } else { 0 },
+            },
+            CONTINUATION => Frame::Continuation { id, complete: self.flag(END_HEADERS) },
+            RST_STREAM => Frame::Reset { id, code: first },
+            SETTINGS if self.flag(FLAG_END_OR_ACK) => Frame::SettingsAck,
+            SETTINGS => Frame::SettingsEnd,
+            PING => Frame::Ping {
+                ack: self.flag(FLAG_END_OR_ACK),
+                payload: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+            },
+            GOAWAY => {
+                Frame::Goaway { last: first & 0x7fff_ffff, code: u32::from_be_bytes([e, f, g, h]) }
+            }
+            WINDOW_UPDATE => Frame::WindowUpdate { id, increment: first & 0x7fff_ffff },
+            _ => Frame::Other,
+        });
+    }
+}
