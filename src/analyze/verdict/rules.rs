@@ -5,8 +5,8 @@ use super::cause::{Cause, Ruling};
 use super::link::{Link, Path};
 use super::{Judge, OWED_NS, STILL_NS};
 use crate::model::{
-    Blocked, BodyState, Confidence, Http2State, Phase, Side, Stream, StreamEventKind, StreamKind,
-    StreamWire, VerdictKind,
+    Blocked, BodyState, Http2State, Phase, Side, Stream, StreamEventKind, StreamKind, StreamWire,
+    VerdictKind,
 };
 
 /// Tidying up after a stream is no leak.
