@@ -52,6 +52,9 @@ pub struct TrickleRequest {
     /// Milliseconds between two messages; 0 means 1,000; at most one minute.
     #[prost(uint64, tag = "2")]
     pub every_ms: u64,
+    /// Bytes in each message; 0 means 4; at most 4 MiB less 1 KiB.
+    #[prost(uint32, tag = "3")]
+    pub message_bytes: u32,
 }
 /// Memory to be taken and kept.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -2,7 +2,15 @@
 
 use std::future::{Future, pending};
 
+#[cfg(feature = "client")]
+use http::Uri;
+#[cfg(feature = "client")]
+use tonic::codegen::StdError;
 use tonic::service::Routes;
+#[cfg(feature = "client")]
+use tonic::transport::{Channel, Endpoint};
+#[cfg(feature = "client")]
+use tower::Service;
 
 use super::Profiler;
 use crate::error::Result;
@@ -65,6 +73,78 @@ impl Profiler {
     /// learns whether they do. See `docs/heartbeats.md`.
     pub fn heartbeat_service(&self) -> HeartbeatServer<Heartbeat> {
         heartbeat::service()
+    }
+
+    /// Connects a client with everything there is: each call with its HTTP/2
+    /// stream, windows and connection. Generated clients take the channel.
+    ///
+    /// The endpoint's executor is replaced by ours, which runs on the current
+    /// tokio runtime. TLS of the endpoint's own would lie above the tap, which
+    /// then sees nothing: bring a connector that does TLS itself, see
+    /// [`connect_with_connector`](Self::connect_with_connector).
+    ///
+    /// # Errors
+    /// `Io` if the connection cannot be made.
+    #[cfg(feature = "client")]
+    pub async fn connect(&self, endpoint: Endpoint) -> Result<GrpcClient<Channel>> {
+        let connector = grpc::tcp(&endpoint);
+        self.connector().now(endpoint, connector).await
+    }
+
+    /// The same, but connects when first called, and cannot fail before.
+    #[cfg(feature = "client")]
+    pub fn connect_lazy(&self, endpoint: Endpoint) -> GrpcClient<Channel> {
+        let connector = grpc::tcp(&endpoint);
+        self.connector().lazy(endpoint, connector)
+    }
+
+    /// The same over streams of your own: a proxy, a Unix socket
+    /// ([`UnixConnector`](grpc::UnixConnector)), TLS. The tap lies around what
+    /// the connector returns.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    #[cfg(feature = "client")]
+    pub async fn connect_with_connector<C>(
+        &self,
+        endpoint: Endpoint,
+        connector: C,
+    ) -> Result<GrpcClient<Channel>>
+    where
+        C: Service<Uri> + Send + 'static,
+        C::Response: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+        C::Future: Send + 'static,
+        StdError: From<C::Error>,
+        C::Error: Send,
+    {
+        self.connector().now(endpoint, connector).await
+    }
+
+    /// Both.
+    #[cfg(feature = "client")]
+    pub fn connect_with_connector_lazy<C>(
+        &self,
+        endpoint: Endpoint,
+        connector: C,
+    ) -> GrpcClient<Channel>
+    where
+        C: Service<Uri> + Send + 'static,
+        C::Response: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+        C::Future: Send + 'static,
+        StdError: From<C::Error>,
+        C::Error: Send,
+    {
+        self.connector().lazy(endpoint, connector)
+    }
+
+    #[cfg(feature = "client")]
+    fn connector(&self) -> grpc::Connect {
+        let core = &self.shared.core;
+        grpc::Connect {
+            registry: core.registry.clone(),
+            limits: Limits::default(),
+            metadata: core.metadata.clone(),
+        }
     }
 
     /// Follows the calls of a client: wrap the channel, and give the wrapper to

@@ -79,6 +79,14 @@ impl Connections {
         self.insert(&mut table, open, true, None)
     }
 
+    /// The same, with what its frames are written to.
+    pub fn open_tapped(&self, open: Open) -> (Arc<ConnectionCell>, Arc<Wire>) {
+        let side = open.side;
+        let cell = self.open(open);
+        let wire = cell.wire().cloned().unwrap_or_else(|| Wire::new(side));
+        (cell, wire)
+    }
+
     /// The connection between two addresses, for streams whose accept loop is
     /// not ours. It is known for as long as a stream lives on it, and its age
     /// counts from the first of those.

@@ -123,14 +123,14 @@ async fn memory_is_taken_up_to_what_was_asked() {
 async fn floods_and_trickles_have_a_bound_in_time_and_end_with_the_server() {
     let (server, mut client) = client().await;
     let began = Instant::now();
-    let request = TrickleRequest { hold_ms: 350, every_ms: 100 };
+    let request = TrickleRequest { hold_ms: 350, every_ms: 100, ..Default::default() };
     let drops = client.slow_trickle(request).await.expect("a call").into_inner();
     let drops: Vec<Bytes> =
         soon("the trickle", drops.map(|chunk| chunk.expect("a drop").data).collect()).await;
     assert!((2..=4).contains(&drops.len()), "{drops:?}");
     assert!(began.elapsed() >= Duration::from_millis(350));
 
-    let request = TrickleRequest { hold_ms: 600_000, every_ms: 60_000 };
+    let request = TrickleRequest { hold_ms: 600_000, every_ms: 60_000, ..Default::default() };
     let mut drops = client.slow_trickle(request).await.expect("a call").into_inner();
     assert!(soon("a drop", drops.message()).await.expect("a drop").is_some());
     server.shutdown.begin().await;

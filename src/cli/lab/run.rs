@@ -206,6 +206,9 @@ impl Scene {
                     born = born.max(Some(since));
                     break;
                 }
+                if watcher.quiet() && began.elapsed() > SETTLE {
+                    break; // gone before anybody could look, which is fine
+                }
                 if began.elapsed() > APPEAR {
                     let method = self.case.method;
                     return Err(Trouble::Failed(format!("the {who} never shows a {method}")));
@@ -318,6 +321,9 @@ impl Watcher {
         if self.truth == Truth::Unasked {
             return Ok(());
         }
+        if self.is_over() && !self.quiet() {
+            return Ok(());
+        }
         let was_right = self.wrong.is_none();
         self.judge(socket, stall).await?;
         let first_wrong = self.wrong.as_mut().filter(|_| was_right);
@@ -337,10 +343,13 @@ impl Watcher {
         };
         let right = match self.truth {
             Truth::Gone => !rows.iter().any(is_live),
-            Truth::EndedAs(_) => {
+            Truth::LeftAs(_) | Truth::Some(_) => {
                 let right = |row: &Row| mark(self.truth, row) == Mark::Right;
                 let best = rows.iter().position(right);
                 self.last = best.or(rows.len().checked_sub(1)).map(|at| rows[at].clone());
+                if let Truth::Some(_) = self.truth {
+                    self.accuse(rows.into_iter().filter(is_live), self.truth);
+                }
                 best.is_some()
             }
             _ => {

@@ -12,6 +12,7 @@ use tonic::Status;
 
 use super::admit::Throttle;
 use super::call::Call;
+use super::dispatch::Dispatch;
 use super::frames::FrameCounter;
 use super::log::{self, Way};
 use super::watch::Watch;
@@ -32,6 +33,7 @@ pin_project! {
         #[pin]
         inner: Option<B>,
         meter: Option<Meter>,
+        dispatch: Option<Dispatch>,
     }
 
     impl<B> PinnedDrop for StreamBody<B>
@@ -69,7 +71,7 @@ struct Meter {
 impl<B: Body<Data = Bytes>> StreamBody<B> {
     /// A body of a request that is no gRPC, or not followed.
     pub(super) fn plain(inner: B) -> Self {
-        Self { inner: Some(inner), meter: None }
+        Self { inner: Some(inner), meter: None, dispatch: None }
     }
 
     pub(super) fn request(inner: B, call: Arc<Call>, throttle: Option<Throttle>) -> Self {
@@ -77,7 +79,14 @@ impl<B: Body<Data = Bytes>> StreamBody<B> {
         if inner.is_end_stream() {
             meter.direction().finish(BodyState::End);
         }
-        Self { inner: Some(inner), meter: Some(meter) }
+        Self { inner: Some(inner), meter: Some(meter), dispatch: None }
+    }
+
+    /// The same for a request of a channel that is tapped.
+    pub(super) fn dispatched(self, dispatch: Dispatch) -> Self {
+        let mut this = self;
+        this.dispatch = Some(dispatch);
+        this
     }
 
     pub(super) fn response(
@@ -86,7 +95,11 @@ impl<B: Body<Data = Bytes>> StreamBody<B> {
         throttle: Option<Throttle>,
         watch: Option<Watch>,
     ) -> Self {
-        Self { inner, meter: Some(Meter::new(call, Part::Response, throttle, watch)) }
+        Self {
+            inner,
+            meter: Some(Meter::new(call, Part::Response, throttle, watch)),
+            dispatch: None,
+        }
     }
 }
 
@@ -303,6 +316,11 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
+        // Whoever asks before the transport does is told no, which is always
+        // allowed: tonic would put an empty body in the place of this one.
+        if self.dispatch.as_ref().is_some_and(|dispatch| !dispatch.asked()) {
+            return false;
+        }
         self.inner.as_ref().is_none_or(|inner| inner.is_end_stream())
     }
 

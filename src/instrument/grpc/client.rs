@@ -10,6 +10,7 @@ use http_body::Body;
 use tower::Service;
 
 use super::body::StreamBody;
+use super::dispatch::{Dispatch, Latest};
 use super::future::CallFuture;
 use super::heartbeat::Follow;
 use super::limits::Limits;
@@ -28,6 +29,8 @@ pub struct GrpcClient<S> {
     inner: S,
     tracker: Arc<Tracker>,
     peer: Option<Arc<str>>,
+    /// The connection that the channel has made last, where it is tapped.
+    latest: Option<Arc<Latest>>,
 }
 
 impl<S> GrpcClient<S> {
@@ -44,7 +47,15 @@ impl<S> GrpcClient<S> {
         limits: Limits,
         metadata: MetadataKeys,
     ) -> Self {
-        Self { inner, tracker: Arc::new(Tracker::new(registry, limits, metadata)), peer: None }
+        let tracker = Arc::new(Tracker::new(registry, limits, metadata));
+        Self { inner, tracker, peer: None, latest: None }
+    }
+
+    /// Says that the channel is tapped.
+    #[cfg(feature = "client")]
+    pub(super) fn over(mut self, latest: Arc<Latest>) -> Self {
+        self.latest = Some(latest);
+        self
     }
 
     /// Names the other end. A channel does not tell where it is connected.
@@ -76,14 +87,25 @@ where
 
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        let begun = self.tracker.begin(Side::Client, &parts, None, self.peer.clone(), &[]);
+        let connection = self.latest.as_ref().and_then(|latest| latest.get());
+        let begun = self.tracker.begin(Side::Client, &parts, connection, self.peer.clone(), &[]);
         let Some(begun) = begun else {
+            let body = match &self.latest {
+                Some(_) => {
+                    let plain = StreamBody::plain(body).dispatched(Dispatch::new(None));
+                    tonic::body::Body::new(plain)
+                }
+                None => body,
+            };
             return CallFuture::plain(self.inner.call(Request::from_parts(parts, body)));
         };
         if let Some(follow) = parts.extensions.get::<Follow>() {
             follow.leave(&begun.call);
         }
-        let body = StreamBody::request(body, begun.call.clone(), None);
+        let mut body = StreamBody::request(body, begun.call.clone(), None);
+        if self.latest.is_some() {
+            body = body.dispatched(Dispatch::new(Some(begun.call.cell().clone())));
+        }
         let request = Request::from_parts(parts, tonic::body::Body::new(body));
         CallFuture::watching(self.inner.call(request), begun)
     }

@@ -14,7 +14,10 @@ mod admit;
 mod body;
 pub(crate) mod call;
 mod client;
+#[cfg(feature = "client")]
+mod connect;
 mod descriptor;
+mod dispatch;
 mod exec;
 mod frames;
 mod future;
@@ -30,6 +33,10 @@ mod watch;
 
 pub use body::StreamBody;
 pub use client::GrpcClient;
+#[cfg(feature = "client")]
+pub use connect::UnixConnector;
+#[cfg(feature = "client")]
+pub(crate) use connect::{Connect, tcp};
 pub(crate) use descriptor::declare;
 pub use future::CallFuture;
 pub use layer::{GrpcLayer, GrpcService};

@@ -26,7 +26,6 @@ use super::metadata::MetadataKeys;
 use super::tap::Tap;
 use super::tracker::{Tracker, unix_peer};
 use crate::error::{Error, Result};
-use crate::instrument::task_id;
 use crate::model::{Side, Transport};
 use crate::registry::Registry;
 use crate::registry::connections::{ConnectionCell, Open};
@@ -307,9 +306,6 @@ impl Server {
         let (draining, over) = (self.draining.clone(), self.over.clone());
         let handshake = self.config.handshake_timeout;
         async move {
-            if let Some(task) = task_id::current() {
-                conn.cell().driven_by(task);
-            }
             let mut serving = pin!(serving);
             let mut handshake = pin!(has_spoken(conn.cell().clone(), handshake));
             let mut drained = false;

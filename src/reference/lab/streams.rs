@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
+use tokio::task::yield_now;
 use tokio::time::sleep;
 use tonic::{Response, Status, Streaming};
 
@@ -13,6 +14,8 @@ use crate::reference::Drain;
 use crate::reference::produce::produce;
 
 const DEFAULT_CHUNK: u32 = 1_024;
+/// Messages up to this size have a frame each.
+const TINY: u32 = 64;
 /// tonic's clients refuse messages over 4 MiB unless told otherwise.
 const MAX_CHUNK: u32 = (4 << 20) - 1_024;
 const DEFAULT_TOTAL: u64 = 256 << 20;
@@ -56,6 +59,11 @@ pub fn flood(
             while sent < total {
                 out.send(Chunk { data: data.clone() }).await;
                 sent += u64::from(size);
+                if size <= TINY {
+                    // What is ready at once goes into one frame; these are to
+                    // have a frame each.
+                    yield_now().await;
+                }
             }
         };
         tokio::select! {
@@ -70,13 +78,15 @@ pub fn slow_trickle(
     request: TrickleRequest,
     drain: Drain,
 ) -> impl Stream<Item = Result<Chunk, Status>> + Send {
-    let TrickleRequest { hold_ms, every_ms } = request;
+    let TrickleRequest { hold_ms, every_ms, message_bytes } = request;
+    let message_bytes = if message_bytes == 0 { 4 } else { message_bytes.min(MAX_CHUNK) };
+    let data = Bytes::from(vec![0; message_bytes as usize]);
     let every = millis(every_ms, DEFAULT_EVERY, MAX_EVERY);
     produce(move |mut out| async move {
         let held = Held::new(hold_ms);
         let trickle = async {
             loop {
-                out.send(Chunk { data: Bytes::from_static(b"drip") }).await;
+                out.send(Chunk { data: data.clone() }).await;
                 sleep(every).await;
             }
         };

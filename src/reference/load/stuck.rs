@@ -134,9 +134,12 @@ pub async fn flood(caller: Caller) -> CallResult {
 
 /// One message that is larger than the stream's window, and no reader for it.
 pub async fn huge_message(caller: Caller) -> CallResult {
-    let request =
-        FloodRequest { hold_ms: ms(LONG), message_bytes: 3_000_000, total_bytes: 3_000_000 };
-    unread(caller, request).await
+    let (hold_ms, every_ms) = (ms(LONG), ms(Duration::from_secs(60)));
+    let request = TrickleRequest { hold_ms, every_ms, message_bytes: 3_000_000 };
+    let chunks = lab(&caller).slow_trickle(request).await?.into_inner();
+    caller.stop.cancelled().await;
+    drop(chunks); // held until here, unread
+    Ok(Ending::Abandoned)
 }
 
 /// Messages far smaller than their frames' and buffers' cost, and no reader.
@@ -214,7 +217,7 @@ pub async fn slow_trickle(caller: Caller) -> CallResult {
 }
 
 async fn trickle(caller: Caller, every: Duration) -> CallResult {
-    let request = TrickleRequest { hold_ms: ms(LONG), every_ms: ms(every) };
+    let request = TrickleRequest { hold_ms: ms(LONG), every_ms: ms(every), message_bytes: 0 };
     let chunks = lab(&caller).slow_trickle(request).await?.into_inner();
     read_all(&caller, chunks, Duration::ZERO).await
 }

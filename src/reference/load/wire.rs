@@ -48,10 +48,7 @@ impl Dial {
     /// # Errors
     /// `Io` if nobody answers within five seconds.
     pub async fn connect(&self, target: SocketAddr) -> Result<Wire> {
-        let unreachable = |error: TransportError| {
-            let message = format!("cannot connect to {target}; is `taskprof serve` running there?");
-            Error::new(ErrorKind::Io, message).with_source(error)
-        };
+        let unreachable = |error: TransportError| nobody(target).with_source(error);
         let endpoint = Endpoint::from_shared(format!("http://{target}"))
             .map_err(unreachable)?
             .connect_timeout(Duration::from_secs(5))
@@ -61,12 +58,19 @@ impl Dial {
             .keep_alive_timeout(Duration::from_secs(20))
             .initial_stream_window_size(self.stream_window)
             .initial_connection_window_size(self.connection_window);
-        let channel = endpoint.connect().await.map_err(unreachable)?;
-        Ok(match &self.profiler {
-            Some(profiler) => Wire::Watched(profiler.grpc_client(channel, &target.to_string())),
-            None => Wire::Plain(channel),
-        })
+        match &self.profiler {
+            Some(profiler) => {
+                let connected = profiler.connect(endpoint).await;
+                connected.map(Wire::Watched).map_err(|error| nobody(target).with_source(error))
+            }
+            None => endpoint.connect().await.map(Wire::Plain).map_err(unreachable),
+        }
     }
+}
+
+fn nobody(target: SocketAddr) -> Error {
+    let message = format!("cannot connect to {target}; is `taskprof serve` running there?");
+    Error::new(ErrorKind::Io, message)
 }
 
 /// A channel, followed or not.

@@ -168,6 +168,13 @@ pub(super) struct Outcome {
     pub(super) connection: Option<Arc<ConnectionCell>>,
 }
 
+impl Outcome {
+    /// It is to go, or goes, over a connection that is tapped.
+    pub(super) fn is_tapped(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.wire().is_some())
+    }
+}
+
 impl StreamCell {
     pub(super) fn new(id: StreamId, method: Arc<Method>, slot: Option<u32>, begin: Begin) -> Self {
         let now = clock::now();
@@ -300,6 +307,30 @@ impl StreamCell {
             if let Some(id) = wire.called(Some(Arc::downgrade(&this))) {
                 self.wire_id.store(id, Relaxed);
             }
+        }
+    }
+
+    /// Client: the transport gives the request its stream id, the next of this
+    /// connection, which need not be the one that it was meant for.
+    pub fn dispatched_on(&self, connection: &Arc<ConnectionCell>) {
+        // The id is taken in any case: the row of ids must not be cut.
+        let Some(wire) = connection.wire() else { return };
+        let id = wire.dispatched();
+        let mut outcome = self.outcome();
+        if outcome.connection.as_ref().is_some_and(|old| old.id() != connection.id())
+            || (outcome.connection.is_none() && !self.is_ended())
+        {
+            connection.stream_began();
+            if let Some(old) = outcome.connection.replace(connection.clone()) {
+                old.stream_ended();
+            }
+            self.connection.store(connection.id().0, Relaxed);
+        }
+        drop(outcome);
+        match id {
+            Some(id) if self.wire.set(wire.clone()).is_ok() => self.wire_id.store(id, Relaxed),
+            Some(id) => wire.unwanted(id),
+            None => {}
         }
     }
 

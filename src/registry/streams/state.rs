@@ -88,10 +88,32 @@ impl StreamCell {
 
     /// What its frames show, and with them its last events, newest last.
     fn wire(&self, now: u64, events: &mut Vec<StreamEvent>) -> Option<StreamWire> {
-        let wire = self.wire.get()?;
-        // Read again: the number can move while the row is not settled.
+        let Some(wire) = self.wire.get() else {
+            // A client's request that the transport has not taken up.
+            let waits = self.side == Side::Client && self.outcome().is_tapped();
+            return waits.then(StreamWire::default);
+        };
         let id = self.wire_id.load(Relaxed);
         wire.stream(id, now, events)
+    }
+
+    /// The state as the frames have it, where they are seen.
+    fn state(&self, wire: Option<&StreamWire>) -> Http2State {
+        let bodies = self.http2_state();
+        let Some(wire) = wire.filter(|wire| wire.opened) else { return bodies };
+        if wire.reset.is_some() {
+            return Http2State::Reset;
+        }
+        match (wire.end_sent, wire.end_received) {
+            (true, true) => Http2State::Closed,
+            // Its reset is not written yet, or never will be.
+            _ if bodies == Http2State::Reset || self.wire.get().is_some_and(|w| w.is_gone()) => {
+                Http2State::Reset
+            }
+            (true, false) => Http2State::HalfClosedLocal,
+            (false, true) => Http2State::HalfClosedRemote,
+            (false, false) => Http2State::Open,
+        }
     }
 
     /// As plain data. `now` is in ticks, `tasks` the references that live
@@ -116,7 +138,7 @@ impl StreamCell {
             peer: self.peer.clone(),
             connection: (connection != 0).then_some(ConnectionId(connection)),
             task: (task != 0).then_some(TaskId(task)),
-            state: wire.as_ref().and_then(state_of).unwrap_or_else(|| self.http2_state()),
+            state: self.state(wire.as_ref()),
             phase,
             phase_ns: clock::delta_ns(since, now),
             age_ns,
@@ -144,17 +166,4 @@ impl StreamCell {
             metadata: self.metadata.clone(),
         }
     }
-}
-
-/// The state as the frames have it; `None` before the first.
-fn state_of(wire: &StreamWire) -> Option<Http2State> {
-    if wire.reset.is_some() {
-        return Some(Http2State::Reset);
-    }
-    wire.opened.then_some(match (wire.end_sent, wire.end_received) {
-        (true, true) => Http2State::Closed,
-        (true, false) => Http2State::HalfClosedLocal,
-        (false, true) => Http2State::HalfClosedRemote,
-        (false, false) => Http2State::Open,
-    })
 }

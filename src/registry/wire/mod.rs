@@ -36,6 +36,7 @@ pub struct Wire {
     read_all: AtomicBool,
     /// The row of calls and ids is not settled.
     unsettled: AtomicBool,
+    gone: AtomicBool,
 }
 
 /// Tells frames to the connection under its lock.
@@ -91,6 +92,7 @@ impl Wire {
             socket: Mutex::default(),
             read_all: AtomicBool::new(false),
             unsettled: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
         })
     }
 
@@ -136,8 +138,15 @@ impl Wire {
     /// A client's request is about to be given its id by h2: the next. `None`
     /// if there is no room to keep its numbers, or it cannot be known.
     pub fn dispatched(&self) -> Option<u32> {
+        self.state().dispatched()
+    }
+
+    /// A client's request that nobody follows is about to be given its id.
+    pub fn dispatched_unseen(&self) {
         let mut state = self.state();
-        state.dispatched()
+        if let Some(id) = state.dispatched() {
+            state.unwanted(id);
+        }
     }
 
     /// The call of this stream is not looked at any more.
@@ -154,7 +163,13 @@ impl Wire {
     /// The socket is about to be closed. After that its number is another's.
     pub fn gone(&self) {
         *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.gone.store(true, Relaxed);
         self.state().gone();
+    }
+
+    /// Whether the socket is closed.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Relaxed)
     }
 
     /// A stream as its frames show it, and its last events, to which

@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) told: Vec<Told>,
     /// Client: what h2 gives the next request.
     pub(super) next_id: u32,
+    /// Client: frames came with ids that we had not counted to.
+    uncounted: bool,
     /// The highest id whose HEADERS have passed.
     highest: u32,
     /// The stream whose opening header block is not complete.
@@ -73,6 +75,7 @@ impl State {
             join: Join::default(),
             told: Vec::new(),
             next_id: 1,
+            uncounted: false,
             highest: 0,
             opening: 0,
             open: 0,
@@ -295,6 +298,12 @@ impl State {
         let entry = match self.streams.entry(id) {
             // A client's call has its number before its HEADERS pass.
             Slot::Occupied(entry) => entry.into_mut(),
+            // One that was never numbered: our count is not h2's any more.
+            Slot::Vacant(_) if self.side == Side::Client && id >= self.next_id => {
+                self.uncounted = true;
+                self.untracked += 1;
+                return;
+            }
             Slot::Vacant(_) if full => {
                 self.untracked += 1;
                 return;
@@ -354,11 +363,12 @@ impl State {
         }
     }
 
-    /// Nobody looks at this stream any more.
+    /// Nobody looks at this stream any more. One whose HEADERS are still to
+    /// come stays: its frames must find it.
     pub(super) fn unwanted(&mut self, id: u32) {
         if let Slot::Occupied(mut slot) = self.streams.entry(id) {
             slot.get_mut().wanted = false;
-            if self.gone || self.lost || slot.get().is_closed() || !slot.get().opened {
+            if self.gone || self.lost || slot.get().is_closed() {
                 slot.remove();
             }
         }
@@ -368,7 +378,7 @@ impl State {
     pub(super) fn dispatched(&mut self) -> Option<u32> {
         let id = self.next_id;
         self.next_id = id.checked_add(2).filter(|next| *next <= 0x7fff_ffff)?;
-        if self.lost || self.gone {
+        if self.lost || self.gone || self.uncounted {
             return None;
         }
         if self.streams.len() >= self.bound {

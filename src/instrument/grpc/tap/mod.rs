@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use reader::FrameReader;
 
+use crate::instrument::task_id;
 use crate::model::Side;
 use crate::registry::clock;
 use crate::registry::connections::ConnectionCell;
@@ -44,6 +45,8 @@ struct Watching {
     wire: Arc<Wire>,
     incoming: FrameReader,
     outgoing: FrameReader,
+    /// The task that drives it is known.
+    driven: bool,
 }
 
 impl<I> Tap<I> {
@@ -53,7 +56,7 @@ impl<I> Tap<I> {
             Side::Server => (FrameReader::client(), FrameReader::server()),
             Side::Client => (FrameReader::server(), FrameReader::client()),
         };
-        Self { io, watch: Watching { cell, wire, incoming, outgoing } }
+        Self { io, watch: Watching { cell, wire, incoming, outgoing, driven: false } }
     }
 }
 
@@ -65,6 +68,12 @@ impl<I> std::fmt::Debug for Tap<I> {
 
 impl Watching {
     fn read(&mut self, bytes: &[u8]) {
+        if !self.driven {
+            self.driven = true;
+            if let Some(task) = task_id::current() {
+                self.cell.driven_by(task);
+            }
+        }
         let now = clock::now();
         self.cell.read(bytes.len(), now);
         self.wire.read_all(false);

@@ -1,0 +1,208 @@
+//! Channels whose sockets are tapped.
+
+use std::any::Any;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpStream, UnixStream};
+use tonic::codegen::StdError;
+use tonic::transport::{Channel, Endpoint};
+use tower::Service;
+
+use super::client::GrpcClient;
+use super::dispatch::{Latest, TapExecutor};
+use super::limits::Limits;
+use super::metadata::MetadataKeys;
+use super::tap::Tap;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Side, Transport};
+use crate::registry::Registry;
+use crate::registry::connections::{Connections, Open};
+
+/// What a connector brings, with the tap around it.
+pub type Tapped<I> = TokioIo<Tap<TokioIo<I>>>;
+
+/// A socket as far as the tap wants to know it.
+#[derive(Debug)]
+struct Socket {
+    transport: Transport,
+    local: Option<Arc<str>>,
+    peer: Option<Arc<str>>,
+    tls: bool,
+    fd: Option<RawFd>,
+}
+
+impl Socket {
+    fn tcp(socket: &TcpStream, tls: bool) -> Self {
+        let name = |address: std::io::Result<SocketAddr>| Some(address.ok()?.to_string().into());
+        let (local, peer) = (name(socket.local_addr()), name(socket.peer_addr()));
+        Self { transport: Transport::Tcp, local, peer, tls, fd: Some(socket.as_raw_fd()) }
+    }
+
+    fn unix(socket: &UnixStream) -> Self {
+        let peer = socket.peer_addr().ok();
+        let path = peer.as_ref().and_then(|address| address.as_pathname());
+        let peer = path.map_or("unix".into(), |path| path.to_string_lossy().into());
+        Self { transport: Transport::Unix, local: None, peer: Some(peer), tls: false, fd: None }
+    }
+
+    /// What is beneath a connector's stream, where it is of a known kind.
+    fn beneath(io: &dyn Any) -> Self {
+        if let Some(io) = io.downcast_ref::<TokioIo<TcpStream>>() {
+            return Self::tcp(io.inner(), false);
+        }
+        if let Some(io) = io.downcast_ref::<TokioIo<UnixStream>>() {
+            return Self::unix(io.inner());
+        }
+        Self { transport: Transport::Unknown, local: None, peer: None, tls: false, fd: None }
+    }
+}
+
+/// A connector whose streams are tapped.
+#[derive(Clone, Debug)]
+struct TapConnector<C> {
+    inner: C,
+    registry: Arc<Registry>,
+    latest: Arc<Latest>,
+}
+
+fn tapped<I: Any>(io: I, connections: &Connections, latest: &Latest) -> Tapped<I> {
+    let Socket { transport, local, peer, tls, fd } = Socket::beneath(&io);
+    let (cell, wire) =
+        connections.open_tapped(Open { side: Side::Client, transport, local, peer, tls });
+    if let Some(fd) = fd.filter(|_| transport == Transport::Tcp) {
+        wire.socket(fd);
+    }
+    latest.set(cell.clone());
+    TokioIo::new(Tap::new(TokioIo::new(io), cell, wire))
+}
+
+impl<C> Service<Uri> for TapConnector<C>
+where
+    C: Service<Uri>,
+    C::Response: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    C::Future: Send + 'static,
+{
+    type Response = Tapped<C::Response>;
+    type Error = C::Error;
+    type Future =
+        Pin<Box<dyn Future<Output = std::result::Result<Self::Response, C::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<std::result::Result<(), C::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = self.inner.call(uri);
+        let (registry, latest) = (self.registry.clone(), self.latest.clone());
+        Box::pin(async move { Ok(tapped(connecting.await?, &registry.connections, &latest)) })
+    }
+}
+
+/// Connects to a Unix socket, whatever the URI says.
+#[derive(Clone, Debug)]
+pub struct UnixConnector {
+    path: PathBuf,
+}
+
+impl UnixConnector {
+    /// Of the socket at this path.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+}
+
+impl Service<Uri> for UnixConnector {
+    type Response = TokioIo<UnixStream>;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = std::io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let path = self.path.clone();
+        Box::pin(async move { UnixStream::connect(path).await.map(TokioIo::new) })
+    }
+}
+
+/// tonic's own connector for TCP, with the endpoint's settings.
+pub(crate) fn tcp(endpoint: &Endpoint) -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(endpoint.get_tcp_nodelay());
+    connector.set_keepalive(endpoint.get_tcp_keepalive());
+    connector.set_keepalive_interval(endpoint.get_tcp_keepalive_interval());
+    connector.set_keepalive_retries(endpoint.get_tcp_keepalive_retries());
+    connector.set_connect_timeout(endpoint.get_connect_timeout());
+    connector
+}
+
+/// What makes channels for one registry.
+pub(crate) struct Connect {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) limits: Limits,
+    pub(crate) metadata: MetadataKeys,
+}
+
+impl Connect {
+    fn prepare<C>(&self, endpoint: Endpoint, inner: C) -> (Endpoint, TapConnector<C>) {
+        let latest = Arc::new(Latest::default());
+        let endpoint = endpoint.executor(TapExecutor(latest.clone()));
+        (endpoint, TapConnector { inner, registry: self.registry.clone(), latest })
+    }
+
+    fn follow(self, channel: Channel, latest: Arc<Latest>, uri: &Uri) -> GrpcClient<Channel> {
+        let peer = uri.authority().map_or_else(String::new, ToString::to_string);
+        GrpcClient::with(self.registry, channel, self.limits, self.metadata).peer(peer).over(latest)
+    }
+
+    /// Connects now.
+    ///
+    /// # Errors
+    /// `Io` with tonic's own error as its source.
+    pub(crate) async fn now<C>(
+        self,
+        endpoint: Endpoint,
+        connector: C,
+    ) -> Result<GrpcClient<Channel>>
+    where
+        C: Service<Uri> + Send + 'static,
+        C::Response: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+        C::Future: Send + 'static,
+        StdError: From<C::Error>,
+        C::Error: Send,
+    {
+        let (endpoint, connector) = self.prepare(endpoint, connector);
+        let latest = connector.latest.clone();
+        let channel = endpoint.connect_with_connector(connector).await.map_err(|error| {
+            let message = format!("cannot connect to {}", endpoint.uri());
+            Error::new(ErrorKind::Io, message).with_source(error)
+        })?;
+        Ok(self.follow(channel, latest, endpoint.uri()))
+    }
+
+    /// Connects when first called.
+    pub(crate) fn lazy<C>(self, endpoint: Endpoint, connector: C) -> GrpcClient<Channel>
+    where
+        C: Service<Uri> + Send + 'static,
+        C::Response: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+        C::Future: Send + 'static,
+        StdError: From<C::Error>,
+        C::Error: Send,
+    {
+        let (endpoint, connector) = self.prepare(endpoint, connector);
+        let latest = connector.latest.clone();
+        let channel = endpoint.connect_with_connector_lazy(connector);
+        self.follow(channel, latest, endpoint.uri())
+    }
+}

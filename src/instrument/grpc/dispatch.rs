@@ -1,0 +1,132 @@
+//! Which HTTP/2 stream a client's request becomes.
+//!
+//! hyper's dispatcher asks a request's body whether it is at its end and then,
+//! before anything else, gives the request to h2, which numbers requests 1, 3,
+//! 5 in that order (hyper 1.12, `proto/h2/client.rs`; h2 0.4,
+//! `proto/streams/streams.rs`). So who is asked under the dispatcher of a
+//! connection takes that connection's next number. The dispatcher is known by
+//! the task it runs in: the executor of a tapped channel says, while it polls,
+//! whose connection its futures are.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use crate::registry::connections::ConnectionCell;
+use crate::registry::streams::StreamCell;
+
+thread_local! {
+    /// The connection whose future this thread polls.
+    static POLLED: RefCell<Option<Arc<ConnectionCell>>> = const { RefCell::new(None) };
+}
+
+/// A request that is to be numbered.
+pub(super) struct Dispatch {
+    /// `None` for one that nobody follows: it takes a number too.
+    cell: Option<Arc<StreamCell>>,
+    done: AtomicBool,
+}
+
+impl Dispatch {
+    pub(super) fn new(cell: Option<Arc<StreamCell>>) -> Self {
+        Self { cell, done: AtomicBool::new(false) }
+    }
+
+    /// Its body was asked for its end. True once that was by the dispatcher.
+    pub(super) fn asked(&self) -> bool {
+        if self.done.load(Relaxed) {
+            return true;
+        }
+        // A thread that is being torn down polls no connection.
+        let connection = POLLED.try_with(|polled| polled.borrow().clone()).ok().flatten();
+        let Some(connection) = connection else { return false };
+        self.done.store(true, Relaxed);
+        match &self.cell {
+            Some(cell) => cell.dispatched_on(&connection),
+            None => {
+                if let Some(wire) = connection.wire() {
+                    wire.dispatched_unseen();
+                }
+            }
+        }
+        true
+    }
+}
+
+/// The connection that a channel has made last. It has one at a time.
+#[derive(Debug, Default)]
+pub(super) struct Latest(Mutex<Option<Arc<ConnectionCell>>>);
+
+impl Latest {
+    pub(super) fn set(&self, cell: Arc<ConnectionCell>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(cell);
+    }
+
+    /// That connection, while it is open.
+    pub(super) fn get(&self) -> Option<Arc<ConnectionCell>> {
+        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if latest.as_ref().is_some_and(|cell| cell.is_closed()) {
+            *latest = None;
+        }
+        latest.clone()
+    }
+}
+
+type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The executor of a tapped channel.
+#[derive(Clone)]
+pub(super) struct TapExecutor(pub(super) Arc<Latest>);
+
+impl hyper::rt::Executor<BoxFuture> for TapExecutor {
+    fn execute(&self, future: BoxFuture) {
+        // What a connection's future spawns is that connection's, even if a
+        // newer one is there by now.
+        let parent = POLLED.try_with(|polled| polled.borrow().clone()).ok().flatten();
+        let connection = parent.or_else(|| self.0.get());
+        tokio::spawn(OnConnection { future, connection });
+    }
+}
+
+/// A future of a connection: its dispatcher, its socket's, one of its bodies'.
+struct OnConnection {
+    future: BoxFuture,
+    connection: Option<Arc<ConnectionCell>>,
+}
+
+impl Future for OnConnection {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let polled = Polled::enter(&mut this.connection);
+        let result = this.future.as_mut().poll(cx);
+        drop(polled);
+        result
+    }
+}
+
+/// Lends the connection to the thread, also across a panic.
+struct Polled<'a> {
+    own: &'a mut Option<Arc<ConnectionCell>>,
+}
+
+impl<'a> Polled<'a> {
+    fn enter(own: &'a mut Option<Arc<ConnectionCell>>) -> Self {
+        swap(own);
+        Self { own }
+    }
+}
+
+impl Drop for Polled<'_> {
+    fn drop(&mut self) {
+        swap(self.own);
+    }
+}
+
+fn swap(own: &mut Option<Arc<ConnectionCell>>) {
+    _ = POLLED.try_with(|polled| std::mem::swap(&mut *polled.borrow_mut(), own));
+}
