@@ -6,3 +6,4 @@ mod lab;
 mod limits;
 mod peers;
 mod state;
+mod wire;
