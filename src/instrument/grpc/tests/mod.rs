@@ -7,3 +7,4 @@ mod lab;
 mod limits;
 mod peers;
 mod state;
+mod wire;
