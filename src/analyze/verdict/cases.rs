@@ -249,6 +249,11 @@ fn case_2_the_connections_window_is_eaten_and_the_hog_is_named() {
         assert_eq!(verdict.hog, Some(StreamId(9)));
         let judge = Judge::new(&case.snapshot);
         assert_eq!(judge.kind(&case.snapshot.streams[2]).0, PeerNotReading);
+        let mut little = case.snapshot.streams[1].clone();
+        (little.wire.as_mut().unwrap().send_window, little.wire.as_mut().unwrap().data_sent) =
+            (WINDOW - 20_000, 20_000);
+        let little = judge.verdict(&little);
+        assert_eq!((little.kind, little.or), (ConnectionFlowControl, vec![PeerNotReading]));
         let fellow = judge.verdict(&case.snapshot.streams[1]);
         assert_eq!(fellow.kind, PeerNotReading, "half a window is more than a reader leaves");
         assert!(fellow.evidence.contains("32 KiB of it are unread there"), "{}", fellow.evidence);
@@ -633,7 +638,14 @@ fn without_windows_it_says_less_surely_and_names_the_others() {
 
 #[test]
 fn windows_that_are_open_and_a_stream_that_does_not_go_is_unknown() {
-    let verdict = Case::new([send_blocked(1, Side::Server)]).verdict();
+    let mut case = Case::new([send_blocked(1, Side::Server)]);
+    let counters = |case: &mut Case, ago| {
+        case.snapshot.connections[0].counters.as_mut().unwrap().last_write_ago_ns = Some(ago);
+    };
+    counters(&mut case, SECOND / 2);
+    assert_eq!(case.verdict().kind, Healthy, "a narrow path that others use as well");
+    counters(&mut case, 3 * SECOND);
+    let verdict = case.verdict();
     assert_eq!((verdict.kind, verdict.who), (Unknown, Who::Unknown));
     assert_eq!(verdict.or, [WorkerBlocked, TcpBackpressure]);
 }

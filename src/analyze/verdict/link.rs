@@ -89,6 +89,11 @@ impl<'a> Link<'a> {
         read.or_else(|| self.http2().and_then(|http2| http2.last_received_ago_ns))
     }
 
+    /// How long ago the kernel last took bytes of ours.
+    pub fn written_ago_ns(&self) -> Option<u64> {
+        self.connection.counters.and_then(|counters| counters.last_write_ago_ns)
+    }
+
     /// How long ago bytes last passed, either way.
     pub fn silent_ns(&self) -> Option<u64> {
         let counters = self.connection.counters?;

@@ -83,8 +83,14 @@ impl<'a> Judge<'a> {
         stream.ended_ago_ns.is_none()
             && stream.side == Side::Server
             && self.long(stream.phase_ns)
-            && (matches!(stream.phase, Phase::Handler | Phase::AwaitProduce)
-                || matches!(self.kind(stream).0, VerdictKind::HandlerNotReading))
+            && self.blocks.of_stream(stream).is_none()
+            && match self.kind(stream).0 {
+                VerdictKind::Healthy => {
+                    matches!(stream.phase, Phase::Handler | Phase::AwaitProduce)
+                }
+                VerdictKind::HandlerNotReading | VerdictKind::HandlerWaiting => true,
+                _ => false,
+            }
     }
 
     /// The live streams that are stuck, by their verdicts.

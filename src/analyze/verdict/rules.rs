@@ -12,6 +12,9 @@ use crate::model::{
 /// Tidying up after a stream is no leak.
 const GRACE_NS: u64 = 2_000_000_000;
 
+/// So much of a stream may be out, read or not, before its window tells.
+const UNTOLD: u64 = 16 * 1024;
+
 impl Judge<'_> {
     /// A stream that has ended may have left tasks behind.
     pub(super) fn ended<'s>(&'s self, stream: &Stream, ago: u64) -> Ruling<'s> {
@@ -237,22 +240,45 @@ impl Judge<'_> {
             if !self.long(ns) {
                 return None;
             }
-            let most = link.and_then(|link| link.send_hog);
-            // A peer that reads gives a window back by its half at the latest.
-            // One of which as much is out as of the worst is no better.
-            let out = link.map_or(0, |link| link.out_bytes(stream));
-            let half = u64::from(http2.peer_initial_window) / 2;
-            let worst = most.map_or(0, |(_, bytes)| bytes);
-            if out > 0 && (out >= half || (out >= worst / 2 && worst >= half / 2)) {
-                return Some(self.window_ruling(Cause::Hogs { bytes: out }, ns, link));
-            }
-            let hog = most.filter(|(id, _)| *id != stream.id);
-            return Some(self.window_ruling(Cause::LinkWindowClosed { hog }, ns, link));
+            return Some(self.link_window(stream, link, u64::from(http2.peer_initial_window), ns));
+        }
+        // It goes, if slowly: a narrow path, shared with others.
+        let gone = [wire.last_sent_ago_ns, link.and_then(Link::written_ago_ns)];
+        if gone.into_iter().flatten().any(|ago| !self.long(ago)) {
+            return None;
         }
         Some(Ruling::suspected(Cause::Unsent { link }, blocked_ns).or(
             &[VerdictKind::WorkerBlocked, VerdictKind::TcpBackpressure],
             "the polls of the connection's own task",
         ))
+    }
+
+    /// The connection's window is used up: by this stream as well, or by others.
+    fn link_window<'s>(
+        &'s self,
+        stream: &Stream,
+        link: Option<&'s Link<'s>>,
+        initial: u64,
+        ns: u64,
+    ) -> Ruling<'s> {
+        let most = link.and_then(|link| link.send_hog);
+        let worst = most.map_or(0, |(_, bytes)| bytes);
+        let out = link.map_or(0, |link| link.out_bytes(stream));
+        // A peer that reads gives a window back by its half at the latest, and
+        // one of which as much is out as of the worst is no better.
+        let half = initial / 2;
+        if out > 0 && (out >= half || (out >= worst / 3 && worst >= half / 2)) {
+            return self.window_ruling(Cause::Hogs { bytes: out }, ns, link);
+        }
+        let hog = most.filter(|(id, _)| *id != stream.id);
+        let ruling = self.window_ruling(Cause::LinkWindowClosed { hog }, ns, link);
+        if out < UNTOLD || !ruling.or.is_empty() {
+            return ruling;
+        }
+        Ruling { confidence: Confidence::Likely, ..ruling }.or(
+            &[VerdictKind::PeerNotReading],
+            "the peer's own page: it gives no window back before it has read much",
+        )
     }
 
     /// A closed window is the peer's application's doing if its transport is

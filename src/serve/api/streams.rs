@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::Uri;
+use tokio::time::timeout;
 
 use super::params::{Params, id};
 use super::tasks::RELATIVES;
@@ -21,6 +23,10 @@ use crate::serve::flight::{Held, call};
 use crate::serve::problem::Problem;
 use crate::serve::server::Shared;
 use crate::serve::source::{LogTarget, Want};
+
+/// How long a list of streams waits for await chains. The first dump of a
+/// process reads its debug information, which can take seconds.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 pub async fn list(State(shared): State<Shared>, uri: Uri) -> Answer {
     let params = Params::parse(&uri, &["filter", "sort", "limit", "cursor"])?;
@@ -67,8 +73,12 @@ async fn to_judge(shared: &Shared) -> Result<Arc<Held>, Arc<Error>> {
     if !wanted.await.map_err(Arc::new)? {
         return Ok(held);
     }
-    // What cannot be had leaves verdicts that are less sure, not none.
-    Ok(shared.flight.snapshot(Want::ALL).await.unwrap_or(held))
+    // What cannot be had, or not in time, leaves verdicts that are less sure,
+    // not none. The dump goes on, and the next to ask may have it.
+    match timeout(PATIENCE, shared.flight.snapshot(Want::ALL)).await {
+        Ok(Ok(whole)) => Ok(whole),
+        _ => Ok(held),
+    }
 }
 
 /// Live ones, then ended ones.
