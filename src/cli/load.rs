@@ -36,6 +36,7 @@ pub fn run(args: &LoadArgs) -> Outcome {
         target: args.grpc,
         streams: args.streams.unwrap_or(scenario.streams),
         connections: args.connections,
+        hold: args.hold,
         dial: Dial {
             keepalive: args.keepalive,
             stream_window: args.stream_window,

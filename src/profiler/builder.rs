@@ -29,6 +29,7 @@ const LEAST_THRESHOLD: Duration = Duration::from_millis(10);
 #[cfg(feature = "grpc")]
 const IDLE: [&str; 3] = [
     "/grpc.health.v1.Health/Watch",
+    "/taskprof.heartbeat.v1.Heartbeat/Beat",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
