@@ -378,10 +378,10 @@ pub static CASES: &[Case] = &[
     },
     Case {
         name: "path-cut",
-        about: "the connection is reset",
-        scenario: "watch",
+        about: "the connection is reset, and the client begins anew",
+        scenario: "slow-trickle",
         fault: Fault::Cut,
-        method: ECHO,
+        method: TRICKLE,
         server: Truth::Quiet,
         client: Truth::Quiet,
         ..BASE

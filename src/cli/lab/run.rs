@@ -128,6 +128,8 @@ impl Scene {
         )
         .map_err(cannot)?;
         let address = server.grpc().await.map_err(|why| format!("the server: {why}"))?;
+        // The first look reads debug information, which takes its time.
+        look::streams(&server.socket, None).await.map_err(|why| format!("the server: {why}"))?;
         let proxy = match case.fault {
             Fault::Path(_) | Fault::Cut | Fault::Vanish => {
                 Some(Proxy::start(address).await.map_err(|error| error.to_string())?)

@@ -81,7 +81,7 @@ fn tapped<I: Any>(io: I, connections: &Connections, latest: &Latest) -> Tapped<I
     if let Some(fd) = fd.filter(|_| transport == Transport::Tcp) {
         wire.socket(fd);
     }
-    latest.set(cell.clone());
+    latest.set(&cell);
     TokioIo::new(Tap::new(TokioIo::new(io), cell, wire))
 }
 

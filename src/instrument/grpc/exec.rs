@@ -20,6 +20,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::service::Routes;
 use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
@@ -30,6 +31,7 @@ use super::admit::{Bucket, for_connection};
 use super::body::StreamBody;
 use super::call::{Call, Tracked};
 use super::future::CallFuture;
+use super::heartbeat;
 use super::tracker::Tracker;
 use super::watch::Watch;
 use crate::instrument::scope::Scope;
@@ -59,6 +61,8 @@ pub(super) struct Conn {
     /// Calls that the peer may reset before they are answered.
     resets: DefaultDirectRateLimiter,
     flood: Notify,
+    /// Finish what runs, take no more.
+    draining: CancellationToken,
 }
 
 impl Conn {
@@ -68,6 +72,7 @@ impl Conn {
         routes: Routes,
         info: ConnectInfo,
         reset_burst: NonZeroU32,
+        draining: CancellationToken,
     ) -> Arc<Self> {
         let refill = NonZeroU32::new(reset_burst.get() / 10).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(refill).allow_burst(reset_burst);
@@ -82,6 +87,7 @@ impl Conn {
             live: Mutex::default(),
             resets: RateLimiter::direct(quota),
             flood: Notify::new(),
+            draining,
         })
     }
 
@@ -125,6 +131,9 @@ impl hyper::service::Service<Request<Incoming>> for ConnService {
             ConnectInfo::Unix(info) => _ = parts.extensions.insert(info.clone()),
             #[cfg(all(test, feature = "cli"))]
             ConnectInfo::None => {}
+        }
+        if parts.uri.path() == heartbeat::PATH {
+            parts.extensions.insert(heartbeat::Draining(conn.draining.clone()));
         }
         let cell = Some(conn.cell.clone());
         let begun = conn.tracker.begin(Side::Server, &parts, cell, None, &conn.buckets);

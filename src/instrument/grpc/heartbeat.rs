@@ -13,6 +13,7 @@ use futures_util::{Stream, stream};
 use http_body::Body;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
 use tonic::client::GrpcService;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -28,6 +29,9 @@ const INTERVALS: std::ops::RangeInclusive<u64> = 1..=3_600_000;
 
 /// Between two attempts to start a heartbeat, and after one that broke.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// Limits of messages and calls leave it alone.
+pub(super) const PATH: &str = "/taskprof.heartbeat.v1.Heartbeat/Beat";
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -52,14 +56,20 @@ impl heartbeat_server::Heartbeat for Heartbeat {
         request: Request<Streaming<BeatRequest>>,
     ) -> Result<Response<Self::BeatStream>, Status> {
         let scope = request.extensions().get::<Scope>();
+        // Without our accept loop nobody says, and the stream ends with its connection.
+        let draining = request.extensions().get::<Draining>().cloned().unwrap_or_default();
         let heard = Noted(scope.and_then(|scope| scope.call().cell().connection_cell()));
-        let answers =
-            stream::try_unfold((request.into_inner(), heard), |(mut beats, heard)| async move {
-                let Some(beat) = beats.message().await? else { return Ok(None) };
-                let ms = beat.interval_ms.clamp(*INTERVALS.start(), *INTERVALS.end());
-                heard.note(|connection| connection.heartbeat.came(Duration::from_millis(ms)));
-                Ok(Some((BeatResponse { sequence: beat.sequence }, (beats, heard))))
-            });
+        let state = (request.into_inner(), heard, draining);
+        let answers = stream::try_unfold(state, |(mut beats, heard, draining)| async move {
+            let beat = tokio::select! {
+                beat = beats.message() => beat?,
+                () = draining.0.cancelled() => None,
+            };
+            let Some(beat) = beat else { return Ok(None) };
+            let ms = beat.interval_ms.clamp(*INTERVALS.start(), *INTERVALS.end());
+            heard.note(|connection| connection.heartbeat.came(Duration::from_millis(ms)));
+            Ok(Some((BeatResponse { sequence: beat.sequence }, (beats, heard, draining))))
+        });
         Ok(Response::new(Box::pin(answers)))
     }
 }
@@ -134,6 +144,11 @@ where
         }
     }
 }
+
+/// In a heartbeat's request: cancelled once its server takes no more calls. It
+/// ends then, and does not hold the drain up.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Draining(pub(super) CancellationToken);
 
 /// The connection that a heartbeat is noted on; it ends there when dropped.
 struct Noted(Option<Arc<ConnectionCell>>);

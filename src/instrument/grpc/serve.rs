@@ -290,7 +290,9 @@ impl Server {
     {
         let config = &self.config;
         let routes = self.routes.clone();
-        let conn = Conn::new(self.tracker.clone(), cell, routes, info, config.reset_burst);
+        let draining = self.draining.clone();
+        let conn =
+            Conn::new(self.tracker.clone(), cell, routes, info, config.reset_burst, draining);
         let mut builder = http2::Builder::new(ConnExecutor(conn.clone()));
         builder
             .timer(TokioTimer::new())

@@ -10,6 +10,7 @@ use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 
 use super::admit::{Bucket, MethodBuckets, Throttle};
 use super::call::Call;
+use super::heartbeat;
 use super::limits::{Limits, RateUnit};
 use super::metadata::MetadataKeys;
 use super::watch::Watch;
@@ -61,8 +62,12 @@ impl Tracker {
             timeout: timeout(&parts.headers),
             metadata: self.metadata.pick(&parts.headers),
         });
-        let buckets = self.buckets.get(&cell.method().name, &self.limits.rates);
-        let all = || connection_buckets.iter().chain(&buckets);
+        // A heartbeat that has to wait for a token would tell of a stuck
+        // application where there is none.
+        let rates = if parts.uri.path() == heartbeat::PATH { &[][..] } else { &self.limits.rates };
+        let buckets = self.buckets.get(&cell.method().name, rates);
+        let shared = if rates.is_empty() { &[][..] } else { connection_buckets };
+        let all = || shared.iter().chain(&buckets);
         let mut admission = Throttle::new(RateUnit::Streams, all());
         if let Some(admission) = &mut admission {
             admission.owe(1);

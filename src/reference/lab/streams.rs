@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _, stream};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use tonic::{Response, Status, Streaming};
@@ -52,25 +52,30 @@ pub fn flood(
     let size = if message_bytes == 0 { DEFAULT_CHUNK } else { message_bytes };
     let total = if total_bytes == 0 { DEFAULT_TOTAL } else { total_bytes.min(MAX_TOTAL) };
     let data = Bytes::from(vec![0; size as usize]);
-    Ok(produce(move |mut out| async move {
+    let chunks = produce(move |mut out| async move {
         let held = Held::new(hold_ms);
         let send_all = async {
             let mut sent = 0;
             while sent < total {
                 out.send(Chunk { data: data.clone() }).await;
                 sent += u64::from(size);
-                if size <= TINY {
-                    // What is ready at once goes into one frame; these are to
-                    // have a frame each.
-                    yield_now().await;
-                }
             }
         };
         tokio::select! {
             () = send_all => Ok(()),
             ended_by = held.over(&drain) => end(ended_by),
         }
-    }))
+    });
+    Ok(if size <= TINY { frame_each(chunks).left_stream() } else { chunks.right_stream() })
+}
+
+/// What is ready at once goes into one frame. These are never ready at once,
+/// so each has a frame of its own.
+fn frame_each<S: Stream>(chunks: S) -> impl Stream<Item = S::Item> {
+    stream::unfold(Box::pin(chunks), |mut chunks| async move {
+        yield_now().await;
+        chunks.next().await.map(|chunk| (chunk, chunks))
+    })
 }
 
 /// Sends a small message now and then: slow, but not stuck.
