@@ -27,7 +27,7 @@ const LEAST_THRESHOLD: Duration = Duration::from_millis(10);
 
 /// Standard methods whose streams wait for what may never come.
 #[cfg(feature = "grpc")]
-const IDLE: [&str; 3] = [
+const IDLE: [&str; 4] = [
     "/grpc.health.v1.Health/Watch",
     "/taskprof.heartbeat.v1.Heartbeat/Beat",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
