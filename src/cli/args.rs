@@ -232,6 +232,10 @@ pub struct LoadArgs {
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
     pub keepalive: Duration,
 
+    /// How long block-thread and busy-loop take a worker at a time
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
+    pub hold: Duration,
+
     /// How often an application heartbeat goes to the server [default: never]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub heartbeat: Option<Duration>,
@@ -266,6 +270,11 @@ pub struct LabArgs {
         value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX)
     )]
     pub healthy: Option<u64>,
+
+    /// How many times as long as usual a verdict may take, for a machine that
+    /// is busy with other things
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub patience: u8,
 
     /// Cases that run at one time
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]

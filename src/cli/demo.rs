@@ -75,6 +75,7 @@ impl Traffic {
                     target,
                     streams,
                     connections,
+                    hold: load::HOLD,
                     dial: Dial::default(),
                     stop: stop.clone(),
                 };

@@ -13,6 +13,7 @@ use super::{Failure, Outcome, log, signals};
 use crate::model::{code_name, human_duration};
 use crate::pb;
 use crate::profiler::Profiler;
+use crate::reference;
 use crate::reference::load::{self, Dial, Plan, SCENARIOS, Scenario, Stats};
 
 /// Runs a scenario, or lists them.
@@ -35,6 +36,7 @@ pub fn run(args: &LoadArgs) -> Outcome {
         target: args.grpc,
         streams: args.streams.unwrap_or(scenario.streams),
         connections: args.connections,
+        hold: args.hold,
         dial: Dial {
             keepalive: args.keepalive,
             stream_window: args.stream_window,
@@ -76,7 +78,8 @@ fn profiler(args: &LoadArgs) -> Result<Option<Profiler>, Failure> {
     log::install(false)?;
     let mut builder = Profiler::builder()
         .descriptors(pb::FILE_DESCRIPTOR_SET)
-        .descriptors(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        .descriptors(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .idle_methods(reference::IDLE_METHODS);
     if let Some(http) = args.http {
         builder = builder.http(http).control(http.ip().is_loopback());
     }

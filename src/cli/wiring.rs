@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::grpc::{Exceeded, Limits, RateLimit, RatePer, RateUnit, ServeConfig};
 use crate::pb;
 use crate::profiler::Profiler;
-use crate::reference::{Reference, Shutdown};
+use crate::reference::{self, Reference, Shutdown};
 
 /// How long calls may take to end once the server is asked to stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -125,6 +125,7 @@ fn profiler(listen: &Listen) -> Result<Profiler, Failure> {
         .blocked_threshold(listen.blocked_threshold)
         .descriptors(pb::FILE_DESCRIPTOR_SET)
         .descriptors(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .idle_methods(reference::IDLE_METHODS)
         .control(listen.http.ip().is_loopback());
     if let Some(path) = &listen.unix {
         builder = builder.unix(path);

@@ -28,6 +28,9 @@ use crate::pb::testing::test_service_server::TestServiceServer;
 
 pub use drain::Drain;
 
+/// Methods that are silent for long by design, besides the standard ones.
+pub const IDLE_METHODS: [&str; 1] = ["/taskprof.lab.v1.Lab/LongPoll"];
+
 /// The services, ready to be served, and the handle that ends them.
 pub struct Reference {
     /// What to serve.

@@ -356,6 +356,8 @@ fn a_neighbour_frozen_behind_a_blocked_worker_is_told_by_what_lies_unread() {
         case.snapshot.blocked = vec![sample::blocked()];
         assert_eq!(case.verdict().kind, WaitingForPeer, "nothing says that it is concerned");
         let case = case.tcp(|tcp| tcp.unread_bytes = 512);
+        assert_eq!(case.verdict().kind, WaitingForPeer, "that came just now");
+        let case = case.tcp(|tcp| tcp.last_data_received_ago_ns = 2 * SECOND);
         case.is(WorkerBlocked, Who::Us, Confidence::Likely, &["behind task 40", "billing.rs:88"]);
         // Without any blocked worker: our transport does not read, nobody knows why.
         let mut case = case;
@@ -527,25 +529,34 @@ fn case_8_as_many_streams_as_the_peer_allows_are_open() {
 #[test]
 fn case_8b_a_stream_that_outlives_its_reset_or_connection_has_leaked() {
     both(|side| {
-        let reset = |by_peer, code| {
+        // A caller may take its time to notice.
+        let (long, says) = match side {
+            Side::Server => (2 * SECOND, "reset it (CANCEL) 2.0s ago"),
+            Side::Client => (12 * SECOND, "reset it (CANCEL) 12s ago"),
+        };
+        let reset = |by_peer, code, ago_ns| {
             let mut stream = stream(1, side);
+            stream.age_ns = 60 * SECOND;
             let wire = stream.wire.as_mut().unwrap();
-            wire.reset = Some(WireReset { by_peer, code, ago_ns: 2 * SECOND });
+            wire.reset = Some(WireReset { by_peer, code, ago_ns });
             Case::new([stream])
         };
-        reset(true, 8).is(Leaked, Who::Us, Confidence::Proven, &["reset it (CANCEL) 2.0s ago"]);
-        assert_eq!(reset(false, 2).verdict().kind, Leaked);
-        let mut answered = reset(true, 0);
+        reset(true, 8, long).is(Leaked, Who::Us, Confidence::Proven, &[says]);
+        assert_eq!(reset(false, 2, long).verdict().kind, Leaked);
+        assert_ne!(reset(false, 2, long / 3).verdict().kind, Leaked);
+        let mut answered = reset(true, 0, long);
         answered.snapshot.streams[0].wire.as_mut().unwrap().end_received = true;
         assert_ne!(answered.verdict().kind, Leaked, "NO_ERROR only stops our request");
-        let case = Case::new([stream(1, side)]).connection(|connection| {
+        let mut stream = stream(1, side);
+        stream.age_ns = 60 * SECOND;
+        let case = Case::new([stream]).connection(|connection| {
             connection.closed = true;
             let counters = connection.counters.as_mut().unwrap();
             (counters.last_read_ago_ns, counters.last_write_ago_ns) =
-                (Some(4 * SECOND), Some(5 * SECOND));
+                (Some(long), Some(20 * SECOND));
         });
         let verdict = case.is(Leaked, Who::Us, Confidence::Proven, &["connection is closed"]);
-        assert_eq!(verdict.since_ns, 4 * SECOND);
+        assert_eq!(verdict.since_ns, long);
     });
 }
 
@@ -603,6 +614,11 @@ fn an_application_that_leaves_its_heartbeat_unanswered_is_told_from_a_frozen_one
         };
         let case = Case::new([stream(1, side)]);
         let case = case.connection(|connection| connection.heartbeat = Some(beat));
+        let closed = Case::new([stream(1, side)]).connection(|connection| {
+            connection.heartbeat = case.snapshot.connections[0].heartbeat.clone();
+            connection.http2.as_mut().unwrap().recv_window = 0;
+        });
+        assert_eq!(closed.verdict().kind, WaitingForPeer, "its answer may not come either");
         let says = ["heartbeat for 2.0s", "heard of 500ms ago"];
         case.is(PeerNotReading, Who::Peer, Confidence::Likely, &says);
         // Nothing was heard since: where PINGs are sent they will tell.

@@ -129,9 +129,10 @@ impl<'a> Link<'a> {
             if full && ns >= STILL_NS && self.alive_ago_ns().is_none_or(|ago| ago >= STILL_NS) {
                 return Some(Path::SocketUnread(ns));
             }
-            let quiet = self.read_ago_ns().unwrap_or(0);
-            if tcp.unread_bytes > 0 && quiet >= STILL_NS && self.write_blocked_ns < STILL_NS {
-                return Some(Path::OwnSocketUnread(quiet));
+            // What came just now may be about to be read.
+            let lain = self.read_ago_ns().unwrap_or(0).min(tcp.last_data_received_ago_ns);
+            if tcp.unread_bytes > 0 && lain >= STILL_NS && self.write_blocked_ns < STILL_NS {
+                return Some(Path::OwnSocketUnread(lain));
             }
         }
         let http2 = self.http2()?;

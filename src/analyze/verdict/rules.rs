@@ -12,6 +12,9 @@ use crate::model::{
 /// Tidying up after a stream is no leak.
 const GRACE_NS: u64 = 2_000_000_000;
 
+/// Bytes that have lain in the kernel for so long would have been read by a
+/// transport that runs.
+const LAIN_NS: u64 = 100_000_000;
 /// So much of a stream may be out, read or not, before its window tells.
 const UNTOLD: u64 = 16 * 1024;
 
@@ -62,7 +65,7 @@ impl Judge<'_> {
         // The connection's task may be queued behind that poll, where tokio
         // does not show it: what it leaves undone does.
         let blocked = self.blocks.longest().filter(long)?;
-        let unread = link.is_some_and(|link| self.kernel_unread(link).is_some());
+        let unread = link.is_some_and(|link| self.kernel_unread(link));
         let unpolled = stream.side == Side::Server && stream.phase == Phase::Starting;
         let unsent = stream.sent.body == BodyState::Taken
             && self.long(stream.sent.body_ns)
@@ -77,11 +80,13 @@ impl Judge<'_> {
         })
     }
 
-    /// Bytes that lie in the kernel, and for how long nobody has read.
-    fn kernel_unread(&self, link: &Link<'_>) -> Option<(u32, u64)> {
-        let unread = link.connection.tcp.as_ref().map_or(0, |tcp| tcp.unread_bytes);
-        let quiet = link.read_ago_ns()?;
-        (unread > 0 && self.long(quiet)).then_some((unread, quiet))
+    /// Whether bytes lie in the kernel while our transport reads nothing. The
+    /// last of them must not have come just now.
+    fn kernel_unread(&self, link: &Link<'_>) -> bool {
+        let Some(tcp) = &link.connection.tcp else { return false };
+        tcp.unread_bytes > 0
+            && tcp.last_data_received_ago_ns >= LAIN_NS
+            && link.read_ago_ns().is_some_and(|quiet| self.long(quiet))
     }
 
     /// Its end has been seen, and it lives on.
@@ -97,13 +102,14 @@ impl Judge<'_> {
         if let Some(reset) = wire.and_then(|wire| wire.reset.as_ref()) {
             // NO_ERROR after a complete answer only says: send no more.
             let answered = reset.code == 0 && wire.is_some_and(|wire| wire.end_received);
-            if !answered && self.long(reset.ago_ns) {
+            if !answered && self.long(reset.ago_ns) && reset.ago_ns >= unnoticed_ns(stream) {
                 return Some(Ruling::proven(Cause::WasReset(reset), reset.ago_ns));
             }
         }
         let link = link.filter(|link| link.connection.closed)?;
         let since = link.silent_ns().unwrap_or(stream.phase_ns).min(stream.age_ns);
-        self.long(since).then(|| Ruling::proven(Cause::TransportGone, since))
+        (self.long(since) && since >= unnoticed_ns(stream))
+            .then(|| Ruling::proven(Cause::TransportGone, since))
     }
 
     /// It has not got as far as the wire.
@@ -434,6 +440,10 @@ impl Judge<'_> {
     /// the application's doing: a dead path is as silent.
     fn beat<'s>(&self, link: &'s Link<'s>) -> Option<Ruling<'s>> {
         let late_ns = link.beat_late.filter(|&ns| self.long(ns))?;
+        // Flow control holds a heartbeat up as it does any message.
+        if link.http2().is_some_and(|http2| http2.send_window <= 0 || http2.recv_window <= 0) {
+            return None;
+        }
         let alive = link.alive_ago_ns().is_some_and(|ago| ago < late_ns);
         let cause = Cause::BeatLate { link, late_ns, alive };
         if alive {
@@ -492,6 +502,15 @@ impl Judge<'_> {
 }
 
 const BEYOND: &str = "the peer's own dump, or a capture of packets beyond the next hop";
+
+/// For how long a stream may be over without leaking. A caller learns of it
+/// when it next asks for a message, which may be a while.
+fn unnoticed_ns(stream: &Stream) -> u64 {
+    match stream.side {
+        Side::Client => OWED_NS,
+        Side::Server => STILL_NS,
+    }
+}
 
 /// The wire's figures, where they can be believed.
 fn wire<'s>(stream: &'s Stream, link: Option<&Link<'_>>) -> Option<&'s StreamWire> {

@@ -65,7 +65,7 @@ async fn board(chosen: Vec<&'static Case>, args: &LabArgs, folder: &Folder) -> D
             let bar = &bar;
             async move {
                 bar.set_message(case.name);
-                let outcome = run::run(case, folder.path()).await;
+                let outcome = run::run(case, folder.path(), args.patience.into()).await;
                 bar.inc(1);
                 (index, (case, outcome))
             }

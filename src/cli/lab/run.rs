@@ -11,6 +11,8 @@ use super::netns::{self, Netns};
 use super::process::{Member, PING_EVERY};
 use crate::reference::proxy::{Path as ProxyPath, Proxy};
 
+/// How long a worker is taken: longer than any case looks.
+const HOLD: &str = "30s";
 /// Between two looks at a side.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long streams may take to be there.
@@ -69,7 +71,7 @@ impl Outcome {
 }
 
 /// Runs it. Dropping the future ends its processes.
-pub async fn run(case: &'static Case, folder: &Path) -> Outcome {
+pub async fn run(case: &'static Case, folder: &Path, patience: u32) -> Outcome {
     let net = match case.fault {
         Fault::Blackhole | Fault::Loss => match Netns::make() {
             Ok(net) => Some(net),
@@ -81,7 +83,7 @@ pub async fn run(case: &'static Case, folder: &Path) -> Outcome {
         Ok(scene) => scene,
         Err(why) => return Outcome::Failed(why),
     };
-    match scene.play(net.as_ref()).await {
+    match scene.play(net.as_ref(), patience).await {
         Ok((server, client)) => Outcome::Done { server, client },
         Err(Trouble::Here(why)) => Outcome::Skipped(why),
         Err(Trouble::Failed(why)) => Outcome::Failed(why),
@@ -138,7 +140,7 @@ impl Scene {
         };
         let target = proxy.as_ref().map_or(address, |proxy| proxy.address).to_string();
         let load = ["load", "--scenario", case.scenario, "--grpc", &target];
-        let more = ["--seconds", "600", "--heartbeat", PING_EVERY];
+        let more = ["--seconds", "600", "--heartbeat", PING_EVERY, "--hold", HOLD];
         let client = Member::start(
             folder,
             &format!("{}.client", case.name),
@@ -149,7 +151,7 @@ impl Scene {
         Ok(Self { case, client, proxy, server })
     }
 
-    async fn play(mut self, net: Option<&Netns>) -> Result<(Told, Told), Trouble> {
+    async fn play(mut self, net: Option<&Netns>, patience: u32) -> Result<(Told, Told), Trouble> {
         let case = self.case;
         let mut server = Watcher::new(case, case.server);
         let mut client = Watcher::new(case, case.client);
@@ -166,7 +168,7 @@ impl Scene {
             self.inject(net).await?;
             Instant::now()
         };
-        let within = case.within;
+        let within = case.within * patience;
         let least = if server.quiet() || client.quiet() { QUIET } else { Duration::ZERO };
         loop {
             self.look(&mut server, &mut client, Some(stall)).await?;

@@ -31,6 +31,10 @@ const GRACE: Duration = Duration::from_millis(500);
 const BACKOFF: Duration = Duration::from_millis(50);
 const BACKOFF_MOST: Duration = Duration::from_secs(2);
 
+/// How long a worker is taken at a time, unless told otherwise: a permanent
+/// block would freeze the server that is to be looked at.
+pub const HOLD: Duration = Duration::from_secs(3);
+
 /// What to send where.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -40,7 +44,9 @@ pub struct Plan {
     pub streams: u32,
     /// Connections that they share; never more than streams.
     pub connections: u32,
-    /// How they are made.
+    /// How long a worker is taken at a time, where that is the scenario.
+    pub hold: Duration,
+    /// How connections are made.
     pub dial: Dial,
     /// Ends it.
     pub stop: CancellationToken,
@@ -62,6 +68,7 @@ pub struct Caller {
     channel: Wire,
     stats: Arc<Stats>,
     stop: CancellationToken,
+    hold: Duration,
     /// 0, 1, 2... among its scenario's callers.
     index: u32,
 }
@@ -106,6 +113,7 @@ pub async fn run(scenario: &'static Scenario, plan: Plan, stats: Arc<Stats>) -> 
                 channel: channel.clone(),
                 stats: stats.clone(),
                 stop: plan.stop.clone(),
+                hold: plan.hold,
                 index,
             },
         ));

@@ -21,9 +21,7 @@ use crate::reference::lab::HOLD_MS;
 
 /// How long a fault that may last is asked to last.
 pub(super) const LONG: Duration = Duration::from_secs(120);
-/// How long a worker is taken at a time, and then left alone: a permanent block
-/// would freeze the server that is to be looked at.
-const WORKER_TAKEN: Duration = Duration::from_secs(3);
+/// How long all workers are left alone after one of them was taken.
 const WORKER_LEFT_ALONE: Duration = Duration::from_secs(7);
 /// Between two calls that each leave something behind.
 const LEAVE_EVERY: Duration = Duration::from_secs(5);
@@ -75,7 +73,7 @@ pub async fn cancel_storm(caller: Caller) -> CallResult {
 
 /// A worker sleeps, then everybody has a rest.
 pub async fn block_thread(caller: Caller) -> CallResult {
-    let request = StuckRequest { hold_ms: ms(WORKER_TAKEN) };
+    let request = StuckRequest { hold_ms: ms(caller.hold) };
     let ending = until_stopped(&caller, lab(&caller).block_thread(request)).await?;
     caller.pause(WORKER_LEFT_ALONE).await;
     Ok(ending)
@@ -83,7 +81,7 @@ pub async fn block_thread(caller: Caller) -> CallResult {
 
 /// A worker computes, then everybody has a rest.
 pub async fn busy_loop(caller: Caller) -> CallResult {
-    let request = StuckRequest { hold_ms: ms(WORKER_TAKEN) };
+    let request = StuckRequest { hold_ms: ms(caller.hold) };
     let ending = until_stopped(&caller, lab(&caller).busy_loop(request)).await?;
     caller.pause(WORKER_LEFT_ALONE).await;
     Ok(ending)

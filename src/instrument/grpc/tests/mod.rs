@@ -7,3 +7,5 @@ mod lab;
 mod limits;
 mod peers;
 mod state;
+mod tls;
+mod wire;
