@@ -6,18 +6,18 @@ pub mod blocked;
 #[cfg_attr(not(tokio_unstable), allow(dead_code))]
 pub mod clock;
 // Without gRPC nothing fills these two; snapshots keep their one shape.
-#[cfg_attr(not(feature = "grpc"), allow(dead_code, unused_imports))]
+#[cfg_attr(not(feature = "client"), allow(dead_code, unused_imports))]
 pub mod connections;
 #[cfg_attr(not(feature = "grpc"), allow(dead_code))]
 pub mod heartbeat;
 pub mod places;
-#[cfg_attr(not(feature = "grpc"), allow(dead_code, unused_imports))]
+#[cfg_attr(not(feature = "client"), allow(dead_code, unused_imports))]
 pub mod streams;
 #[cfg_attr(not(tokio_unstable), allow(dead_code))]
 pub mod tally;
 #[cfg_attr(not(all(tokio_unstable, feature = "grpc")), allow(dead_code))]
 pub mod tasks;
-#[cfg_attr(not(feature = "grpc"), allow(dead_code, unused_imports))]
+#[cfg_attr(not(feature = "client"), allow(dead_code, unused_imports))]
 pub mod wire;
 #[cfg_attr(not(tokio_unstable), allow(dead_code))]
 pub mod workers;

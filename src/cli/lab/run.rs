@@ -394,7 +394,13 @@ impl Watcher {
             (None, None) if self.last.is_none() => Some("no such stream".to_owned()),
             (None, None) => Some("not told".to_owned()),
         };
-        Told { truth: self.truth, right, after: self.after, row: self.wrong.or(self.last).map(Box::new), note }
+        Told {
+            truth: self.truth,
+            right,
+            after: self.after,
+            row: self.wrong.or(self.last).map(Box::new),
+            note,
+        }
     }
 }
 

@@ -17,6 +17,8 @@ mod client;
 #[cfg(feature = "client")]
 mod connect;
 mod descriptor;
+// A channel is tapped only with that feature.
+#[cfg_attr(not(feature = "client"), allow(dead_code))]
 mod dispatch;
 mod exec;
 mod frames;

@@ -161,3 +161,9 @@ fn a_client_waits_for_a_slot_then_for_headers_then_for_messages() {
     streams.end(&cell);
     assert_eq!(cell.http2_state(), Http2State::Reset);
 }
+
+/// What a stream costs, beside its slot and its call.
+#[test]
+fn a_cell_is_small() {
+    assert!(size_of::<StreamCell>() <= 600, "{}", size_of::<StreamCell>());
+}

@@ -188,3 +188,117 @@ impl Join {
         self.next = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    #[derive(Debug, Default)]
+    struct Call(AtomicU32);
+
+    impl Numbered for Call {
+        fn number(&self, id: u32) {
+            self.0.store(id, Relaxed);
+        }
+    }
+
+    #[derive(Default)]
+    struct Row {
+        join: Join,
+        calls: Vec<Arc<Call>>,
+    }
+
+    impl Row {
+        fn with(ids: &[u32], calls: usize) -> Self {
+            let mut row = Self::default();
+            ids.iter().for_each(|id| row.join.arrived(*id));
+            (0..calls).for_each(|_| row.call());
+            row
+        }
+
+        fn call(&mut self) {
+            let call = Arc::new(Call::default());
+            let weak: Arc<dyn Numbered> = call.clone();
+            let id = self.join.called(Some(Arc::downgrade(&weak)));
+            call.number(id.unwrap_or(0));
+            self.calls.push(call);
+        }
+
+        fn answered(&mut self, id: u32, answer: Answer) {
+            let mut told = Vec::new();
+            self.join.answered(id, answer, &mut told);
+            told.into_iter().for_each(|(call, id)| call.number(id));
+        }
+
+        /// The settled ids that have a call.
+        fn calm(&mut self, last: Option<u32>) -> Vec<u32> {
+            let (mut told, mut joined) = (Vec::new(), Vec::new());
+            self.join.calm(last, &mut told, |id, has| joined.extend(has.then_some(id)));
+            told.into_iter().for_each(|(call, id)| call.number(id));
+            joined
+        }
+
+        fn numbers(&self) -> Vec<u32> {
+            self.calls.iter().map(|call| call.0.load(Relaxed)).collect()
+        }
+    }
+
+    #[test]
+    fn calls_take_ids_in_their_order() {
+        let mut row = Row::with(&[1, 3, 5], 3);
+        assert_eq!(row.numbers(), [1, 3, 5]);
+        assert_eq!(row.calm(None), [1, 3, 5]);
+        assert!(!row.join.is_open());
+        // What comes later touches settled ones no more.
+        row.answered(3, Answer::Kept);
+        assert_eq!(row.numbers(), [1, 3, 5]);
+    }
+
+    #[test]
+    fn a_refused_stream_shifts_those_behind_it() {
+        let mut row = Row::with(&[1, 3, 5, 7], 3);
+        assert_eq!(row.numbers(), [1, 3, 5]);
+        assert!(row.calm(None).is_empty(), "one has no call, and which is not known");
+        row.answered(3, Answer::Kept);
+        assert_eq!(row.numbers(), [1, 5, 7]);
+        row.answered(7, Answer::Maybe);
+        assert_eq!(row.calm(None), [1, 5, 7], "a reset of a call that was handed over");
+    }
+
+    #[test]
+    fn one_refused_before_its_turn_is_passed_over() {
+        let mut row = Row::with(&[1, 3, 5], 1);
+        row.answered(3, Answer::Kept);
+        row.call();
+        assert_eq!((row.numbers(), row.calm(None)), (vec![1, 5], vec![1, 5]));
+    }
+
+    #[test]
+    fn a_malformed_one_is_told_by_the_count() {
+        let mut row = Row::with(&[1, 3, 5], 2);
+        row.answered(1, Answer::Maybe);
+        assert_eq!(row.numbers(), [1, 3], "it may have been a call");
+        assert_eq!(row.calm(None), [3, 5]);
+        assert_eq!(row.numbers(), [3, 5]);
+        // With a call for each, the same answer is a call's.
+        let mut row = Row::with(&[1, 3], 2);
+        row.answered(1, Answer::Maybe);
+        assert_eq!(row.calm(None), [1, 3]);
+    }
+
+    #[test]
+    fn those_above_a_goaway_of_ours_are_ignored() {
+        let mut row = Row::with(&[1, 3, 5], 2);
+        assert_eq!(row.calm(Some(3)), [1, 3]);
+    }
+
+    #[test]
+    fn a_row_that_never_settles_is_given_up() {
+        let mut row = Row::default();
+        (0..=LIMIT as u32).for_each(|id| row.join.arrived(id * 2 + 1));
+        row.call();
+        assert_eq!(row.numbers(), [0]);
+        assert!(!row.join.is_open());
+    }
+}

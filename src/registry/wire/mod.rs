@@ -193,3 +193,6 @@ impl Wire {
         socket.and_then(tcp::info)
     }
 }
+
+#[cfg(test)]
+mod tests;

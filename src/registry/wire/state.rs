@@ -301,8 +301,8 @@ impl State {
             // Requests given up while they waited for a slot: h2 opens in
             // order, so what is below will never open.
             self.streams.retain(|&at, entry| entry.opened || entry.wanted || at >= id);
-            let waits = |entry: &&Box<Entry>| !entry.opened && !entry.wanted;
-            self.abandoned = self.streams.values().filter(waits).count();
+            let rest = self.streams.values().filter(|entry| !entry.opened && !entry.wanted);
+            self.abandoned = rest.count();
         }
         let full = self.streams.len() >= self.bound;
         let entry = match self.streams.entry(id) {
