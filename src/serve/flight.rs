@@ -81,7 +81,13 @@ impl Flight {
 
     fn join(self: &Arc<Self>, want: Want) -> Shared<BoxFuture<'static, Outcome>> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = slots.live.iter().find(|slot| covers(slot.want, want)) {
+        // Who wants only counts does not wait for a dump that is under way.
+        let cheap = !want.tasks && !want.stacks;
+        let serves = |slot: &&Slot| {
+            covers(slot.want, want)
+                && (slot.want == want || !cheap || slot.outcome.peek().is_some())
+        };
+        if let Some(slot) = slots.live.iter().find(serves) {
             return slot.outcome.clone();
         }
         let number = slots.next;
