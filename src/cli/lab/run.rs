@@ -38,7 +38,7 @@ pub struct Told {
     /// From the stall to the right verdict, which then stood.
     pub after: Option<Duration>,
     /// The row that speaks for the side: the first wrong one, or the last.
-    pub row: Option<Row>,
+    pub row: Option<Box<Row>>,
     /// Why it is not right, where the row does not say.
     pub note: Option<String>,
 }
@@ -394,7 +394,13 @@ impl Watcher {
             (None, None) if self.last.is_none() => Some("no such stream".to_owned()),
             (None, None) => Some("not told".to_owned()),
         };
-        Told { truth: self.truth, right, after: self.after, row: self.wrong.or(self.last), note }
+        Told {
+            truth: self.truth,
+            right,
+            after: self.after,
+            row: self.wrong.or(self.last).map(Box::new),
+            note,
+        }
     }
 }
 

@@ -51,7 +51,8 @@ async fn both_ends_see_it_and_a_drain_does_not_wait_for_it() {
     let connector = tcp(&endpoint);
     let channel =
         Connect { registry, limits, metadata }.now(endpoint, connector).await.expect("a channel");
-    let keeping = tokio::spawn(keep(channel, EVERY));
+    // The connection outlives the heartbeat.
+    let keeping = tokio::spawn(keep(channel.clone(), EVERY));
 
     let answered = |beat: &Heartbeat| beat.rtt_ns.is_some() && beat.answered_ago_ns.is_some();
     until(&client, "an answer", |connection| beats(connection, answered)).await;
@@ -68,6 +69,7 @@ async fn both_ends_see_it_and_a_drain_does_not_wait_for_it() {
     stop.send(()).unwrap();
     let drained = tokio::time::timeout(Duration::from_secs(5), serving).await;
     drained.expect("no wait for the ten seconds of the drain").unwrap().unwrap();
+    drop(channel);
 }
 
 #[tokio::test]
