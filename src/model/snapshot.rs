@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Blocked, Connection, History, Pause, Runtime, Stream, Task, Timestamp, Worker};
+use super::{
+    Blocked, Connection, Endpoint, History, Pause, Runtime, Stream, Task, Timestamp, Worker,
+};
 
 /// Version of the JSON layout. It changes when a field changes its meaning or
 /// goes away, not when one is added.
@@ -141,6 +143,9 @@ pub struct Snapshot {
     pub blocked: Vec<Blocked>,
     /// Recent times at which the process stood still, newest first.
     pub pauses: Vec<Pause>,
+    /// Servers and channels of gRPC, by id.
+    #[serde(default)]
+    pub endpoints: Vec<Endpoint>,
     /// Connections, by id.
     pub connections: Vec<Connection>,
     /// Live streams, by id.

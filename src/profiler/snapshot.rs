@@ -152,7 +152,8 @@ impl Core {
                     ended_ago_ns: clock::delta_ns(span.to, now),
                 })
                 .collect(),
-            connections: registry.connections.snapshot(now),
+            endpoints: registry.endpoints.snapshot(now),
+            connections: registry.connections.snapshot(now, &streams.live),
             streams: streams.live,
             ended_streams: streams.ended,
             history: History::default(),

@@ -91,6 +91,7 @@ mod tests {
                 side: crate::model::Side::Server,
                 path,
                 connection: None,
+                endpoint: None,
                 peer: None,
                 timeout: None,
                 metadata: Default::default(),

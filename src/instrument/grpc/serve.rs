@@ -157,7 +157,7 @@ pub(crate) async fn serve(
             .ok()
             .and_then(|address| Some(address.as_pathname()?.to_string_lossy().into())),
     };
-    let server = Server::new(registry, routes, config);
+    let server = Server::new(registry, routes, config, local.clone());
     let permits = Arc::new(Semaphore::new(server.config.max_connections));
     let mut backoff = Backoff::default();
     let mut shutdown = pin!(shutdown);
@@ -227,8 +227,16 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(registry: Arc<Registry>, routes: Routes, config: ServeConfig) -> Self {
-        let tracker = Tracker::new(registry, config.limits.clone(), config.metadata.clone());
+    /// `local` is where it listens.
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        routes: Routes,
+        config: ServeConfig,
+        local: Option<Arc<str>>,
+    ) -> Self {
+        let endpoint = registry.endpoints.open(Side::Server, local);
+        let (limits, metadata) = (config.limits.clone(), config.metadata.clone());
+        let tracker = Tracker::new(registry, limits, metadata, endpoint);
         Self {
             tracker: Arc::new(tracker),
             routes: routes.prepare(),
@@ -290,6 +298,7 @@ impl Server {
     {
         let config = &self.config;
         let routes = self.routes.clone();
+        cell.belongs_to(&self.tracker.endpoint);
         let conn = Conn::new(self.tracker.clone(), cell, routes, info, config.reset_burst);
         let mut builder = http2::Builder::new(ConnExecutor(conn.clone()));
         builder

@@ -16,6 +16,7 @@ use super::watch::Watch;
 use crate::model::Side;
 use crate::registry::Registry;
 use crate::registry::connections::ConnectionCell;
+use crate::registry::endpoints::EndpointCell;
 use crate::registry::streams::Begin;
 
 /// What a layer, a client or an accept loop shares between its calls.
@@ -23,6 +24,8 @@ pub(super) struct Tracker {
     pub(super) registry: Arc<Registry>,
     pub(super) limits: Limits,
     pub(super) metadata: MetadataKeys,
+    /// The server, or the channel.
+    pub(super) endpoint: Arc<EndpointCell>,
     buckets: MethodBuckets,
 }
 
@@ -37,8 +40,13 @@ pub(super) struct Begun {
 }
 
 impl Tracker {
-    pub(super) fn new(registry: Arc<Registry>, limits: Limits, metadata: MetadataKeys) -> Self {
-        Self { registry, limits, metadata, buckets: MethodBuckets::default() }
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        limits: Limits,
+        metadata: MetadataKeys,
+        endpoint: Arc<EndpointCell>,
+    ) -> Self {
+        Self { registry, limits, metadata, endpoint, buckets: MethodBuckets::default() }
     }
 
     /// Begins to follow a request; `None` if it is no gRPC.
@@ -57,6 +65,7 @@ impl Tracker {
             side,
             path: parts.uri.path(),
             connection,
+            endpoint: Some(self.endpoint.clone()),
             peer,
             timeout: timeout(&parts.headers),
             metadata: self.metadata.pick(&parts.headers),
@@ -83,6 +92,7 @@ impl Tracker {
             return match (tcp.local_addr, tcp.remote_addr) {
                 (Some(local), Some(peer)) => {
                     let cell = self.registry.connections.between(Side::Server, local, peer);
+                    cell.belongs_to(&self.endpoint);
                     (Some(cell), None)
                 }
                 (None, Some(peer)) => (None, Some(peer.to_string().into())),

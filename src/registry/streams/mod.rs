@@ -117,8 +117,12 @@ impl Streams {
     pub fn begin(&self, begin: Begin) -> Arc<StreamCell> {
         let id = StreamId(self.started.fetch_add(1, Relaxed) + 1);
         let method = self.methods.get(begin.path);
+        let now = clock::now();
         if let Some(connection) = &begin.connection {
-            connection.stream_began();
+            connection.stream_began(now);
+        }
+        if let Some(endpoint) = &begin.endpoint {
+            endpoint.call_began(now);
         }
         let slot = self.slots.reserve();
         let cell = Arc::new(StreamCell::new(id, method, slot, begin));
@@ -137,9 +141,16 @@ impl Streams {
             return;
         }
         self.ended.fetch_add(1, Relaxed);
-        let connection = cell.outcome().connection.take();
+        let (connection, endpoint, ok) = {
+            let mut outcome = cell.outcome();
+            let ok = outcome.status.as_ref().is_some_and(|status| status.code == 0);
+            (outcome.connection.take(), outcome.endpoint.take(), ok)
+        };
         if let Some(connection) = connection {
-            connection.stream_ended();
+            connection.stream_ended(cell.succeeded(), &cell.sent, &cell.received);
+        }
+        if let Some(endpoint) = endpoint {
+            endpoint.call_ended(ok);
         }
         let Some(slot) = cell.slot else { return };
         // Into the ring before the slot goes: a snapshot in between sees it
