@@ -55,6 +55,8 @@ pub mod serve;
 mod analyze;
 #[cfg(feature = "cli")]
 mod attach;
+#[cfg(feature = "grpc")]
+mod channelz;
 #[cfg(feature = "console")]
 mod console;
 mod debuginfo;
@@ -85,6 +87,8 @@ pub mod cli;
 #[doc(hidden)]
 pub mod reference;
 
+#[cfg(feature = "grpc")]
+pub use channelz::Channelz;
 #[cfg(feature = "grpc")]
 pub use instrument::grpc;
 pub use instrument::runtime::Hooks;

@@ -56,7 +56,7 @@ pub fn start(listen: &Listen, faults: bool) -> Result<Server, Failure> {
             };
             Failure::failed(format!("cannot serve gRPC on {}: {error}{advice}", listen.grpc))
         })?;
-        Ok::<_, Failure>((listener, Reference::new(faults).await?))
+        Ok::<_, Failure>((listener, Reference::with(faults, Some(profiler.channelz_service())).await?))
     })?;
     let grpc = listener
         .local_addr()

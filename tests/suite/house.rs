@@ -15,6 +15,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("debuginfo", 20),
     ("instrument", 30),
     ("inspect", 30),
+    ("channelz", 30),
     ("console", 30),
     ("render", 30),
     ("serve", 40),
@@ -30,6 +31,8 @@ const FLOORS: &[(&str, u32)] = &[
 const STRANGERS: &[(&str, &str)] = &[
     ("render", "registry"),
     ("serve", "registry"),
+    ("channelz", "registry"),
+    ("channelz", "inspect"),
     ("console", "registry"),
     ("analyze", "registry"),
     ("render", "inspect"),

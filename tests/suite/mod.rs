@@ -1,6 +1,7 @@
 mod blocked;
 mod board;
 mod bootstrap;
+mod channelz;
 mod cli;
 mod console;
 mod docs;
