@@ -66,6 +66,8 @@ mod debuginfo;
 pub mod fuzzing {
     pub use crate::debuginfo::layout::damage::any_bytes as layouts;
     pub use crate::inspect::image::core::try_bytes as core_dump;
+    #[cfg(feature = "grpc")]
+    pub use crate::instrument::grpc::any_frames as frames;
 }
 mod inspect;
 mod instrument;

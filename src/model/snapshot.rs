@@ -59,6 +59,8 @@ pub enum Reason {
     NoNativeStack,
     /// The stream was not tracked: too many live streams.
     StreamsFull,
+    /// The stream's socket is not tapped, or its frames could not be told apart.
+    NoTap,
     /// Changed while it was being read.
     Torn,
 }

@@ -25,6 +25,14 @@ use crate::serve::{self, Listen, ServeConfig, Source, Token};
 /// Below this the watchdog would report what is merely a busy machine.
 const LEAST_THRESHOLD: Duration = Duration::from_millis(10);
 
+/// Standard methods whose streams wait for what may never come.
+#[cfg(feature = "grpc")]
+const IDLE: [&str; 3] = [
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
 /// Configures a [`Profiler`]. Nothing listens unless asked to.
 #[derive(Clone, Debug)]
 pub struct Builder {
@@ -44,6 +52,8 @@ pub struct Builder {
     metadata: MetadataKeys,
     #[cfg(feature = "grpc")]
     descriptors: Vec<Vec<u8>>,
+    #[cfg(feature = "grpc")]
+    idle: Vec<String>,
 }
 
 impl Default for Builder {
@@ -65,6 +75,8 @@ impl Default for Builder {
             metadata: MetadataKeys::default(),
             #[cfg(feature = "grpc")]
             descriptors: Vec::new(),
+            #[cfg(feature = "grpc")]
+            idle: IDLE.map(str::to_owned).to_vec(),
         }
     }
 }
@@ -178,6 +190,16 @@ impl Builder {
         self
     }
 
+    /// Methods, written `/package.Service/Method`, whose streams are silent for
+    /// long by design: that is then no sign of trouble. They are added to
+    /// `Watch` of gRPC's health service and to server reflection.
+    #[cfg(feature = "grpc")]
+    #[must_use]
+    pub fn idle_methods(mut self, paths: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.idle.extend(paths.into_iter().map(Into::into));
+        self
+    }
+
     /// Starts the watchdog and the servers that were asked for.
     ///
     /// # Errors
@@ -271,6 +293,16 @@ impl Builder {
         #[cfg(feature = "grpc")]
         for set in &self.descriptors {
             crate::instrument::grpc::declare(&registry, set)?;
+        }
+        #[cfg(feature = "grpc")]
+        for path in &self.idle {
+            if !path.starts_with('/') {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    format!("a method is written /package.Service/Method, not {path:?}"),
+                ));
+            }
+            registry.streams.declare_idle(path);
         }
         Ok(registry)
     }

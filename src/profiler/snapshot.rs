@@ -29,6 +29,8 @@ struct Lost {
     no_stack: u64,
     /// Streams that the table had no room for.
     untracked: u64,
+    /// Live streams whose frames are not seen.
+    untapped: u64,
     /// What became of the await chains.
     chains: Chains,
 }
@@ -112,7 +114,8 @@ impl Core {
             missing: Vec::new(),
             dropped: totals.dropped + streams.untracked,
         };
-        let lost = Lost { torn, no_stack, untracked: streams.untracked, chains };
+        let untapped = streams.live.iter().filter(|stream| stream.wire.is_none()).count() as u64;
+        let lost = Lost { torn, no_stack, untracked: streams.untracked, untapped, chains };
         coverage.missing = self.missing(&cells, &runtimes, &coverage, &lost);
         if !want.tasks {
             coverage.running =
@@ -238,7 +241,7 @@ impl Core {
         coverage: &Coverage,
         lost: &Lost,
     ) -> Vec<Missing> {
-        let &Lost { torn, no_stack, untracked, ref chains } = lost;
+        let &Lost { torn, no_stack, untracked, untapped, ref chains } = lost;
         let mut missing = Vec::new();
         let mut say = |reason, count, detail: &str| {
             missing.push(Missing { reason, count, detail: detail.to_owned() });
@@ -328,6 +331,14 @@ impl Core {
                     say(one.reason, one.count, &one.detail);
                 }
             }
+        }
+        if untapped > 0 {
+            say(
+                Reason::NoTap,
+                untapped,
+                "live streams without windows, resets, pings and TCP figures: a plain layer sees \
+                 no sockets; Profiler::serve and Profiler::connect do",
+            );
         }
         if untracked > 0 {
             say(Reason::StreamsFull, untracked, "streams begun while the stream table was full");

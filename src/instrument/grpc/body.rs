@@ -17,7 +17,8 @@ use super::frames::FrameCounter;
 use super::log::{self, Way};
 use super::watch::Watch;
 use crate::instrument::scope;
-use crate::model::{BodyState, Side};
+use crate::model::{BodyState, Side, StreamEventKind};
+use crate::registry::clock;
 use crate::registry::streams::Direction;
 
 pin_project! {
@@ -51,6 +52,9 @@ pin_project! {
         }
     }
 }
+
+/// Bytes before each message.
+const PREFIX: u32 = 5;
 
 /// Which body of which side it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,17 +180,22 @@ impl Meter {
     fn frame(&mut self, frame: &Frame<Bytes>) {
         if let Some(data) = frame.data_ref() {
             let way = self.way();
-            let call = &self.call;
-            let messages = if call.cell().logged() {
-                let mut number = self.direction().messages();
-                self.frames.feed(data, |bytes| {
-                    number += 1;
-                    log::message(call.cell(), way, number, bytes);
-                })
-            } else {
-                self.frames.feed(data, |_| ())
+            let cell = self.call.cell();
+            let (direction, kind) = match way {
+                Way::Recv => (&cell.received, StreamEventKind::Recv),
+                Way::Send => (&cell.sent, StreamEventKind::Send),
             };
-            self.direction().data(data.len() as u64, messages);
+            let now = clock::now();
+            let logged = cell.logged();
+            let mut number = direction.messages();
+            let messages = self.frames.feed(data, |bytes| {
+                cell.message(kind, bytes.saturating_add(PREFIX), now);
+                if logged {
+                    number += 1;
+                    log::message(cell, way, number, bytes);
+                }
+            });
+            direction.data(data.len() as u64, messages, now);
             if let Some(throttle) = &mut self.throttle {
                 throttle.owe(messages);
             }
@@ -276,7 +285,9 @@ where
             return Poll::Ready(meter.stopped());
         }
         if let Some(throttle) = &mut meter.throttle {
-            match throttle.poll_pay(cx) {
+            let paid = throttle.poll_pay(cx);
+            meter.call.cell().throttled(paid.is_pending());
+            match paid {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(status)) => {
                     meter.call.stop(status);

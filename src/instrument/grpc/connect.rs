@@ -13,6 +13,10 @@ use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
+#[cfg(feature = "tls")]
+use tokio_rustls::client::TlsStream;
+#[cfg(feature = "tls")]
+use tokio_rustls::rustls::{ClientConfig, pki_types::ServerName};
 use tonic::codegen::StdError;
 use tonic::transport::{Channel, Endpoint};
 use tower::Service;
@@ -63,6 +67,10 @@ impl Socket {
         if let Some(io) = io.downcast_ref::<TokioIo<UnixStream>>() {
             return Self::unix(io.inner());
         }
+        #[cfg(feature = "tls")]
+        if let Some(io) = io.downcast_ref::<TokioIo<TlsStream<TcpStream>>>() {
+            return Self::tcp(io.inner().get_ref().0, true);
+        }
         Self { transport: Transport::Unknown, local: None, peer: None, tls: false, fd: None }
     }
 }
@@ -89,7 +97,7 @@ fn tapped<I: Any>(
         wire.socket(fd);
     }
     cell.belongs_to(channel);
-    latest.set(cell.clone());
+    latest.set(&cell);
     TokioIo::new(Tap::new(TokioIo::new(io), cell, wire))
 }
 
@@ -143,6 +151,59 @@ impl Service<Uri> for UnixConnector {
     fn call(&mut self, _: Uri) -> Self::Future {
         let path = self.path.clone();
         Box::pin(async move { UnixStream::connect(path).await.map(TokioIo::new) })
+    }
+}
+
+/// Connects by TCP and speaks TLS, below the tap. Give the endpoint a URI with
+/// `http`: with `https` tonic may want to add a TLS of its own on top.
+#[cfg(feature = "tls")]
+#[derive(Clone)]
+pub struct TlsConnector {
+    tcp: HttpConnector,
+    tls: tokio_rustls::TlsConnector,
+    name: ServerName<'static>,
+}
+
+#[cfg(feature = "tls")]
+impl TlsConnector {
+    /// With rustls' configuration; `name` is who the server has to prove to
+    /// be. `h2` is asked for by ALPN if the configuration asks for nothing.
+    pub fn new(mut config: Arc<ClientConfig>, name: ServerName<'static>) -> Self {
+        if config.alpn_protocols.is_empty() {
+            Arc::make_mut(&mut config).alpn_protocols.push(b"h2".to_vec());
+        }
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        Self { tcp, tls: config.into(), name }
+    }
+}
+
+#[cfg(feature = "tls")]
+impl std::fmt::Debug for TlsConnector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsConnector").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Service<Uri> for TlsConnector {
+    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Error = StdError;
+    type Future =
+        Pin<Box<dyn Future<Output = std::result::Result<Self::Response, StdError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<std::result::Result<(), StdError>> {
+        self.tcp.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = self.tcp.call(uri);
+        let (tls, name) = (self.tls.clone(), self.name.clone());
+        Box::pin(async move {
+            let socket = connecting.await?.into_inner();
+            Ok(TokioIo::new(tls.connect(name, socket).await?))
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use crate::registry::connections::ConnectionCell;
@@ -56,22 +56,43 @@ impl Dispatch {
     }
 }
 
-/// The connection that a channel has made last. It has one at a time.
+/// The connection that a channel has made last. It has one at a time. Its tap
+/// keeps it alive while its socket is open.
 #[derive(Debug, Default)]
-pub(super) struct Latest(Mutex<Option<Arc<ConnectionCell>>>);
+pub(super) struct Latest(Mutex<Made>);
+
+#[derive(Debug, Default)]
+struct Made {
+    cell: Weak<ConnectionCell>,
+    /// Of its own two futures, those that were not spawned yet.
+    unspawned: u8,
+}
+
+/// The one that moves its socket, and the dispatcher of its requests (hyper's
+/// `handshake`, then tonic's `transport/channel/service/connection.rs`).
+#[cfg(feature = "client")]
+const OWN_FUTURES: u8 = 2;
 
 impl Latest {
-    pub(super) fn set(&self, cell: Arc<ConnectionCell>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(cell);
+    #[cfg(feature = "client")]
+    pub(super) fn set(&self, cell: &Arc<ConnectionCell>) {
+        *self.lock() = Made { cell: Arc::downgrade(cell), unspawned: OWN_FUTURES };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Made> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// That connection, while it is open.
     pub(super) fn get(&self) -> Option<Arc<ConnectionCell>> {
-        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if latest.as_ref().is_some_and(|cell| cell.is_closed()) {
-            *latest = None;
-        }
-        latest.clone()
+        self.lock().cell.upgrade().filter(|cell| !cell.is_closed())
+    }
+
+    /// That connection, if what is spawned now must be a future of its own.
+    fn spawns(&self) -> Option<Arc<ConnectionCell>> {
+        let mut made = self.lock();
+        made.unspawned = made.unspawned.checked_sub(1)?;
+        made.cell.upgrade()
     }
 }
 
@@ -84,9 +105,10 @@ pub(super) struct TapExecutor(pub(super) Arc<Latest>);
 impl hyper::rt::Executor<BoxFuture> for TapExecutor {
     fn execute(&self, future: BoxFuture) {
         // What a connection's future spawns is that connection's, even if a
-        // newer one is there by now.
+        // newer one is there by now. What else is spawned while no connection
+        // is being made is the channel's own queue.
         let parent = POLLED.try_with(|polled| polled.borrow().clone()).ok().flatten();
-        let connection = parent.or_else(|| self.0.get());
+        let connection = parent.or_else(|| self.0.spawns());
         tokio::spawn(OnConnection { future, connection });
     }
 }

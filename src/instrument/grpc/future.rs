@@ -86,7 +86,9 @@ impl Open {
 
     fn poll_admission(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(throttle) = &mut self.admission else { return Poll::Ready(()) };
-        if let Err(status) = ready!(throttle.poll_pay(cx)) {
+        let paid = throttle.poll_pay(cx);
+        self.call.cell().throttled(paid.is_pending());
+        if let Err(status) = ready!(paid) {
             self.call.stop(status);
         }
         self.admission = None;

@@ -33,6 +33,8 @@ mod watch;
 
 pub use body::StreamBody;
 pub use client::GrpcClient;
+#[cfg(all(feature = "client", feature = "tls"))]
+pub use connect::TlsConnector;
 #[cfg(feature = "client")]
 pub use connect::UnixConnector;
 #[cfg(feature = "client")]
@@ -44,6 +46,10 @@ pub use limits::{Exceeded, Limits, RateLimit, RatePer, RateUnit};
 pub use metadata::MetadataKeys;
 pub(crate) use serve::serve;
 pub use serve::{Listener, ServeConfig};
+#[cfg(fuzzing)]
+pub use tap::damage::any_bytes as any_frames;
+#[cfg(feature = "tls")]
+pub use tokio_rustls::rustls;
 
 // They need tonic's channel, which only that feature brings.
 #[cfg(all(test, feature = "cli"))]

@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::io;
 use std::num::NonZeroU32;
-use std::os::fd::AsRawFd;
-use std::pin::pin;
+use std::os::fd::{AsRawFd, RawFd};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +67,10 @@ pub struct ServeConfig {
     /// How long streams may go on after the shutdown was asked for. Then they
     /// end with `UNAVAILABLE`. Default: 10 s.
     pub drain: Duration,
+    /// TLS for TCP connections. `h2` is offered by ALPN if the configuration
+    /// offers nothing. Default: none.
+    #[cfg(feature = "tls")]
+    pub tls: Option<Arc<tokio_rustls::rustls::ServerConfig>>,
 }
 
 impl Default for ServeConfig {
@@ -84,6 +88,8 @@ impl Default for ServeConfig {
             connection_window: 16 << 20,
             max_header_list_size: 16 << 10,
             drain: Duration::from_secs(10),
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 }
@@ -220,6 +226,8 @@ pub(super) struct Server {
     routes: Routes,
     config: ServeConfig,
     tasks: TaskTracker,
+    #[cfg(feature = "tls")]
+    tls: Option<tokio_rustls::TlsAcceptor>,
     /// Finish what runs, take no more.
     draining: CancellationToken,
     /// Finish now.
@@ -237,7 +245,16 @@ impl Server {
         let endpoint = registry.endpoints.open(Side::Server, local);
         let (limits, metadata) = (config.limits.clone(), config.metadata.clone());
         let tracker = Tracker::new(registry, limits, metadata, endpoint);
+        #[cfg(feature = "tls")]
+        let tls = config.tls.clone().map(|mut tls| {
+            if tls.alpn_protocols.is_empty() {
+                Arc::make_mut(&mut tls).alpn_protocols.push(b"h2".to_vec());
+            }
+            tokio_rustls::TlsAcceptor::from(tls)
+        });
         Self {
+            #[cfg(feature = "tls")]
+            tls,
             tracker: Arc::new(tracker),
             routes: routes.prepare(),
             config,
@@ -251,10 +268,7 @@ impl Server {
         &self,
         accepted: Accepted,
         local: Option<Arc<str>>,
-    ) -> futures_util::future::Either<
-        impl Future<Output = ()> + use<>,
-        impl Future<Output = ()> + use<>,
-    > {
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let connections = &self.tracker.registry.connections;
         match accepted {
             Accepted::Tcp(socket) => {
@@ -266,13 +280,16 @@ impl Server {
                 // The socket's own, which is precise where the listener's is a wildcard.
                 let local = info.local_addr.map(|address| address.to_string().into()).or(local);
                 let transport = Transport::Tcp;
-                let open = Open { side: Side::Server, transport, local, peer, tls: false };
+                let tls = self.is_tls();
+                let open = Open { side: Side::Server, transport, local, peer, tls };
                 let cell = connections.open(open);
-                if let Some(wire) = cell.wire() {
-                    wire.socket(socket.as_raw_fd());
+                let fd = Some(socket.as_raw_fd());
+                let info = ConnectInfo::Tcp(info);
+                #[cfg(feature = "tls")]
+                if let Some(acceptor) = &self.tls {
+                    return Box::pin(self.serve_when(acceptor.accept(socket), fd, cell, info));
                 }
-                let task = self.serve_io(socket, cell, ConnectInfo::Tcp(info));
-                futures_util::future::Either::Left(task)
+                Box::pin(self.serve_when(std::future::ready(Ok(socket)), fd, cell, info))
             }
             Accepted::Unix(socket) => {
                 let info = socket.connect_info();
@@ -280,10 +297,16 @@ impl Server {
                 let transport = Transport::Unix;
                 let open = Open { side: Side::Server, transport, local, peer, tls: false };
                 let cell = connections.open(open);
-                let task = self.serve_io(socket, cell, ConnectInfo::Unix(info));
-                futures_util::future::Either::Right(task)
+                Box::pin(self.serve_io(socket, cell, ConnectInfo::Unix(info)))
             }
         }
+    }
+
+    fn is_tls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
     }
 
     /// One connection from its preface to its end.
@@ -295,6 +318,22 @@ impl Server {
     ) -> impl Future<Output = ()> + use<I>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.serve_when(std::future::ready(Ok(io)), None, cell, info)
+    }
+
+    /// The same once `io` is there, which a handshake may come before; `fd` is
+    /// the socket beneath it.
+    fn serve_when<I, F>(
+        &self,
+        io: F,
+        fd: Option<RawFd>,
+        cell: Arc<ConnectionCell>,
+        info: ConnectInfo,
+    ) -> impl Future<Output = ()> + use<I, F>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        F: Future<Output = io::Result<I>> + Send + 'static,
     {
         let config = &self.config;
         let routes = self.routes.clone();
@@ -310,12 +349,26 @@ impl Server {
             .initial_connection_window_size(config.connection_window)
             .max_header_list_size(config.max_header_list_size);
         let wire = conn.cell().wire().cloned().unwrap_or_else(|| Wire::new(Side::Server));
-        let io = TokioIo::new(Tap::new(io, conn.cell().clone(), wire.clone()));
-        let serving = builder.serve_connection(io, ConnService(conn.clone()));
         let (draining, over) = (self.draining.clone(), self.over.clone());
         let handshake = self.config.handshake_timeout;
         async move {
-            let mut serving = pin!(serving);
+            let cell = conn.cell();
+            let io = tokio::select! {
+                io = timeout(handshake, io) => io.unwrap_or_else(|late| Err(late.into())),
+                () = draining.cancelled() => return cell.close(),
+            };
+            let io = match io {
+                Ok(io) => TokioIo::new(Tap::new(io, cell.clone(), wire.clone())),
+                Err(error) => {
+                    tracing::debug!(%error, peer = ?cell.peer(), "a TLS handshake failed");
+                    return cell.close();
+                }
+            };
+            // Not before the tap is there, which takes it back in time.
+            if let Some(fd) = fd {
+                wire.socket(fd);
+            }
+            let mut serving = pin!(builder.serve_connection(io, ConnService(conn.clone())));
             let mut handshake = pin!(has_spoken(conn.cell().clone(), handshake));
             let mut drained = false;
             let mut silence = true;

@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::methods::Method;
-use crate::model::{BodyState, Side, StreamId, StreamStatus, TaskId, Traffic};
+use crate::model::{BodyState, Side, StreamEventKind, StreamId, StreamStatus, TaskId, Traffic};
 use crate::registry::clock;
 use crate::registry::connections::ConnectionCell;
 use crate::registry::endpoints::EndpointCell;
 use crate::registry::wire::Wire;
 use crate::registry::wire::join::Numbered;
+use crate::registry::wire::ring::{Log, Ring};
 
 /// The state in the low bits of a [`Direction`]'s word.
 fn body_state(bits: u64) -> BodyState {
@@ -38,6 +39,7 @@ pub struct Direction {
     messages: AtomicU64,
     bytes: AtomicU64,
     last: AtomicU64,
+    pub(super) events: Ring,
 }
 
 impl Direction {
@@ -47,6 +49,7 @@ impl Direction {
             messages: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             last: AtomicU64::new(0),
+            events: Ring::default(),
         }
     }
 
@@ -68,10 +71,10 @@ impl Direction {
         }
     }
 
-    /// Bytes were handed over, and with them the ends of so many messages.
+    /// Bytes were handed over, and with them the ends of so many messages;
+    /// `now` is in ticks.
     #[inline]
-    pub fn data(&self, bytes: u64, messages: u64) {
-        let now = clock::now();
+    pub fn data(&self, bytes: u64, messages: u64, now: u64) {
         self.bytes.store(self.bytes.load(Relaxed) + bytes, Relaxed);
         if messages != 0 {
             self.messages.store(self.messages.load(Relaxed) + messages, Relaxed);
@@ -171,6 +174,8 @@ pub struct StreamCell {
 pub(super) struct Outcome {
     pub(super) status: Option<StreamStatus>,
     pub(super) cancel_reason: Option<Arc<str>>,
+    /// More of the last messages, of a stream that is or was logged.
+    pub(super) log: Option<Box<Log>>,
     /// Kept only while the stream lives, so that the ring of ended streams
     /// does not keep closed connections in the list.
     pub(super) connection: Option<Arc<ConnectionCell>>,
@@ -303,6 +308,20 @@ impl StreamCell {
     /// Its connection, while both are alive.
     pub fn connection_cell(&self) -> Option<Arc<ConnectionCell>> {
         self.outcome().connection.clone()
+    }
+
+    /// A message passed whole, of so many bytes with its prefix; `now` is in
+    /// ticks.
+    #[inline]
+    pub fn message(&self, kind: StreamEventKind, bytes: u32, now: u64) {
+        let direction = match kind {
+            StreamEventKind::Recv => &self.received,
+            _ => &self.sent,
+        };
+        direction.events.push(kind, bytes, now);
+        if self.logged() {
+            self.outcome().log.get_or_insert_default().push(kind, bytes, now);
+        }
     }
 
     /// A limit makes it wait for a token, or does no more.

@@ -22,11 +22,17 @@ pub struct Method {
     pub name: Arc<str>,
     kind: AtomicU8,
     logged: AtomicBool,
+    idle: AtomicBool,
 }
 
 impl Method {
     fn new(name: &str) -> Arc<Self> {
-        Arc::new(Self { name: name.into(), kind: AtomicU8::new(0), logged: AtomicBool::new(false) })
+        Arc::new(Self {
+            name: name.into(),
+            kind: AtomicU8::new(0),
+            logged: AtomicBool::new(false),
+            idle: AtomicBool::new(false),
+        })
     }
 
     /// Its kind, if it was declared.
@@ -49,6 +55,11 @@ impl Method {
             StreamKind::Bidi => 4,
         };
         self.kind.store(code, Relaxed);
+    }
+
+    /// Whether its streams are meant to be silent for long.
+    pub fn idle(&self) -> bool {
+        self.idle.load(Relaxed)
     }
 
     /// Whether new streams of it are to be logged.
@@ -112,16 +123,24 @@ impl Methods {
     /// Declares a method's kind. Declared methods keep their names even when
     /// strangers have filled the table: the bound does not hold for them.
     pub fn declare(&self, path: &str, kind: StreamKind) {
+        self.declared(path).set_kind(kind);
+    }
+
+    /// Declares that a method's streams are silent for long by design.
+    pub fn declare_idle(&self, path: &str) {
+        self.declared(path).idle.store(true, Relaxed);
+    }
+
+    fn declared(&self, path: &str) -> Arc<Method> {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        let method = match table.get(path) {
+        match table.get(path) {
             Some(method) => method.clone(),
             None => {
                 let method = Method::new(&sanitise(path, PATH_LIMIT));
                 table.insert(method.name.clone(), method.clone());
                 method
             }
-        };
-        method.set_kind(kind);
+        }
     }
 
     /// How many calls went under `(other)`.

@@ -112,6 +112,17 @@ impl Streams {
         self.methods.declare(path, kind);
     }
 
+    /// Declares that a method's streams are silent for long by design.
+    pub fn declare_idle(&self, path: &str) {
+        self.methods.declare_idle(path);
+    }
+
+    /// How many have ended.
+    #[cfg(test)]
+    pub fn ended_total(&self) -> u64 {
+        self.ended.load(Relaxed)
+    }
+
     /// A stream begins. There is always a cell, so that deadlines and limits
     /// hold for every stream; where the table is full it is in no list.
     pub fn begin(&self, begin: Begin) -> Arc<StreamCell> {

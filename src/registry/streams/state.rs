@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::cell::StreamCell;
 use crate::model::{
-    BodyState, ConnectionId, Deadline, Http2State, Phase, Side, Stream, StreamEvent, StreamKind,
-    StreamWire, TaskId,
+    BodyState, ConnectionId, Deadline, Http2State, Phase, Side, Stream, StreamEvent,
+    StreamEventKind, StreamKind, StreamWire, TaskId,
 };
 use crate::registry::clock;
 
@@ -97,6 +97,31 @@ impl StreamCell {
         wire.stream(id, now, events)
     }
 
+    /// The last messages each way, and what else the bodies show; all events
+    /// oldest first after that.
+    fn messages(&self, now: u64, events: &mut Vec<StreamEvent>) {
+        let outcome = self.outcome();
+        let logged: Vec<_> = outcome.log.iter().flat_map(|log| log.read(now)).collect();
+        drop(outcome);
+        let since = logged.first().map_or(0, |event| event.ago_ns);
+        let rings = self.received.events.read(now).chain(self.sent.events.read(now));
+        events.extend(rings.filter(|event| logged.is_empty() || event.ago_ns > since));
+        events.extend(logged);
+        if self.wire.get().is_none() {
+            // Without frames, an end is where the body was read to it.
+            let ends = [
+                (&self.received, StreamEventKind::EndReceived),
+                (&self.sent, StreamEventKind::EndSent),
+            ];
+            events.extend(ends.into_iter().filter_map(|(direction, kind)| {
+                let (state, since) = direction.state();
+                let ago_ns = clock::delta_ns(since, now);
+                (state == BodyState::End).then_some(StreamEvent { kind, ago_ns, bytes: 0 })
+            }));
+        }
+        events.sort_by_key(|event| std::cmp::Reverse(event.ago_ns));
+    }
+
     /// The state as the frames have it, where they are seen.
     fn state(&self, wire: Option<&StreamWire>) -> Http2State {
         let bodies = self.http2_state();
@@ -130,6 +155,7 @@ impl StreamCell {
         let connection = self.connection.load(Relaxed);
         let mut events = Vec::new();
         let wire = self.wire(now, &mut events);
+        self.messages(now, &mut events);
         Stream {
             id: self.id,
             side: self.side,
@@ -160,7 +186,7 @@ impl StreamCell {
             live_tasks: tasks,
             logged: self.logged(),
             throttled_ns: ago(self.throttled.load(Relaxed)),
-            idle_expected: false,
+            idle_expected: self.method.idle(),
             wire,
             events,
             metadata: self.metadata.clone(),

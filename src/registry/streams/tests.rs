@@ -83,14 +83,14 @@ fn the_phase_names_who_is_waited_for() {
     assert_eq!(phase(), Phase::Handler);
     cell.received.pending();
     assert_eq!(phase(), Phase::AwaitRecv);
-    cell.received.data(7, 1);
+    cell.received.data(7, 1, clock::now());
     assert_eq!(phase(), Phase::Handler);
     cell.received.finish(BodyState::End);
     assert_eq!(cell.http2_state(), Http2State::HalfClosedRemote);
     cell.responded();
     cell.sent.pending();
     assert_eq!(phase(), Phase::AwaitProduce);
-    cell.sent.data(9, 1);
+    cell.sent.data(9, 1, clock::now());
     assert_eq!(phase(), Phase::AwaitSend);
     cell.sent.finish(BodyState::End);
     assert_eq!(cell.http2_state(), Http2State::Closed);
@@ -145,7 +145,7 @@ fn a_client_waits_for_a_slot_then_for_headers_then_for_messages() {
     let phase = || cell.phase().0;
     cell.polled_by(None);
     assert_eq!(phase(), Phase::Starting, "the transport has not touched the request");
-    cell.sent.data(5, 1);
+    cell.sent.data(5, 1, clock::now());
     assert_eq!(phase(), Phase::AwaitSend);
     cell.sent.pending();
     assert_eq!(phase(), Phase::AwaitHeaders);
@@ -156,7 +156,7 @@ fn a_client_waits_for_a_slot_then_for_headers_then_for_messages() {
     cell.responded();
     cell.received.pending();
     assert_eq!(phase(), Phase::AwaitRecv);
-    cell.received.data(5, 1);
+    cell.received.data(5, 1, clock::now());
     assert_eq!(phase(), Phase::Handler, "our caller does not read");
     cell.received.finish(BodyState::Dropped);
     streams.end(&cell);

@@ -10,6 +10,7 @@
 //! Bytes are exact below 8 MiB, and cut to a multiple of 256 above. The time
 //! is good for some eight days back on a 3 GHz counter, to 22 µs.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use crate::model::{StreamEvent, StreamEventKind};
@@ -76,6 +77,30 @@ impl Ring {
     /// What is there, in no order. `now` is in ticks.
     pub fn read(&self, now: u64) -> impl Iterator<Item = StreamEvent> {
         self.words.iter().filter_map(move |word| unpack(word.load(Relaxed), now))
+    }
+}
+
+/// How many are kept of a stream that is logged.
+const LOGGED: usize = 256;
+
+/// More of them, while somebody looks.
+#[derive(Debug, Default)]
+pub struct Log {
+    words: VecDeque<u64>,
+}
+
+impl Log {
+    /// Notes an event over the oldest.
+    pub fn push(&mut self, kind: StreamEventKind, bytes: u32, now: u64) {
+        if self.words.len() == LOGGED {
+            self.words.pop_front();
+        }
+        self.words.push_back(pack(kind, bytes, now));
+    }
+
+    /// What is there, oldest first. `now` is in ticks.
+    pub fn read(&self, now: u64) -> impl Iterator<Item = StreamEvent> {
+        self.words.iter().filter_map(move |word| unpack(*word, now))
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct State {
     pub(super) next_id: u32,
     /// Client: frames came with ids that we had not counted to.
     uncounted: bool,
+    /// Client: entries that nobody wants and whose HEADERS have not passed.
+    abandoned: usize,
     /// The highest id whose HEADERS have passed.
     highest: u32,
     /// The stream whose opening header block is not complete.
@@ -77,6 +79,7 @@ impl State {
             told: Vec::new(),
             next_id: 1,
             uncounted: false,
+            abandoned: 0,
             highest: 0,
             opening: 0,
             open: 0,
@@ -297,6 +300,13 @@ impl State {
 
     fn open(&mut self, id: u32, now: u64) {
         self.highest = id;
+        if self.abandoned > 0 {
+            // Requests given up while they waited for a slot: h2 opens in
+            // order, so what is below will never open.
+            self.streams.retain(|&at, entry| entry.opened || entry.wanted || at >= id);
+            let waits = |entry: &&Box<Entry>| !entry.opened && !entry.wanted;
+            self.abandoned = self.streams.values().filter(waits).count();
+        }
         let full = self.streams.len() >= self.bound;
         let entry = match self.streams.entry(id) {
             // A client's call has its number before its HEADERS pass.
@@ -371,8 +381,11 @@ impl State {
     pub(super) fn unwanted(&mut self, id: u32) {
         if let Slot::Occupied(mut slot) = self.streams.entry(id) {
             slot.get_mut().wanted = false;
-            if self.gone || self.lost || slot.get().is_closed() {
+            let never = !slot.get().opened && id < self.highest;
+            if self.gone || self.lost || never || slot.get().is_closed() {
                 slot.remove();
+            } else if !slot.get().opened {
+                self.abandoned += 1;
             }
         }
     }

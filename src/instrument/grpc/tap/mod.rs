@@ -4,6 +4,8 @@
 //! what the kernel took, after the fact. One clock read and one uncontended
 //! lock for each call that moved bytes; nothing is allocated for a frame.
 
+#[cfg(any(test, fuzzing))]
+pub mod damage;
 mod reader;
 
 use std::io;

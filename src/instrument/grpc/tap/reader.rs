@@ -246,3 +246,173 @@ impl FrameReader {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn raw(kind: u8, flags: u8, id: u32, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+        bytes.extend([kind, flags]);
+        bytes.extend(id.to_be_bytes());
+        bytes.extend(payload);
+        bytes
+    }
+
+    /// A frame as a peer may send it, and what is to be read of it.
+    fn any_frame() -> impl Strategy<Value = (Vec<u8>, Vec<Frame>)> {
+        let id = 1..0x7fff_ffff_u32;
+        let payload = prop::collection::vec(any::<u8>(), 0..300);
+        prop_oneof![
+            (id.clone(), payload.clone(), any::<bool>()).prop_map(|(id, payload, end)| {
+                let bytes = payload.len() as u32;
+                (raw(DATA, u8::from(end), id, &payload), vec![Frame::Data { id, bytes, end }])
+            }),
+            (id.clone(), payload.clone(), any::<bool>()).prop_map(|(id, payload, end_stream)| {
+                let first = payload.first().copied().unwrap_or(0);
+                let (head, rest) = payload.split_at(payload.len() / 2);
+                let first = if head.is_empty() { 0 } else { first };
+                let mut bytes = raw(HEADERS, u8::from(end_stream), id, head);
+                bytes.extend(raw(CONTINUATION, END_HEADERS, id, rest));
+                let headers = Frame::Headers { id, end_stream, complete: false, first };
+                (bytes, vec![headers, Frame::Continuation { id, complete: true }])
+            }),
+            (id.clone(), any::<u32>()).prop_map(|(id, code)| {
+                (raw(RST_STREAM, 0, id, &code.to_be_bytes()), vec![Frame::Reset { id, code }])
+            }),
+            prop::collection::vec((any::<u16>(), any::<u32>()), 0..9).prop_map(|entries| {
+                let mut payload = Vec::new();
+                for (key, value) in &entries {
+                    payload.extend(key.to_be_bytes());
+                    payload.extend(value.to_be_bytes());
+                }
+                let frames = entries.into_iter().map(|(key, value)| Frame::Setting { key, value });
+                (raw(SETTINGS, 0, 0, &payload), frames.chain([Frame::SettingsEnd]).collect())
+            }),
+            Just((raw(SETTINGS, 1, 0, &[]), vec![Frame::SettingsAck])),
+            (any::<u64>(), any::<bool>()).prop_map(|(payload, ack)| {
+                let bytes = raw(PING, u8::from(ack), 0, &payload.to_be_bytes());
+                (bytes, vec![Frame::Ping { ack, payload }])
+            }),
+            (id.clone(), any::<u32>(), payload.clone()).prop_map(|(last, code, debug)| {
+                let mut bytes = last.to_be_bytes().to_vec();
+                bytes.extend(code.to_be_bytes());
+                bytes.extend(debug);
+                (raw(GOAWAY, 0, 0, &bytes), vec![Frame::Goaway { last, code }])
+            }),
+            (0..0x7fff_ffff_u32, id).prop_map(|(id, increment)| {
+                let bytes = raw(WINDOW_UPDATE, 0, id, &increment.to_be_bytes());
+                (bytes, vec![Frame::WindowUpdate { id, increment }])
+            }),
+            (10..=255_u8, payload)
+                .prop_map(|(kind, payload)| (raw(kind, 0xff, 7, &payload), vec![Frame::Other])),
+        ]
+    }
+
+    fn read(reader: &mut FrameReader, pieces: &[&[u8]]) -> Result<Vec<Frame>, Lost> {
+        let mut frames = Vec::new();
+        for piece in pieces {
+            reader.feed(piece, &mut |frame| frames.push(frame))?;
+        }
+        Ok(frames)
+    }
+
+    fn cut<'a>(bytes: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
+        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
+        cuts.extend([0, bytes.len()]);
+        cuts.sort_unstable();
+        cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn any_chunking_reads_the_same_frames(
+            frames in prop::collection::vec(any_frame(), 0..20),
+            cuts in prop::collection::vec(any::<usize>(), 0..60),
+        ) {
+            let mut bytes = PREFACE.to_vec();
+            bytes.extend(raw(SETTINGS, 0, 0, &[]));
+            let mut wanted = vec![Frame::SettingsEnd];
+            for (raw, read) in frames {
+                bytes.extend(raw);
+                wanted.extend(read);
+            }
+            // DATA frames that end no stream are not told from their pieces.
+            let sum = |frames: Vec<Frame>| {
+                let mut sums = Vec::new();
+                for frame in frames {
+                    match (sums.last_mut(), frame) {
+                        (Some((Frame::Data { id: a, end: false, .. }, sum)), Frame::Data { id, bytes, end: false })
+                            if *a == id => *sum += bytes,
+                        (_, Frame::Data { bytes: 0, end: false, .. }) => {}
+                        (_, Frame::Data { id, bytes, end }) => sums.push((Frame::Data { id, bytes: 0, end }, bytes)),
+                        (_, frame) => sums.push((frame, 0)),
+                    }
+                }
+                sums
+            };
+            let whole = read(&mut FrameReader::client(), &[&bytes]).unwrap();
+            let pieces = read(&mut FrameReader::client(), &cut(&bytes, &cuts)).unwrap();
+            let total = |frames: &[Frame]| frames.iter().map(|frame| match frame {
+                Frame::Data { bytes, .. } => u64::from(*bytes),
+                _ => 0,
+            }).sum::<u64>();
+            prop_assert_eq!(total(&whole), total(&pieces));
+            let others = |frames: &[Frame]| frames.iter().copied()
+                .filter(|frame| !matches!(frame, Frame::Data { end: false, .. }))
+                .map(|frame| match frame {
+                    Frame::Data { id, end, .. } => Frame::Data { id, bytes: 0, end },
+                    frame => frame,
+                }).collect::<Vec<_>>();
+            prop_assert_eq!(others(&whole), others(&pieces));
+            prop_assert_eq!(sum(whole), sum(wanted));
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused_alike(
+            bytes in prop::collection::vec(any::<u8>(), 0..400),
+            cuts in prop::collection::vec(any::<usize>(), 0..40),
+        ) {
+            let whole = read(&mut FrameReader::server(), &[&bytes]);
+            let pieces = read(&mut FrameReader::server(), &cut(&bytes, &cuts));
+            prop_assert_eq!(whole.is_err(), pieces.is_err());
+            if let Ok(frames) = whole {
+                prop_assert!(frames.len() <= bytes.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_once_lost_stays_lost() {
+        let mut reader = FrameReader::client();
+        assert_eq!(reader.feed(b"GET / HTTP/1.1", &mut |_| ()), Err(Lost));
+        assert_eq!(reader.feed(PREFACE, &mut |_| ()), Err(Lost));
+        let settings = raw(SETTINGS, 0, 0, &[]);
+        for wrong in [
+            raw(RST_STREAM, 0, 1, &[0; 3]),
+            raw(WINDOW_UPDATE, 0, 1, &[0; 5]),
+            raw(PING, 0, 1, &[0; 8]),
+            raw(SETTINGS, 0, 0, &[0; 5]),
+            raw(SETTINGS, 1, 0, &[0; 6]),
+            raw(GOAWAY, 0, 0, &[0; 7]),
+            raw(DATA, 0, 0, &[]),
+            raw(CONTINUATION, 0, 1, &[]),
+            [raw(HEADERS, 0, 1, &[]), raw(DATA, 0, 1, &[])].concat(),
+            [raw(HEADERS, 0, 1, &[]), raw(CONTINUATION, 0, 3, &[])].concat(),
+        ] {
+            let bytes = [settings.clone(), wrong].concat();
+            assert_eq!(read(&mut FrameReader::server(), &[&bytes]), Err(Lost), "{bytes:?}");
+        }
+        assert_eq!(read(&mut FrameReader::server(), &[&raw(PING, 0, 0, &[0; 8])]), Err(Lost));
+        assert!(size_of::<FrameReader>() <= 40);
+    }
+
+    #[test]
+    fn a_length_is_only_waited_for() {
+        let mut bytes = raw(SETTINGS, 0, 0, &[]);
+        bytes.extend([0xff, 0xff, 0xff, DATA, 1, 0, 0, 0, 1, 9]);
+        let frames = read(&mut FrameReader::server(), &[&bytes]).unwrap();
+        assert_eq!(frames[1], Frame::Data { id: 1, bytes: 1, end: false });
+    }
+}

@@ -6,3 +6,5 @@ mod lab;
 mod limits;
 mod peers;
 mod state;
+mod tls;
+mod wire;
