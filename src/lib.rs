@@ -71,6 +71,8 @@ pub mod fuzzing {
 }
 mod inspect;
 mod instrument;
+#[cfg(feature = "otel")]
+mod otel;
 #[doc(hidden)]
 pub mod pb;
 mod profiler;
@@ -96,4 +98,6 @@ pub use instrument::grpc;
 pub use instrument::runtime::Hooks;
 #[cfg(feature = "grpc")]
 pub use instrument::scope;
+#[cfg(feature = "otel")]
+pub use otel::OtelConfig;
 pub use profiler::{Builder, Profiler};

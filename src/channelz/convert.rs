@@ -64,9 +64,8 @@ pub fn sockets<'a>(
 
 /// The reference to a connection.
 pub fn socket_ref(connection: &Connection) -> SocketRef {
-    let end = |address: &Option<std::sync::Arc<str>>| {
-        address.as_deref().unwrap_or("unknown").to_owned()
-    };
+    let end =
+        |address: &Option<std::sync::Arc<str>>| address.as_deref().unwrap_or("unknown").to_owned();
     SocketRef {
         socket_id: Entity::Connection(connection.id).id(),
         name: format!("{} -> {}", end(&connection.local), end(&connection.peer)),

@@ -91,8 +91,8 @@ impl pb::channelz_server::Channelz for Channelz {
     ) -> Result<Response<pb::GetTopChannelsResponse>, Status> {
         let wanted = request.into_inner();
         let shot = now(&self.snapshots).await?;
-        let all = of_side(&shot, Side::Client)
-            .map(|channel| (Entity::Channel(channel.id).id(), channel));
+        let all =
+            of_side(&shot, Side::Client).map(|channel| (Entity::Channel(channel.id).id(), channel));
         let (page, end) = page(all, wanted.start_channel_id, wanted.max_results)?;
         let channel = page.into_iter().map(|one| convert::channel(&shot, one)).collect();
         Ok(Response::new(pb::GetTopChannelsResponse { channel, end }))

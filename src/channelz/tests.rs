@@ -23,12 +23,7 @@ fn shot() -> Snapshot {
         id: EndpointId(id),
         side,
         name: name.map(Into::into),
-        calls: Calls {
-            started: 9,
-            succeeded: 5,
-            failed: 3,
-            last_started_ago_ns: Some(2 * SECOND),
-        },
+        calls: Calls { started: 9, succeeded: 5, failed: 3, last_started_ago_ns: Some(2 * SECOND) },
     };
     shot.endpoints = vec![
         endpoint(1, Side::Server, Some("127.0.0.1:50051")),
@@ -36,12 +31,9 @@ fn shot() -> Snapshot {
         endpoint(3, Side::Server, None),
         endpoint(4, Side::Client, Some("localhost:50053")),
     ];
-    for (id, of, side) in [
-        (1, 1, Side::Server),
-        (2, 1, Side::Server),
-        (3, 1, Side::Server),
-        (4, 2, Side::Client),
-    ] {
+    for (id, of, side) in
+        [(1, 1, Side::Server), (2, 1, Side::Server), (3, 1, Side::Server), (4, 2, Side::Client)]
+    {
         let mut connection = sample::connection(id);
         connection.side = side;
         connection.endpoint = Some(EndpointId(of));
@@ -128,13 +120,14 @@ async fn sockets_tell_windows_times_and_what_the_kernel_says() {
     let get = |socket_id| service.get_socket(Request::new(pb::GetSocketRequest { socket_id }));
     let socket = get(8).await.unwrap().into_inner().socket.unwrap();
     let data = socket.data.unwrap();
-    assert_eq!((data.local_flow_control_window, data.remote_flow_control_window), (
-        Some(-5),
-        Some(1 << 20)
-    ));
+    assert_eq!(
+        (data.local_flow_control_window, data.remote_flow_control_window),
+        (Some(-5), Some(1 << 20))
+    );
     assert_eq!((data.streams_started, data.streams_succeeded, data.streams_failed), (12, 7, 4));
     assert_eq!((data.messages_sent, data.messages_received, data.keep_alives_sent), (100, 200, 6));
-    let ago = |seconds| Some(prost_types::Timestamp::from(shot.taken_at.minus_ns(seconds * SECOND)));
+    let ago =
+        |seconds| Some(prost_types::Timestamp::from(shot.taken_at.minus_ns(seconds * SECOND)));
     assert_eq!(data.last_message_sent_timestamp, ago(1));
     assert_eq!(data.last_message_received_timestamp, None);
     assert_eq!(data.last_remote_stream_created_timestamp, ago(3));
@@ -166,10 +159,10 @@ async fn channels_lead_to_their_sockets() {
         let data = channel.data.as_ref().unwrap();
         (&data.target[..], data.state.as_ref().unwrap().state())
     });
-    assert_eq!(states.collect::<Vec<_>>(), [
-        ("localhost:50052", State::Ready),
-        ("localhost:50053", State::Unknown)
-    ]);
+    assert_eq!(
+        states.collect::<Vec<_>>(),
+        [("localhost:50052", State::Ready), ("localhost:50053", State::Unknown)]
+    );
     let first = &all.channel[0];
     let channel_id = first.r#ref.as_ref().unwrap().channel_id;
     let request = Request::new(pb::GetChannelRequest { channel_id });

@@ -29,8 +29,9 @@ pub use profile::{CpuProfile, CpuSample};
 pub use snapshot::{Counters, Coverage, Missing, Process, Reason, SCHEMA_VERSION, Snapshot};
 pub use stack::{Frame, FrameKind, Location, Stack, StackSource};
 pub use stream::{
-    BodyState, Calls, Connection, ConnectionCounters, ConnectionTotals, Deadline, Endpoint,
-    Http2State, Phase, Side, Stream, StreamKind, StreamStatus, Traffic, Transport, code_name,
+    BodyState, Calls, Connection, ConnectionCounters, ConnectionTotals, Deadline, EndedStream,
+    Endpoint, Http2State, Phase, Side, Stream, StreamKind, StreamStatus, TraceContext, Traffic,
+    Transport, code_name,
 };
 pub use task::{Task, TaskState};
 pub use time::{Timestamp, human_duration};

@@ -113,6 +113,15 @@ pub struct Counters {
     pub streams_ended: u64,
     /// gRPC streams not held for want of room.
     pub streams_dropped: u64,
+    /// Spans that a receiver took, each receiver counted.
+    #[serde(default)]
+    pub spans_exported: u64,
+    /// Spans that a receiver refused, or that did not reach it.
+    #[serde(default)]
+    pub spans_failed: u64,
+    /// Streams whose spans were not made for want of room.
+    #[serde(default)]
+    pub spans_dropped: u64,
     /// Polls that lasted longer than the threshold.
     pub blocked_polls: u64,
     /// Times the process stood still.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectionId, EndpointId, Heartbeat, Http2, StreamEvent, StreamId, StreamWire, TaskId, TcpInfo};
+use super::{
+    ConnectionId, EndpointId, Heartbeat, Http2, StreamEvent, StreamId, StreamWire, TaskId, TcpInfo,
+};
 
 /// Which end of the stream this process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -266,6 +268,29 @@ pub struct Stream {
     pub events: Vec<StreamEvent>,
     /// Request metadata, only the keys on the allow-list.
     pub metadata: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+/// The trace that a caller's request belongs to (W3C Trace Context), as it was
+/// sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceContext {
+    /// `traceparent`.
+    pub parent: Box<str>,
+    /// `tracestate`.
+    pub state: Option<Box<str>>,
+}
+
+/// A stream that has ended, with what else its span tells.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndedStream {
+    /// The stream.
+    pub stream: Stream,
+    /// What the caller sent.
+    pub trace: Option<TraceContext>,
+    /// Our address, of its connection.
+    pub local: Option<Arc<str>>,
+    /// The name of its server or channel.
+    pub endpoint: Option<Arc<str>>,
 }
 
 /// What carries a connection.

@@ -226,6 +226,11 @@ impl ConnectionCell {
         self.peer.as_ref()
     }
 
+    /// Our address.
+    pub fn local(&self) -> Option<&Arc<str>> {
+        self.local.as_ref()
+    }
+
     /// The transport is gone; streams may still hold on to it.
     pub fn close(&self) {
         self.closed.store(true, Relaxed);

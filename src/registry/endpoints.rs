@@ -69,6 +69,11 @@ impl EndpointCell {
         self.id
     }
 
+    /// Where it listens, or what it connects to.
+    pub fn name(&self) -> Option<&Arc<str>> {
+        self.name.get()
+    }
+
     /// Names it, unless it has a name.
     pub fn named(&self, name: &Arc<str>) {
         _ = self.name.set(name.clone());
@@ -131,10 +136,10 @@ mod tests {
         server.call_ended(true);
         server.call_ended(false);
         let listed = endpoints.snapshot(clock::now());
-        assert_eq!(listed.iter().map(|one| one.id).collect::<Vec<_>>(), [
-            server.id(),
-            channel.id()
-        ]);
+        assert_eq!(
+            listed.iter().map(|one| one.id).collect::<Vec<_>>(),
+            [server.id(), channel.id()]
+        );
         let calls = listed[0].calls;
         assert_eq!((calls.started, calls.succeeded, calls.failed), (2, 1, 1));
         assert!(calls.last_started_ago_ns.is_some());

@@ -13,6 +13,8 @@ pub mod endpoints;
 #[cfg_attr(not(feature = "grpc"), allow(dead_code))]
 pub mod heartbeat;
 pub mod places;
+#[cfg_attr(not(feature = "otel"), allow(dead_code))]
+pub mod spans;
 #[cfg_attr(not(feature = "grpc"), allow(dead_code, unused_imports))]
 pub mod streams;
 #[cfg_attr(not(tokio_unstable), allow(dead_code))]

@@ -14,6 +14,7 @@ mod embed;
 mod house;
 mod interop;
 mod lab;
+mod otel;
 mod page;
 mod reference;
 mod server;

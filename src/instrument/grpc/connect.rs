@@ -120,9 +120,9 @@ where
         let connecting = self.inner.call(uri);
         let Self { registry, channel, latest, .. } = self;
         let (registry, channel, latest) = (registry.clone(), channel.clone(), latest.clone());
-        Box::pin(async move {
-            Ok(tapped(connecting.await?, &registry.connections, &channel, &latest))
-        })
+        Box::pin(
+            async move { Ok(tapped(connecting.await?, &registry.connections, &channel, &latest)) },
+        )
     }
 }
 

@@ -92,6 +92,7 @@ mod tests {
                 path,
                 connection: None,
                 endpoint: None,
+                span: None,
                 peer: None,
                 timeout: None,
                 metadata: Default::default(),

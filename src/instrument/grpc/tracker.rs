@@ -13,10 +13,11 @@ use super::call::Call;
 use super::limits::{Limits, RateUnit};
 use super::metadata::MetadataKeys;
 use super::watch::Watch;
-use crate::model::Side;
+use crate::model::{Side, TraceContext};
 use crate::registry::Registry;
 use crate::registry::connections::ConnectionCell;
 use crate::registry::endpoints::EndpointCell;
+use crate::registry::spans::Seed;
 use crate::registry::streams::Begin;
 
 /// What a layer, a client or an accept loop shares between its calls.
@@ -66,6 +67,9 @@ impl Tracker {
             path: parts.uri.path(),
             connection,
             endpoint: Some(self.endpoint.clone()),
+            span: self.registry.streams.spans.is_on().then(|| {
+                Box::new(Seed { trace: trace_context(&parts.headers), ..Seed::default() })
+            }),
             peer,
             timeout: timeout(&parts.headers),
             metadata: self.metadata.pick(&parts.headers),
@@ -119,6 +123,25 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     value
         .strip_prefix(b"application/grpc")
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// The longest `traceparent` kept; version 0 has 55 bytes, later ones may grow.
+const TRACE_PARENT: usize = 128;
+
+/// The longest `tracestate` kept, which W3C asks to pass on at least.
+const TRACE_STATE: usize = 512;
+
+/// The trace that the request belongs to, unread. A state in several headers,
+/// or one that is too long, is left out, as W3C allows.
+fn trace_context(headers: &HeaderMap) -> Option<TraceContext> {
+    let text = |name: &str, limit: usize| {
+        let mut all = headers.get_all(name).iter();
+        let (only, none) = (all.next()?, all.next());
+        let text = only.to_str().ok().filter(|text| text.len() <= limit && none.is_none())?;
+        Some(Box::from(text))
+    };
+    let parent = text("traceparent", TRACE_PARENT)?;
+    Some(TraceContext { parent, state: text("tracestate", TRACE_STATE) })
 }
 
 /// `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2,

@@ -14,6 +14,7 @@ use crate::model::{BodyState, Side, StreamEventKind, StreamId, StreamStatus, Tas
 use crate::registry::clock;
 use crate::registry::connections::ConnectionCell;
 use crate::registry::endpoints::EndpointCell;
+use crate::registry::spans::Seed;
 use crate::registry::wire::Wire;
 use crate::registry::wire::join::Numbered;
 use crate::registry::wire::ring::{Log, Ring};
@@ -125,6 +126,8 @@ pub struct Begin<'a> {
     pub connection: Option<Arc<ConnectionCell>>,
     /// The server or channel that it is a call of.
     pub endpoint: Option<Arc<EndpointCell>>,
+    /// Its span is wanted; what the request told for it.
+    pub span: Option<Box<Seed>>,
     /// The peer's name where the connection is not known.
     pub peer: Option<Arc<str>>,
     /// The caller's `grpc-timeout`.
@@ -181,6 +184,8 @@ pub(super) struct Outcome {
     pub(super) connection: Option<Arc<ConnectionCell>>,
     /// The same.
     pub(super) endpoint: Option<Arc<EndpointCell>>,
+    /// Its span is wanted.
+    pub(super) span: Option<Box<Seed>>,
 }
 
 impl Outcome {
@@ -218,6 +223,7 @@ impl StreamCell {
             outcome: Mutex::new(Outcome {
                 connection: begin.connection,
                 endpoint: begin.endpoint,
+                span: begin.span,
                 ..Outcome::default()
             }),
             method,

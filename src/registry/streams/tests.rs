@@ -8,6 +8,7 @@ fn begin(path: &str) -> Begin<'_> {
         path,
         connection: None,
         endpoint: None,
+        span: None,
         peer: Some("peer:1".into()),
         timeout: None,
         metadata: BTreeMap::new(),
