@@ -247,12 +247,18 @@ def times_move_with_the_traffic():
     answers = stream(iter(requests.get, None))
     requests.put(b"\n\x01a")
     next(answers)
-    (mine,) = [
-        one
-        for one, told in quiet()
-        if one.data.streams_started == 1 and one.data.streams_succeeded == 0
-        and told["side"] == "server"
-    ]
+
+    @settled
+    def the_new_one():
+        (one,) = [
+            one
+            for one, told in quiet()
+            if told["side"] == "server"
+            and (one.data.streams_started, one.data.streams_succeeded) == (1, 0)
+        ]
+        return one
+
+    mine = the_new_one()
     assert mine.data.messages_sent == mine.data.messages_received == 1, mine
     requests.put(b"\n\x01b")
     next(answers)
