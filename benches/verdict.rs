@@ -16,9 +16,9 @@ use std::time::{Instant, SystemTime};
 use common::{either, headline, median, spread, verdict};
 use taskprof::Judge;
 use taskprof::model::{
-    BodyState, Connection, ConnectionCounters, ConnectionId, Counters, Coverage, History, Http2,
-    Http2State, Phase, Process, Side, Snapshot, Stream, StreamEvent, StreamEventKind, StreamId,
-    StreamKind, StreamWire, TcpInfo, Traffic, Transport,
+    BodyState, Connection, ConnectionCounters, ConnectionId, ConnectionTotals, Counters, Coverage,
+    History, Http2, Http2State, Phase, Process, Side, Snapshot, Stream, StreamEvent,
+    StreamEventKind, StreamId, StreamKind, StreamWire, TcpInfo, Traffic, Transport,
 };
 
 const STREAMS: u64 = 10_000;
@@ -84,6 +84,7 @@ fn snapshot() -> Snapshot {
         workers: Vec::new(),
         blocked: Vec::new(),
         pauses: Vec::new(),
+        endpoints: Vec::new(),
         connections: (0..STREAMS / A_CONNECTION).map(connection).collect(),
         streams: (0..STREAMS).map(|id| stream(id, &method)).collect(),
         ended_streams: Vec::new(),
@@ -106,6 +107,8 @@ fn connection(id: u64) -> Connection {
         task: None,
         closed: false,
         tls: false,
+        endpoint: None,
+        totals: ConnectionTotals::default(),
         counters: Some(ConnectionCounters {
             read_bytes: 1,
             written_bytes: 1,

@@ -55,6 +55,8 @@ pub mod serve;
 mod analyze;
 #[cfg(feature = "cli")]
 mod attach;
+#[cfg(feature = "grpc")]
+mod channelz;
 #[cfg(feature = "console")]
 mod console;
 mod debuginfo;
@@ -69,6 +71,8 @@ pub mod fuzzing {
 }
 mod inspect;
 mod instrument;
+#[cfg(feature = "otel")]
+mod otel;
 #[doc(hidden)]
 pub mod pb;
 mod profiler;
@@ -88,8 +92,12 @@ pub mod cli;
 pub mod reference;
 
 #[cfg(feature = "grpc")]
+pub use channelz::Channelz;
+#[cfg(feature = "grpc")]
 pub use instrument::grpc;
 pub use instrument::runtime::Hooks;
 #[cfg(feature = "grpc")]
 pub use instrument::scope;
+#[cfg(feature = "otel")]
+pub use otel::OtelConfig;
 pub use profiler::{Builder, Profiler};

@@ -4,6 +4,8 @@ mod awaits;
 mod builder;
 #[cfg(feature = "grpc")]
 mod grpc;
+#[cfg(feature = "otel")]
+mod otel;
 mod snapshot;
 #[cfg(all(test, tokio_unstable))]
 mod tests;
@@ -29,6 +31,8 @@ use crate::instrument::runtime::{self, Hooks};
 use crate::instrument::runtime_metrics::RuntimeFigures;
 use crate::instrument::watchdog::Watchdog;
 use crate::model::{CpuProfile, CpuSample, Process, Report, Snapshot, Task, TaskId, Timestamp};
+#[cfg(feature = "otel")]
+use crate::otel::Otel;
 use crate::registry::{Registry, clock};
 use crate::serve::{self, LogTarget, Source, Want};
 
@@ -55,6 +59,8 @@ struct Shared {
     console: Mutex<Option<ConsoleServer>>,
     #[cfg(feature = "console")]
     console_addr: Option<SocketAddr>,
+    #[cfg(feature = "otel")]
+    otel: Mutex<Option<Otel>>,
     _watchdog: Watchdog,
     core: Arc<Core>,
 }
@@ -148,7 +154,7 @@ impl Profiler {
     }
 
     /// Closes the debug server and the console: event streams end, connections
-    /// close, within a second. The watchdog and the accounting go on until the
+    /// close, within a second; and exports the spans that are left, in another. The watchdog and the accounting go on until the
     /// last clone goes. Later calls do nothing.
     pub fn shutdown(&self) {
         let mut http = self.shared.http.lock().unwrap_or_else(PoisonError::into_inner);
@@ -164,6 +170,8 @@ impl Profiler {
                 console.shutdown();
             }
         }
+        #[cfg(feature = "otel")]
+        drop(self.shared.otel.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 

@@ -79,6 +79,7 @@ pub fn of(process: Process, mut read: TasksRead, threads: Threads) -> Snapshot {
         workers,
         blocked: Vec::new(),
         pauses: Vec::new(),
+        endpoints: Vec::new(),
         connections: Vec::new(),
         streams: Vec::new(),
         ended_streams: Vec::new(),

@@ -157,6 +157,14 @@ pub struct Listen {
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
     pub keepalive: Duration,
 
+    /// Export a span for each stream by OTLP/gRPC, such as to http://127.0.0.1:4317
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<String>,
+
+    /// Export a span for each stream to Zipkin, such as http://127.0.0.1:9411
+    #[arg(long, value_name = "URL")]
+    pub zipkin: Option<String>,
+
     /// Worker threads of the server's runtime [default: one for each processor, in the demo at least 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,

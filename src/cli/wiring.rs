@@ -12,6 +12,7 @@ use super::args::{Console, Listen};
 use super::{Failure, log, token};
 use crate::error::{Error, ErrorKind, Result};
 use crate::grpc::{Exceeded, Limits, RateLimit, RatePer, RateUnit, ServeConfig};
+use crate::otel::OtelConfig;
 use crate::pb;
 use crate::profiler::Profiler;
 use crate::reference::{self, Reference, Shutdown};
@@ -56,7 +57,10 @@ pub fn start(listen: &Listen, faults: bool) -> Result<Server, Failure> {
             };
             Failure::failed(format!("cannot serve gRPC on {}: {error}{advice}", listen.grpc))
         })?;
-        Ok::<_, Failure>((listener, Reference::new(faults).await?))
+        Ok::<_, Failure>((
+            listener,
+            Reference::with(faults, Some(profiler.channelz_service())).await?,
+        ))
     })?;
     let grpc = listener
         .local_addr()
@@ -135,6 +139,16 @@ fn profiler(listen: &Listen) -> Result<Profiler, Failure> {
     }
     if let Console::At(address) = listen.console {
         builder = builder.console(address);
+    }
+    if listen.otlp.is_some() || listen.zipkin.is_some() {
+        let mut config = OtelConfig::new();
+        if let Some(url) = &listen.otlp {
+            config = config.otlp(url);
+        }
+        if let Some(url) = &listen.zipkin {
+            config = config.zipkin(url);
+        }
+        builder = builder.otel(config);
     }
     builder.start().map_err(|error| advise(error, listen))
 }

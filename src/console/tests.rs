@@ -43,6 +43,7 @@ fn snapshot(at_s: u64, tasks: Vec<Task>) -> Snapshot {
         workers: Vec::new(),
         blocked: Vec::new(),
         pauses: Vec::new(),
+        endpoints: Vec::new(),
         connections: Vec::new(),
         streams: Vec::new(),
         ended_streams: Vec::new(),

@@ -68,6 +68,10 @@ id! {
     ConnectionId
 }
 id! {
+    /// One gRPC server, or one channel of a client, in the order made.
+    EndpointId
+}
+id! {
     /// One tokio runtime of the process, in the order registered.
     RuntimeId
 }

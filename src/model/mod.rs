@@ -24,19 +24,21 @@ mod worker;
 
 pub use finding::{Check, Confidence, Edge, Finding, FindingKind, Report, Severity};
 pub use history::{Growing, GrowthPoint, History};
-pub use id::{ConnectionId, RuntimeId, StreamId, TaskId};
+pub use id::{ConnectionId, EndpointId, RuntimeId, StreamId, TaskId};
 pub use profile::{CpuProfile, CpuSample};
 pub use snapshot::{Counters, Coverage, Missing, Process, Reason, SCHEMA_VERSION, Snapshot};
 pub use stack::{Frame, FrameKind, Location, Stack, StackSource};
 pub use stream::{
-    BodyState, Connection, ConnectionCounters, Deadline, Http2State, Phase, Side, Stream,
-    StreamKind, StreamStatus, Traffic, Transport, code_name,
+    BodyState, Calls, Connection, ConnectionCounters, ConnectionTotals, Deadline, EndedStream,
+    Endpoint, Http2State, Phase, Side, Stream, StreamKind, StreamStatus, TraceContext, Traffic,
+    Transport, code_name,
 };
 pub use task::{Task, TaskState};
 pub use time::{Timestamp, human_duration};
 pub use verdict::{Verdict, VerdictKind, Who};
 pub use wait::{Branch, Held, HeldKind, Holder, Wait, WaitKind};
 pub use wire::{
-    Goaway, Heartbeat, Http2, StreamEvent, StreamEventKind, StreamWire, TcpInfo, WireReset,
+    Goaway, Heartbeat, Http2, StreamEvent, StreamEventKind, StreamWire, TcpInfo, TcpInfoMore,
+    WireReset,
 };
 pub use worker::{Blocked, Flavor, Pause, Runtime, Worker, WorkerState};

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Blocked, Connection, History, Pause, Runtime, Stream, Task, Timestamp, Worker};
+use super::{
+    Blocked, Connection, Endpoint, History, Pause, Runtime, Stream, Task, Timestamp, Worker,
+};
 
 /// Version of the JSON layout. It changes when a field changes its meaning or
 /// goes away, not when one is added.
@@ -111,6 +113,15 @@ pub struct Counters {
     pub streams_ended: u64,
     /// gRPC streams not held for want of room.
     pub streams_dropped: u64,
+    /// Spans that a receiver took, each receiver counted.
+    #[serde(default)]
+    pub spans_exported: u64,
+    /// Spans that a receiver refused, or that did not reach it.
+    #[serde(default)]
+    pub spans_failed: u64,
+    /// Streams whose spans were not made for want of room.
+    #[serde(default)]
+    pub spans_dropped: u64,
     /// Polls that lasted longer than the threshold.
     pub blocked_polls: u64,
     /// Times the process stood still.
@@ -143,6 +154,9 @@ pub struct Snapshot {
     pub blocked: Vec<Blocked>,
     /// Recent times at which the process stood still, newest first.
     pub pauses: Vec<Pause>,
+    /// Servers and channels of gRPC, by id.
+    #[serde(default)]
+    pub endpoints: Vec<Endpoint>,
     /// Connections, by id.
     pub connections: Vec<Connection>,
     /// Live streams, by id.

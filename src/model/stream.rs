@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectionId, Heartbeat, Http2, StreamEvent, StreamId, StreamWire, TaskId, TcpInfo};
+use super::{
+    ConnectionId, EndpointId, Heartbeat, Http2, StreamEvent, StreamId, StreamWire, TaskId, TcpInfo,
+};
 
 /// Which end of the stream this process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -268,6 +270,29 @@ pub struct Stream {
     pub metadata: BTreeMap<Arc<str>, Arc<str>>,
 }
 
+/// The trace that a caller's request belongs to (W3C Trace Context), as it was
+/// sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceContext {
+    /// `traceparent`.
+    pub parent: Box<str>,
+    /// `tracestate`.
+    pub state: Option<Box<str>>,
+}
+
+/// A stream that has ended, with what else its span tells.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndedStream {
+    /// The stream.
+    pub stream: Stream,
+    /// What the caller sent.
+    pub trace: Option<TraceContext>,
+    /// Our address, of its connection.
+    pub local: Option<Arc<str>>,
+    /// The name of its server or channel.
+    pub endpoint: Option<Arc<str>>,
+}
+
 /// What carries a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
@@ -293,6 +318,55 @@ pub struct ConnectionCounters {
     pub last_write_ago_ns: Option<u64>,
     /// For how long the socket has refused bytes we want to write; 0 if it does not.
     pub write_blocked_ns: u64,
+}
+
+/// Calls, counted where they begin and end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+pub struct Calls {
+    /// Begun.
+    pub started: u64,
+    /// Ended with status OK.
+    pub succeeded: u64,
+    /// Ended with any other status, or with none.
+    pub failed: u64,
+    /// How long ago the last one began.
+    pub last_started_ago_ns: Option<u64>,
+}
+
+/// A gRPC server of this process, or a channel of a client in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+pub struct Endpoint {
+    /// Which.
+    pub id: EndpointId,
+    /// A server, or a client's channel.
+    pub side: Side,
+    /// Where a server listens; what a channel was told to connect to. Absent
+    /// for a server whose accept loop is not ours.
+    pub name: Option<Arc<str>>,
+    /// Its calls.
+    pub calls: Calls,
+}
+
+/// What the calls of a connection add up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+pub struct ConnectionTotals {
+    /// Streams that ended with the server's END_STREAM.
+    pub streams_succeeded: u64,
+    /// Streams that ended without it.
+    pub streams_failed: u64,
+    /// How long ago the last stream began.
+    pub last_stream_ago_ns: Option<u64>,
+    /// Messages handed to the transport.
+    pub messages_sent: u64,
+    /// Messages handed to the application.
+    pub messages_received: u64,
+    /// How long ago bytes of a message were last handed to the transport.
+    pub last_sent_ago_ns: Option<u64>,
+    /// How long ago bytes of a message were last handed to the application.
+    pub last_received_ago_ns: Option<u64>,
 }
 
 /// One transport connection.
@@ -321,6 +395,12 @@ pub struct Connection {
     pub closed: bool,
     /// Bytes were encrypted by TLS between the tap and the socket.
     pub tls: bool,
+    /// The server or channel it belongs to.
+    #[serde(default)]
+    pub endpoint: Option<EndpointId>,
+    /// What its calls add up to, the live ones included.
+    #[serde(default)]
+    pub totals: ConnectionTotals,
     /// Socket counters.
     pub counters: Option<ConnectionCounters>,
     /// What its frames show, where the socket is tapped.

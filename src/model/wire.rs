@@ -80,6 +80,9 @@ pub struct Http2 {
     pub ping_rtt_ns: Option<u64>,
     /// How long ago a PING was last answered.
     pub ping_answered_ago_ns: Option<u64>,
+    /// PINGs that we have sent, the answers to the peer's not counted.
+    #[serde(default)]
+    pub pings_sent: u64,
     /// How long ago any frame came from the peer.
     pub last_received_ago_ns: Option<u64>,
     /// GOAWAY, the last that passed.
@@ -146,6 +149,51 @@ pub struct TcpInfo {
     pub send_mss: u32,
     /// Bytes read from the kernel by nobody yet (SIOCINQ).
     pub unread_bytes: u32,
+    /// The rest of the kernel's structure.
+    #[serde(default)]
+    pub more: TcpInfoMore,
+}
+
+/// Fields of `struct tcp_info` that no verdict rests on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+pub struct TcpInfoMore {
+    /// State of the congestion control; `TCP_CA_Open` is 0.
+    pub congestion_state: u8,
+    /// `TCPI_OPT_*` that were negotiated, as bits.
+    pub options: u8,
+    /// Window scale of the peer.
+    pub send_window_scale: u8,
+    /// Ours.
+    pub recv_window_scale: u8,
+    /// Retransmission timeout.
+    pub retransmit_timeout_ns: u64,
+    /// Delay of our ACKs.
+    pub ack_timeout_ns: u64,
+    /// Maximum segment size that the peer is thought to use.
+    pub recv_mss: u32,
+    /// Segments acknowledged selectively.
+    pub sacked: u32,
+    /// Segments taken for lost.
+    pub lost: u32,
+    /// Segments in flight that are retransmissions.
+    pub retransmitting: u32,
+    /// Forward acknowledged segments; 0 on later kernels.
+    pub fackets: u32,
+    /// Path MTU.
+    pub path_mtu: u32,
+    /// Slow start threshold of our receive window, in bytes.
+    pub recv_slow_start: u32,
+    /// Mean deviation of the round trip.
+    pub rtt_variation_ns: u64,
+    /// Slow start threshold, in segments.
+    pub send_slow_start: u32,
+    /// Congestion window, in segments.
+    pub congestion_window: u32,
+    /// Maximum segment size that we advertise.
+    pub advertised_mss: u32,
+    /// Segments that may come out of order before one is taken for lost.
+    pub reordering: u32,
 }
 
 /// An application heartbeat on a connection: a small call that the peer's own

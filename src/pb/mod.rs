@@ -22,6 +22,12 @@ pub mod testing {
     include!("grpc.testing.rs");
 }
 
+/// gRPC's view of itself (`grpc.channelz.v1`).
+#[cfg(feature = "grpc")]
+pub mod channelz {
+    include!("grpc.channelz.v1.rs");
+}
+
 /// An application's heartbeat (`taskprof.heartbeat.v1`).
 #[cfg(feature = "grpc")]
 pub mod heartbeat {

@@ -17,6 +17,8 @@ use crate::instrument::grpc::MetadataKeys;
 use crate::instrument::runtime_metrics::RuntimeFigures;
 use crate::instrument::watchdog::Watchdog;
 use crate::model::Process;
+#[cfg(feature = "otel")]
+use crate::otel::OtelConfig;
 use crate::registry::streams::Bounds;
 use crate::registry::tasks::DEFAULT_MAX_TASKS;
 use crate::registry::{DEFAULT_BLOCKED_THRESHOLD, Registry, clock};
@@ -55,6 +57,8 @@ pub struct Builder {
     descriptors: Vec<Vec<u8>>,
     #[cfg(feature = "grpc")]
     idle: Vec<String>,
+    #[cfg(feature = "otel")]
+    otel: Option<OtelConfig>,
 }
 
 impl Default for Builder {
@@ -78,6 +82,8 @@ impl Default for Builder {
             descriptors: Vec::new(),
             #[cfg(feature = "grpc")]
             idle: IDLE.map(str::to_owned).to_vec(),
+            #[cfg(feature = "otel")]
+            otel: None,
         }
     }
 }
@@ -201,6 +207,16 @@ impl Builder {
         self
     }
 
+    /// Exports one OpenTelemetry span for each stream that begins from now on,
+    /// from a thread of its own. Default: off, and free. See
+    /// `docs/standards.md`.
+    #[cfg(feature = "otel")]
+    #[must_use]
+    pub fn otel(mut self, config: OtelConfig) -> Self {
+        self.otel = Some(config);
+        self
+    }
+
     /// Starts the watchdog and the servers that were asked for.
     ///
     /// # Errors
@@ -255,6 +271,8 @@ impl Builder {
             }
             None => None,
         };
+        #[cfg(feature = "otel")]
+        let otel = self.otel.as_ref().map(|config| core.export_spans(config)).transpose()?;
         Ok(Profiler {
             shared: Arc::new(Shared {
                 http_addr: http.iter().find_map(serve::Server::local_addr),
@@ -263,6 +281,8 @@ impl Builder {
                 console_addr: console.as_ref().map(ConsoleServer::local_addr),
                 #[cfg(feature = "console")]
                 console: Mutex::new(console),
+                #[cfg(feature = "otel")]
+                otel: Mutex::new(otel),
                 _watchdog: watchdog,
                 core,
             }),

@@ -1,6 +1,7 @@
 //! The gRPC side of a [`Profiler`].
 
 use std::future::{Future, pending};
+use std::sync::Arc;
 
 #[cfg(feature = "client")]
 use http::Uri;
@@ -13,10 +14,13 @@ use tonic::transport::{Channel, Endpoint};
 use tower::Service;
 
 use super::Profiler;
+use crate::channelz::{self, Channelz};
 use crate::error::Result;
 use crate::instrument::grpc::heartbeat::{self, Heartbeat};
 use crate::instrument::grpc::{self, GrpcClient, GrpcLayer, Limits, Listener, ServeConfig};
+use crate::pb::channelz::channelz_server::ChannelzServer;
 use crate::pb::heartbeat::heartbeat_server::HeartbeatServer;
+use crate::serve::{Source, Want};
 
 impl Profiler {
     /// Serves gRPC with everything there is: each stream with its task and its
@@ -73,6 +77,15 @@ impl Profiler {
     /// learns whether they do. See `docs/heartbeats.md`.
     pub fn heartbeat_service(&self) -> HeartbeatServer<Heartbeat> {
         heartbeat::service()
+    }
+
+    /// gRPC's channelz: add it to the routes, and tools made for it see the
+    /// servers, channels and sockets of this process. It is answered by your
+    /// server's runtime, and to everyone who can call your server. See
+    /// `docs/standards.md`.
+    pub fn channelz_service(&self) -> ChannelzServer<Channelz> {
+        let core = self.shared.core.clone();
+        channelz::service(Arc::new(move || core.snapshot(Want::COUNTS)))
     }
 
     /// Connects a client with everything there is: each call with its HTTP/2

@@ -122,6 +122,7 @@ impl Core {
                 workers.iter().filter(|worker| worker.state == WorkerState::Polling).count() as u64;
         }
 
+        let (spans_exported, spans_failed, spans_dropped) = registry.streams.spans.totals();
         let (blocked_polls, pauses_total) = registry.blocked.totals();
         let mut snapshot = Snapshot {
             schema: SCHEMA_VERSION,
@@ -135,6 +136,9 @@ impl Core {
                 streams_started: streams.started,
                 streams_ended: streams.ended_total,
                 streams_dropped: streams.untracked,
+                spans_exported,
+                spans_failed,
+                spans_dropped,
                 blocked_polls,
                 pauses: pauses_total,
                 profiler_panics: self.panics(),
@@ -155,7 +159,8 @@ impl Core {
                     ended_ago_ns: clock::delta_ns(span.to, now),
                 })
                 .collect(),
-            connections: registry.connections.snapshot(now),
+            endpoints: registry.endpoints.snapshot(now),
+            connections: registry.connections.snapshot(now, &streams.live),
             streams: streams.live,
             ended_streams: streams.ended,
             history: History::default(),

@@ -18,9 +18,11 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
+use crate::channelz::Channelz;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instrument::grpc::heartbeat;
 use crate::pb;
+use crate::pb::channelz::channelz_server::ChannelzServer;
 use crate::pb::echo::echo_server::EchoServer;
 use crate::pb::heartbeat::heartbeat_server::HeartbeatServer;
 use crate::pb::lab::lab_server::LabServer;
@@ -49,6 +51,7 @@ type Echo = EchoServer<echo::Echo>;
 type Interop = metadata::EchoMetadata<TestServiceServer<interop::Interop>>;
 type Heartbeat = HeartbeatServer<heartbeat::Heartbeat>;
 type Lab = LabServer<lab::Lab>;
+type Channels = ChannelzServer<Channelz>;
 
 impl Reference {
     /// Puts the services together; `faults` adds the ways to be stuck.
@@ -56,6 +59,14 @@ impl Reference {
     /// # Errors
     /// `Internal` if the checked-in descriptors are unreadable.
     pub async fn new(faults: bool) -> Result<Self> {
+        Self::with(faults, None).await
+    }
+
+    /// The same with a profiler's channelz service.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub async fn with(faults: bool, channelz: Option<Channels>) -> Result<Self> {
         let drain = Drain::default();
         let (health, health_service) = tonic_health::server::health_reporter();
         let mut names = vec![Echo::NAME, Interop::NAME, Heartbeat::NAME];
@@ -73,6 +84,10 @@ impl Reference {
             .add_service(metadata::EchoMetadata::new(interop))
             .add_service(heartbeat::service())
             .add_service(health_service);
+        if let Some(channelz) = channelz {
+            names.push(Channels::NAME);
+            routes.add_service(channelz);
+        }
         if faults {
             names.push(Lab::NAME);
             health.set_serving::<Lab>().await;

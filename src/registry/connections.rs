@@ -7,12 +7,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use super::clock;
+use super::endpoints::EndpointCell;
 use super::heartbeat::Beats;
+use super::streams::Direction;
 use super::wire::Wire;
-use crate::model::{Connection, ConnectionCounters, ConnectionId, Side, TaskId, Transport};
+use crate::model::{
+    Connection, ConnectionCounters, ConnectionId, ConnectionTotals, Side, Stream, TaskId, Transport,
+};
 
 /// The two ends of a TCP connection: ours, then the peer's.
 type Pair = (SocketAddr, SocketAddr);
@@ -42,10 +46,20 @@ pub struct ConnectionCell {
     /// Only where the socket is tapped.
     wire: Option<Arc<Wire>>,
     tls: bool,
+    /// The server or channel it belongs to.
+    endpoint: OnceLock<Arc<EndpointCell>>,
     task: AtomicU64,
     closed: AtomicBool,
     streams: AtomicU64,
     streams_total: AtomicU64,
+    streams_succeeded: AtomicU64,
+    streams_failed: AtomicU64,
+    last_stream: AtomicU64,
+    /// Of streams that have ended; the live ones know their own.
+    messages_sent: AtomicU64,
+    messages_received: AtomicU64,
+    last_sent: AtomicU64,
+    last_received: AtomicU64,
     read_bytes: AtomicU64,
     written_bytes: AtomicU64,
     last_read: AtomicU64,
@@ -120,10 +134,18 @@ impl Connections {
             opened: clock::now(),
             wire: tapped.then(|| Wire::new(side)),
             tls,
+            endpoint: OnceLock::new(),
             task: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             streams: AtomicU64::new(0),
             streams_total: AtomicU64::new(0),
+            streams_succeeded: AtomicU64::new(0),
+            streams_failed: AtomicU64::new(0),
+            last_stream: AtomicU64::new(0),
+            messages_sent: AtomicU64::new(0),
+            messages_received: AtomicU64::new(0),
+            last_sent: AtomicU64::new(0),
+            last_received: AtomicU64::new(0),
             read_bytes: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
             last_read: AtomicU64::new(0),
@@ -146,13 +168,36 @@ impl Connections {
         lock(&self.table).live.len()
     }
 
-    /// All connections, by id. `now` is in ticks.
-    pub fn snapshot(&self, now: u64) -> Vec<Connection> {
+    /// All connections, by id, with what their live streams, which are these,
+    /// add to the totals. `now` is in ticks.
+    ///
+    /// A stream that ended after that list was made is in the totals twice,
+    /// this once: messages are not worth a lock shared by all streams.
+    pub fn snapshot(&self, now: u64, live: &[Stream]) -> Vec<Connection> {
         // Strong references first, so that no cell is freed under the lock:
         // its drop would take the same lock.
         let cells: Vec<_> = lock(&self.table).live.values().filter_map(Weak::upgrade).collect();
-        cells.iter().map(|cell| cell.to_model(now)).collect()
+        let mut connections: Vec<_> = cells.iter().map(|cell| cell.to_model(now)).collect();
+        for stream in live {
+            let Some(id) = stream.connection else { continue };
+            if let Ok(at) = connections.binary_search_by_key(&id, |connection| connection.id) {
+                add(&mut connections[at].totals, stream);
+            }
+        }
+        connections
     }
+}
+
+/// Adds a live stream's messages.
+fn add(totals: &mut ConnectionTotals, stream: &Stream) {
+    let sooner = |a: Option<u64>, b: Option<u64>| match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    totals.messages_sent += stream.sent.messages;
+    totals.messages_received += stream.received.messages;
+    totals.last_sent_ago_ns = sooner(totals.last_sent_ago_ns, stream.sent.last_ago_ns);
+    totals.last_received_ago_ns = sooner(totals.last_received_ago_ns, stream.received.last_ago_ns);
 }
 
 impl ConnectionCell {
@@ -179,6 +224,11 @@ impl ConnectionCell {
     /// The other end's address.
     pub fn peer(&self) -> Option<&Arc<str>> {
         self.peer.as_ref()
+    }
+
+    /// Our address.
+    pub fn local(&self) -> Option<&Arc<str>> {
+        self.local.as_ref()
     }
 
     /// The transport is gone; streams may still hold on to it.
@@ -219,13 +269,31 @@ impl ConnectionCell {
         self.read_bytes.load(Relaxed)
     }
 
-    pub(super) fn stream_began(&self) {
+    pub(super) fn stream_began(&self, now: u64) {
         self.streams.fetch_add(1, Relaxed);
         self.streams_total.fetch_add(1, Relaxed);
+        self.last_stream.store(now, Relaxed);
     }
 
-    pub(super) fn stream_ended(&self) {
+    /// A stream is over, or is another connection's.
+    pub(super) fn stream_left(&self) {
         self.streams.fetch_sub(1, Relaxed);
+    }
+
+    /// A stream is over, and what it sent and received is added up.
+    pub(super) fn stream_ended(&self, succeeded: bool, sent: &Direction, received: &Direction) {
+        self.stream_left();
+        let counter = if succeeded { &self.streams_succeeded } else { &self.streams_failed };
+        counter.fetch_add(1, Relaxed);
+        self.messages_sent.fetch_add(sent.messages(), Relaxed);
+        self.messages_received.fetch_add(received.messages(), Relaxed);
+        self.last_sent.fetch_max(sent.last(), Relaxed);
+        self.last_received.fetch_max(received.last(), Relaxed);
+    }
+
+    /// The server or channel it belongs to; the first said counts.
+    pub fn belongs_to(&self, endpoint: &Arc<EndpointCell>) {
+        _ = self.endpoint.set(endpoint.clone());
     }
 
     fn to_model(&self, now: u64) -> Connection {
@@ -240,6 +308,16 @@ impl ConnectionCell {
             age_ns: clock::delta_ns(self.opened, now),
             streams: self.streams.load(Relaxed),
             streams_total: self.streams_total.load(Relaxed),
+            endpoint: self.endpoint.get().map(|endpoint| endpoint.id()),
+            totals: ConnectionTotals {
+                streams_succeeded: self.streams_succeeded.load(Relaxed),
+                streams_failed: self.streams_failed.load(Relaxed),
+                last_stream_ago_ns: ago(self.last_stream.load(Relaxed)),
+                messages_sent: self.messages_sent.load(Relaxed),
+                messages_received: self.messages_received.load(Relaxed),
+                last_sent_ago_ns: ago(self.last_sent.load(Relaxed)),
+                last_received_ago_ns: ago(self.last_received.load(Relaxed)),
+            },
             counters: self.wire.is_some().then(|| ConnectionCounters {
                 read_bytes: self.read_bytes.load(Relaxed),
                 written_bytes: self.written_bytes.load(Relaxed),
@@ -293,12 +371,12 @@ mod tests {
         cell.read(10, clock::now());
         cell.write_blocked();
         let now = clock::now() + 1_000_000;
-        let seen = &connections.snapshot(now)[0];
+        let seen = &connections.snapshot(now, &[])[0];
         let counters = seen.counters.unwrap();
         assert_eq!((counters.read_bytes, counters.written_bytes), (10, 0));
         assert!(counters.write_blocked_ns > 0 && counters.last_write_ago_ns.is_none());
         cell.written(3, clock::now());
-        assert_eq!(connections.snapshot(now)[0].counters.unwrap().write_blocked_ns, 0);
+        assert_eq!(connections.snapshot(now, &[])[0].counters.unwrap().write_blocked_ns, 0);
         drop(cell);
         assert_eq!(connections.len(), 0);
     }
@@ -310,7 +388,7 @@ mod tests {
         let first = connections.between(Side::Server, a, b);
         let same = connections.between(Side::Server, a, b);
         assert_eq!(first.id(), same.id());
-        assert_eq!(connections.snapshot(clock::now())[0].counters, None);
+        assert_eq!(connections.snapshot(clock::now(), &[])[0].counters, None);
         drop((first, same));
         assert_eq!(connections.len(), 0);
         assert!(lock(&connections.table).by_pair.is_empty());

@@ -8,9 +8,13 @@ pub mod clock;
 // Without gRPC nothing fills these two; snapshots keep their one shape.
 #[cfg_attr(not(feature = "client"), allow(dead_code, unused_imports))]
 pub mod connections;
+#[cfg_attr(not(feature = "client"), allow(dead_code, unused_imports))]
+pub mod endpoints;
 #[cfg_attr(not(feature = "grpc"), allow(dead_code))]
 pub mod heartbeat;
 pub mod places;
+#[cfg_attr(not(feature = "otel"), allow(dead_code))]
+pub mod spans;
 #[cfg_attr(not(feature = "client"), allow(dead_code, unused_imports))]
 pub mod streams;
 #[cfg_attr(not(tokio_unstable), allow(dead_code))]
@@ -32,6 +36,8 @@ pub struct Registry {
     pub streams: Arc<streams::Streams>,
     /// Live tasks.
     pub tasks: tasks::Tasks,
+    /// Servers and channels.
+    pub endpoints: endpoints::Endpoints,
     /// Their connections.
     pub connections: connections::Connections,
     /// Runtimes and workers.
@@ -52,6 +58,7 @@ impl Registry {
         Self {
             tasks: tasks::Tasks::new(max_tasks, streams.clone()),
             streams,
+            endpoints: endpoints::Endpoints::default(),
             connections: connections::Connections::default(),
             runtimes: workers::Runtimes::default(),
             blocked: blocked::BlockedLog::default(),

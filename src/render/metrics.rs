@@ -289,6 +289,13 @@ fn streams(out: &mut Out, snapshot: &Snapshot) {
         "gRPC streams not held for want of room.",
         counters.streams_dropped,
     );
+    for (name, help, count) in [
+        ("exported", "Spans that a receiver took, each receiver counted.", counters.spans_exported),
+        ("failed", "Spans that a receiver refused or missed.", counters.spans_failed),
+        ("dropped", "Streams whose spans found no room.", counters.spans_dropped),
+    ] {
+        out.one(&format!("taskprof_spans_{name}_total"), "counter", help, count);
+    }
     out.one("taskprof_connections", "gauge", "Connections alive.", snapshot.connections.len());
     out.one(
         "taskprof_profiler_panics_total",

@@ -1,7 +1,7 @@
 //! What the kernel says of a TCP socket: `TCP_INFO` of tcp(7), laid out as
 //! `struct tcp_info` in Linux's `include/uapi/linux/tcp.h`.
 
-use crate::model::TcpInfo;
+use crate::model::{TcpInfo, TcpInfoMore};
 
 /// As much of the structure as any kernel to date fills, and some to spare.
 #[cfg(target_os = "linux")]
@@ -63,7 +63,36 @@ fn parse(raw: &[u8], unread_bytes: u32) -> Option<TcpInfo> {
         send_window: word(228),
         recv_window: word(232),
         unread_bytes,
+        more: TcpInfoMore {
+            congestion_state: byte(1)?,
+            options: byte(5)?,
+            // Two fields of four bits, the first in the lower ones where bytes
+            // are little-endian.
+            send_window_scale: nibbles(byte(6)?).0,
+            recv_window_scale: nibbles(byte(6)?).1,
+            retransmit_timeout_ns: u64::from(word(8)?) * 1_000,
+            ack_timeout_ns: u64::from(word(12)?) * 1_000,
+            recv_mss: word(20)?,
+            sacked: word(28)?,
+            lost: word(32)?,
+            retransmitting: word(36)?,
+            fackets: word(40)?,
+            path_mtu: word(60)?,
+            recv_slow_start: word(64)?,
+            rtt_variation_ns: u64::from(word(72)?) * 1_000,
+            send_slow_start: word(76)?,
+            congestion_window: word(80)?,
+            advertised_mss: word(84)?,
+            reordering: word(88)?,
+        },
     })
+}
+
+/// Two bit-fields of a byte, in the order in which C declares them.
+#[cfg(any(test, target_os = "linux"))]
+fn nibbles(byte: u8) -> (u8, u8) {
+    let (low, high) = (byte & 0xf, byte >> 4);
+    if cfg!(target_endian = "little") { (low, high) } else { (high, low) }
 }
 
 #[cfg(test)]

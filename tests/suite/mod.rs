@@ -1,6 +1,7 @@
 mod blocked;
 mod board;
 mod bootstrap;
+mod channelz;
 mod cli;
 mod console;
 mod docs;
@@ -13,6 +14,7 @@ mod embed;
 mod house;
 mod interop;
 mod lab;
+mod otel;
 mod page;
 mod reference;
 mod server;

@@ -24,12 +24,15 @@ use crate::model::{HeldKind, WaitKind};
 /// Values looked at for one task: a hostile image must not hold us up.
 const STEPS: u32 = 100_000;
 
+/// Names of types.
+type Names = Rc<[Arc<str>]>;
+
 /// What a vtable says of the value behind it.
 #[derive(Clone)]
 pub struct Behind {
     ty: TypeId,
     /// Names of the types of which it may be as well.
-    others: Rc<[Arc<str>]>,
+    others: Names,
 }
 
 impl Behind {
@@ -414,7 +417,7 @@ impl<'w, 'a> Walker<'w, 'a> {
         at: u64,
         data: u64,
         vtable: u64,
-    ) -> Option<(Rc<Node>, u64, Rc<[Arc<str>]>)> {
+    ) -> Option<(Rc<Node>, u64, Names)> {
         let target = self.target(at.wrapping_add(data))?;
         let vtable = self.target(at.wrapping_add(vtable))?.wrapping_sub(self.bias);
         let layouts = &mut *self.plans.types.layouts;

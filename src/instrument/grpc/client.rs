@@ -18,6 +18,7 @@ use super::metadata::MetadataKeys;
 use super::tracker::Tracker;
 use crate::model::Side;
 use crate::registry::Registry;
+use crate::registry::endpoints::EndpointCell;
 
 /// A channel whose calls are followed. Generated clients take it in place of
 /// the [`tonic::transport::Channel`] inside it.
@@ -47,7 +48,19 @@ impl<S> GrpcClient<S> {
         limits: Limits,
         metadata: MetadataKeys,
     ) -> Self {
-        let tracker = Arc::new(Tracker::new(registry, limits, metadata));
+        let channel = registry.endpoints.open(Side::Client, None);
+        Self::of(channel, registry, inner, limits, metadata)
+    }
+
+    /// The same for one that is registered already.
+    pub(super) fn of(
+        channel: Arc<EndpointCell>,
+        registry: Arc<Registry>,
+        inner: S,
+        limits: Limits,
+        metadata: MetadataKeys,
+    ) -> Self {
+        let tracker = Arc::new(Tracker::new(registry, limits, metadata, channel));
         Self { inner, tracker, peer: None, latest: None }
     }
 
@@ -60,7 +73,9 @@ impl<S> GrpcClient<S> {
 
     /// Names the other end. A channel does not tell where it is connected.
     pub fn peer(mut self, peer: impl Into<Arc<str>>) -> Self {
-        self.peer = Some(peer.into());
+        let peer = peer.into();
+        self.tracker.endpoint.named(&peer);
+        self.peer = Some(peer);
         self
     }
 }

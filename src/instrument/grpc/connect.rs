@@ -30,6 +30,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Side, Transport};
 use crate::registry::Registry;
 use crate::registry::connections::{Connections, Open};
+use crate::registry::endpoints::EndpointCell;
 
 /// What a connector brings, with the tap around it.
 pub type Tapped<I> = TokioIo<Tap<TokioIo<I>>>;
@@ -79,16 +80,23 @@ impl Socket {
 struct TapConnector<C> {
     inner: C,
     registry: Arc<Registry>,
+    channel: Arc<EndpointCell>,
     latest: Arc<Latest>,
 }
 
-fn tapped<I: Any>(io: I, connections: &Connections, latest: &Latest) -> Tapped<I> {
+fn tapped<I: Any>(
+    io: I,
+    connections: &Connections,
+    channel: &Arc<EndpointCell>,
+    latest: &Latest,
+) -> Tapped<I> {
     let Socket { transport, local, peer, tls, fd } = Socket::beneath(&io);
     let (cell, wire) =
         connections.open_tapped(Open { side: Side::Client, transport, local, peer, tls });
     if let Some(fd) = fd.filter(|_| transport == Transport::Tcp) {
         wire.socket(fd);
     }
+    cell.belongs_to(channel);
     latest.set(&cell);
     TokioIo::new(Tap::new(TokioIo::new(io), cell, wire))
 }
@@ -110,8 +118,11 @@ where
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connecting = self.inner.call(uri);
-        let (registry, latest) = (self.registry.clone(), self.latest.clone());
-        Box::pin(async move { Ok(tapped(connecting.await?, &registry.connections, &latest)) })
+        let Self { registry, channel, latest, .. } = self;
+        let (registry, channel, latest) = (registry.clone(), channel.clone(), latest.clone());
+        Box::pin(
+            async move { Ok(tapped(connecting.await?, &registry.connections, &channel, &latest)) },
+        )
     }
 }
 
@@ -208,6 +219,9 @@ pub(crate) fn tcp(endpoint: &Endpoint) -> HttpConnector {
     connector
 }
 
+/// A channel as the registry knows it, and its connections.
+type Over = (Arc<EndpointCell>, Arc<Latest>);
+
 /// What makes channels for one registry.
 pub(crate) struct Connect {
     pub(crate) registry: Arc<Registry>,
@@ -219,12 +233,17 @@ impl Connect {
     fn prepare<C>(&self, endpoint: Endpoint, inner: C) -> (Endpoint, TapConnector<C>) {
         let latest = Arc::new(Latest::default());
         let endpoint = endpoint.executor(TapExecutor(latest.clone()));
-        (endpoint, TapConnector { inner, registry: self.registry.clone(), latest })
+        let registry = self.registry.clone();
+        let channel = registry.endpoints.open(Side::Client, None);
+        (endpoint, TapConnector { inner, registry, channel, latest })
     }
 
-    fn follow(self, channel: Channel, latest: Arc<Latest>, uri: &Uri) -> GrpcClient<Channel> {
+    fn follow(self, channel: Channel, over: Over, uri: &Uri) -> GrpcClient<Channel> {
         let peer = uri.authority().map_or_else(String::new, ToString::to_string);
-        GrpcClient::with(self.registry, channel, self.limits, self.metadata).peer(peer).over(latest)
+        let (cell, latest) = over;
+        GrpcClient::of(cell, self.registry, channel, self.limits, self.metadata)
+            .peer(peer)
+            .over(latest)
     }
 
     /// Connects now.
@@ -244,12 +263,12 @@ impl Connect {
         C::Error: Send,
     {
         let (endpoint, connector) = self.prepare(endpoint, connector);
-        let latest = connector.latest.clone();
+        let over = (connector.channel.clone(), connector.latest.clone());
         let channel = endpoint.connect_with_connector(connector).await.map_err(|error| {
             let message = format!("cannot connect to {}", endpoint.uri());
             Error::new(ErrorKind::Io, message).with_source(error)
         })?;
-        Ok(self.follow(channel, latest, endpoint.uri()))
+        Ok(self.follow(channel, over, endpoint.uri()))
     }
 
     /// Connects when first called.
@@ -262,8 +281,8 @@ impl Connect {
         C::Error: Send,
     {
         let (endpoint, connector) = self.prepare(endpoint, connector);
-        let latest = connector.latest.clone();
+        let over = (connector.channel.clone(), connector.latest.clone());
         let channel = endpoint.connect_with_connector_lazy(connector);
-        self.follow(channel, latest, endpoint.uri())
+        self.follow(channel, over, endpoint.uri())
     }
 }

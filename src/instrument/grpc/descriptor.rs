@@ -91,6 +91,8 @@ mod tests {
                 side: crate::model::Side::Server,
                 path,
                 connection: None,
+                endpoint: None,
+                span: None,
                 peer: None,
                 timeout: None,
                 metadata: Default::default(),

@@ -40,7 +40,8 @@ impl GrpcLayer {
 
     /// A layer with these limits, which keeps this metadata.
     pub(crate) fn with(registry: Arc<Registry>, limits: Limits, metadata: MetadataKeys) -> Self {
-        Self { tracker: Arc::new(Tracker::new(registry, limits, metadata)) }
+        let server = registry.endpoints.open(Side::Server, None);
+        Self { tracker: Arc::new(Tracker::new(registry, limits, metadata, server)) }
     }
 }
 

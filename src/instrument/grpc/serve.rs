@@ -163,7 +163,7 @@ pub(crate) async fn serve(
             .ok()
             .and_then(|address| Some(address.as_pathname()?.to_string_lossy().into())),
     };
-    let server = Server::new(registry, routes, config);
+    let server = Server::new(registry, routes, config, local.clone());
     let permits = Arc::new(Semaphore::new(server.config.max_connections));
     let mut backoff = Backoff::default();
     let mut shutdown = pin!(shutdown);
@@ -235,8 +235,16 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(registry: Arc<Registry>, routes: Routes, config: ServeConfig) -> Self {
-        let tracker = Tracker::new(registry, config.limits.clone(), config.metadata.clone());
+    /// `local` is where it listens.
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        routes: Routes,
+        config: ServeConfig,
+        local: Option<Arc<str>>,
+    ) -> Self {
+        let endpoint = registry.endpoints.open(Side::Server, local);
+        let (limits, metadata) = (config.limits.clone(), config.metadata.clone());
+        let tracker = Tracker::new(registry, limits, metadata, endpoint);
         #[cfg(feature = "tls")]
         let tls = config.tls.clone().map(|mut tls| {
             if tls.alpn_protocols.is_empty() {
@@ -329,6 +337,7 @@ impl Server {
     {
         let config = &self.config;
         let routes = self.routes.clone();
+        cell.belongs_to(&self.tracker.endpoint);
         let draining = self.draining.clone();
         let conn =
             Conn::new(self.tracker.clone(), cell, routes, info, config.reset_burst, draining);

@@ -14,9 +14,11 @@ use super::heartbeat;
 use super::limits::{Limits, RateUnit};
 use super::metadata::MetadataKeys;
 use super::watch::Watch;
-use crate::model::Side;
+use crate::model::{Side, TraceContext};
 use crate::registry::Registry;
 use crate::registry::connections::ConnectionCell;
+use crate::registry::endpoints::EndpointCell;
+use crate::registry::spans::Seed;
 use crate::registry::streams::Begin;
 
 /// What a layer, a client or an accept loop shares between its calls.
@@ -24,6 +26,8 @@ pub(super) struct Tracker {
     pub(super) registry: Arc<Registry>,
     pub(super) limits: Limits,
     pub(super) metadata: MetadataKeys,
+    /// The server, or the channel.
+    pub(super) endpoint: Arc<EndpointCell>,
     buckets: MethodBuckets,
 }
 
@@ -38,8 +42,13 @@ pub(super) struct Begun {
 }
 
 impl Tracker {
-    pub(super) fn new(registry: Arc<Registry>, limits: Limits, metadata: MetadataKeys) -> Self {
-        Self { registry, limits, metadata, buckets: MethodBuckets::default() }
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        limits: Limits,
+        metadata: MetadataKeys,
+        endpoint: Arc<EndpointCell>,
+    ) -> Self {
+        Self { registry, limits, metadata, endpoint, buckets: MethodBuckets::default() }
     }
 
     /// Begins to follow a request; `None` if it is no gRPC.
@@ -58,6 +67,10 @@ impl Tracker {
             side,
             path: parts.uri.path(),
             connection,
+            endpoint: Some(self.endpoint.clone()),
+            span: self.registry.streams.spans.is_on().then(|| {
+                Box::new(Seed { trace: trace_context(&parts.headers), ..Seed::default() })
+            }),
             peer,
             timeout: timeout(&parts.headers),
             metadata: self.metadata.pick(&parts.headers),
@@ -88,6 +101,7 @@ impl Tracker {
             return match (tcp.local_addr, tcp.remote_addr) {
                 (Some(local), Some(peer)) => {
                     let cell = self.registry.connections.between(Side::Server, local, peer);
+                    cell.belongs_to(&self.endpoint);
                     (Some(cell), None)
                 }
                 (None, Some(peer)) => (None, Some(peer.to_string().into())),
@@ -114,6 +128,25 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     value
         .strip_prefix(b"application/grpc")
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// The longest `traceparent` kept; version 0 has 55 bytes, later ones may grow.
+const TRACE_PARENT: usize = 128;
+
+/// The longest `tracestate` kept, which W3C asks to pass on at least.
+const TRACE_STATE: usize = 512;
+
+/// The trace that the request belongs to, unread. A state in several headers,
+/// or one that is too long, is left out, as W3C allows.
+fn trace_context(headers: &HeaderMap) -> Option<TraceContext> {
+    let text = |name: &str, limit: usize| {
+        let mut all = headers.get_all(name).iter();
+        let (only, none) = (all.next()?, all.next());
+        let text = only.to_str().ok().filter(|text| text.len() <= limit && none.is_none())?;
+        Some(Box::from(text))
+    };
+    let parent = text("traceparent", TRACE_PARENT)?;
+    Some(TraceContext { parent, state: text("tracestate", TRACE_STATE) })
 }
 
 /// `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2,

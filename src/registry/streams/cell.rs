@@ -13,6 +13,8 @@ use super::methods::Method;
 use crate::model::{BodyState, Side, StreamEventKind, StreamId, StreamStatus, TaskId, Traffic};
 use crate::registry::clock;
 use crate::registry::connections::ConnectionCell;
+use crate::registry::endpoints::EndpointCell;
+use crate::registry::spans::Seed;
 use crate::registry::wire::Wire;
 use crate::registry::wire::join::Numbered;
 use crate::registry::wire::ring::{Log, Ring};
@@ -94,6 +96,11 @@ impl Direction {
         self.messages.load(Relaxed)
     }
 
+    /// Ticks when bytes last passed; 0 before the first.
+    pub fn last(&self) -> u64 {
+        self.last.load(Relaxed)
+    }
+
     pub(super) fn traffic(&self, now: u64) -> Traffic {
         let last = self.last.load(Relaxed);
         let (body, since) = self.state();
@@ -117,6 +124,10 @@ pub struct Begin<'a> {
     pub path: &'a str,
     /// Its connection, if known.
     pub connection: Option<Arc<ConnectionCell>>,
+    /// The server or channel that it is a call of.
+    pub endpoint: Option<Arc<EndpointCell>>,
+    /// Its span is wanted; what the request told for it.
+    pub span: Option<Box<Seed>>,
     /// The peer's name where the connection is not known.
     pub peer: Option<Arc<str>>,
     /// The caller's `grpc-timeout`.
@@ -171,6 +182,10 @@ pub(super) struct Outcome {
     /// Kept only while the stream lives, so that the ring of ended streams
     /// does not keep closed connections in the list.
     pub(super) connection: Option<Arc<ConnectionCell>>,
+    /// The same.
+    pub(super) endpoint: Option<Arc<EndpointCell>>,
+    /// Its span is wanted.
+    pub(super) span: Option<Box<Seed>>,
 }
 
 impl Outcome {
@@ -205,7 +220,12 @@ impl StreamCell {
             ended: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
             tracked: AtomicU32::new(0),
-            outcome: Mutex::new(Outcome { connection: begin.connection, ..Outcome::default() }),
+            outcome: Mutex::new(Outcome {
+                connection: begin.connection,
+                endpoint: begin.endpoint,
+                span: begin.span,
+                ..Outcome::default()
+            }),
             method,
         }
     }
@@ -339,9 +359,9 @@ impl StreamCell {
         if outcome.connection.as_ref().is_some_and(|old| old.id() != connection.id())
             || (outcome.connection.is_none() && !self.is_ended())
         {
-            connection.stream_began();
+            connection.stream_began(self.began);
             if let Some(old) = outcome.connection.replace(connection.clone()) {
-                old.stream_ended();
+                old.stream_left();
             }
             self.connection.store(connection.id().0, Relaxed);
         }
@@ -356,6 +376,16 @@ impl StreamCell {
     /// Whether its connection is known to be gone.
     pub fn connection_closed(&self) -> bool {
         self.outcome().connection.as_ref().is_some_and(|connection| connection.is_closed())
+    }
+
+    /// The server's END_STREAM passed: sent by us on a server, and received on
+    /// a client.
+    pub(super) fn succeeded(&self) -> bool {
+        let response = match self.side {
+            Side::Server => &self.sent,
+            Side::Client => &self.received,
+        };
+        response.state().0 == BodyState::End
     }
 
     pub(super) fn outcome(&self) -> MutexGuard<'_, Outcome> {

@@ -17,8 +17,9 @@ pub use cell::{Begin, Direction, StreamCell};
 pub use methods::sanitise;
 
 use super::clock;
+use super::spans::{Seed, Spans};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Stream, StreamId, StreamKind};
+use crate::model::{EndedStream, Stream, StreamId, StreamKind};
 use methods::Methods;
 use slots::Slots;
 
@@ -50,6 +51,8 @@ pub struct Streams {
     /// Also the last id given.
     started: AtomicU64,
     ended: AtomicU64,
+    /// Where ended streams go whose spans are wanted.
+    pub spans: Spans,
     untracked: AtomicU64,
     forgotten: AtomicU64,
 }
@@ -102,6 +105,7 @@ impl Streams {
             ring_bound: bounds.ended,
             started: AtomicU64::new(0),
             ended: AtomicU64::new(0),
+            spans: Spans::default(),
             untracked: AtomicU64::new(0),
             forgotten: AtomicU64::new(0),
         }
@@ -128,8 +132,12 @@ impl Streams {
     pub fn begin(&self, begin: Begin) -> Arc<StreamCell> {
         let id = StreamId(self.started.fetch_add(1, Relaxed) + 1);
         let method = self.methods.get(begin.path);
+        let now = clock::now();
         if let Some(connection) = &begin.connection {
-            connection.stream_began();
+            connection.stream_began(now);
+        }
+        if let Some(endpoint) = &begin.endpoint {
+            endpoint.call_began(now);
         }
         let slot = self.slots.reserve();
         let cell = Arc::new(StreamCell::new(id, method, slot, begin));
@@ -148,9 +156,21 @@ impl Streams {
             return;
         }
         self.ended.fetch_add(1, Relaxed);
-        let connection = cell.outcome().connection.take();
+        let (connection, endpoint, seed, ok) = {
+            let mut outcome = cell.outcome();
+            let ok = outcome.status.as_ref().is_some_and(|status| status.code == 0);
+            (outcome.connection.take(), outcome.endpoint.take(), outcome.span.take(), ok)
+        };
+        if let Some(mut seed) = seed {
+            seed.local = connection.as_ref().and_then(|connection| connection.local().cloned());
+            seed.endpoint = endpoint.as_ref().and_then(|endpoint| endpoint.name().cloned());
+            self.spans.ended(cell.clone(), seed);
+        }
         if let Some(connection) = connection {
-            connection.stream_ended();
+            connection.stream_ended(cell.succeeded(), &cell.sent, &cell.received);
+        }
+        if let Some(endpoint) = endpoint {
+            endpoint.call_ended(ok);
         }
         let Some(slot) = cell.slot else { return };
         // Into the ring before the slot goes: a snapshot in between sees it
@@ -164,6 +184,17 @@ impl Streams {
             self.forgotten.fetch_add(1, Relaxed);
         }
         self.slots.release(slot);
+    }
+
+    /// Streams that have ended and are to get spans, at most so many. `now` is
+    /// in ticks.
+    pub fn take_ended(&self, most: usize, now: u64) -> Vec<EndedStream> {
+        let taken = self.spans.take(most).into_iter();
+        let model = |(cell, seed): (Arc<StreamCell>, Box<Seed>)| {
+            let Seed { trace, local, endpoint } = *seed;
+            EndedStream { stream: cell.to_model(now, 0), trace, local, endpoint }
+        };
+        taken.map(model).collect()
     }
 
     /// A task takes a reference to a slot. False, and nothing is taken, if the

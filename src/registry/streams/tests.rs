@@ -7,6 +7,8 @@ fn begin(path: &str) -> Begin<'_> {
         side: Side::Server,
         path,
         connection: None,
+        endpoint: None,
+        span: None,
         peer: Some("peer:1".into()),
         timeout: None,
         metadata: BTreeMap::new(),

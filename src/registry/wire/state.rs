@@ -56,6 +56,7 @@ pub(super) struct State {
     pings: [Option<(u64, u64)>; MAX_PINGS],
     ping_rtt: u64,
     ping_answered: u64,
+    pings_sent: u64,
     last_received: u64,
     goaway: Option<(Goaway, u64)>,
     /// The last stream that our GOAWAY still serves.
@@ -95,6 +96,7 @@ impl State {
             pings: [None; MAX_PINGS],
             ping_rtt: 0,
             ping_answered: 0,
+            pings_sent: 0,
             last_received: 0,
             goaway: None,
             serves: None,
@@ -279,6 +281,7 @@ impl State {
                 }
             }
             Frame::Ping { ack: false, payload } => {
+                self.pings_sent += 1;
                 if let Some(free) = self.pings.iter_mut().find(|ping| ping.is_none()) {
                     *free = Some((payload, now));
                 }
@@ -441,6 +444,7 @@ impl State {
             ping_outstanding_ns: oldest.and_then(ago),
             ping_rtt_ns: (self.ping_rtt != 0).then(|| clock::ticks_ns(self.ping_rtt)),
             ping_answered_ago_ns: ago(self.ping_answered),
+            pings_sent: self.pings_sent,
             last_received_ago_ns: ago(self.last_received),
             goaway: self
                 .goaway

@@ -110,6 +110,7 @@ pub fn snapshot(shot: Shot) -> Json {
         workers,
         blocked,
         pauses,
+        endpoints,
         connections,
         streams,
         ended_streams,
@@ -129,6 +130,7 @@ pub fn snapshot(shot: Shot) -> Json {
     json.field("workers", workers);
     json.field("blocked", blocked);
     json.field("pauses", pauses);
+    json.field("endpoints", endpoints);
     json.field("history", history);
     macro_rules! items {
         ($field:ident) => {{

@@ -19,12 +19,12 @@ const EVERY: Duration = Duration::from_millis(20);
 
 async fn until(registry: &Registry, what: &str, is: impl Fn(&Connection) -> bool) {
     for _ in 0..5_000 {
-        if registry.connections.snapshot(clock::now()).iter().any(&is) {
+        if registry.connections.snapshot(clock::now(), &[]).iter().any(&is) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    panic!("{what} never comes: {:#?}", registry.connections.snapshot(clock::now()));
+    panic!("{what} never comes: {:#?}", registry.connections.snapshot(clock::now(), &[]));
 }
 
 fn beats(connection: &Connection, is: impl FnOnce(&Heartbeat) -> bool) -> bool {

@@ -26,7 +26,7 @@ fn limited(limits: Limits) -> ServeConfig {
 #[tokio::test(start_paused = true)]
 async fn a_deadline_ends_a_stream_that_flows() {
     let registry = Arc::new(Registry::default());
-    let server = Server::new(registry.clone(), routes(), ServeConfig::default());
+    let server = Server::new(registry.clone(), routes(), ServeConfig::default(), None);
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let cell = registry.connections.open(Open {
         side: Side::Server,

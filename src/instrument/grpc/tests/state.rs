@@ -38,7 +38,7 @@ async fn all_four_kinds_are_counted_on_both_sides() {
         assert_eq!((ours.sent.messages, ours.received.messages), (sent as u64, received));
         assert_eq!(ours.status.unwrap().code, 0);
     }
-    let connection = &server.registry.connections.snapshot(clock::now())[0];
+    let connection = &server.registry.connections.snapshot(clock::now(), &[])[0];
     assert_eq!((connection.streams, connection.streams_total), (0, 4));
     let counters = connection.counters.unwrap();
     assert!(counters.read_bytes > 10 * 107 && counters.written_bytes > 0);
@@ -163,7 +163,7 @@ async fn the_layer_works_inside_tonics_own_server() {
     assert_eq!((seen.received.messages, seen.sent.messages), (1, 1));
     assert!(seen.peer.unwrap().starts_with("127.0.0.1:"));
     assert!(seen.task.is_some_and(|TaskId(id)| id != 0));
-    assert_eq!(registry.connections.snapshot(clock::now())[0].streams, 1);
+    assert_eq!(registry.connections.snapshot(clock::now(), &[])[0].streams, 1);
     request.send_reset(h2::Reason::CANCEL);
     super::lab::until(&registry, |live, ended| {
         live.is_empty() && ended[0].state == Http2State::Reset

@@ -43,7 +43,7 @@ async fn frames_are_read_above_tls_on_both_sides() {
     }
     let mut held = client.call("/t.T/Mute", Request::new(stream::pending())).await.unwrap();
     for registry in [&registry, &server.registry] {
-        let seen = registry.connections.snapshot(clock::now()).remove(0);
+        let seen = registry.connections.snapshot(clock::now(), &[]).remove(0);
         assert!(seen.tls && seen.transport == Transport::Tcp);
         assert_eq!(seen.tcp.is_some(), cfg!(target_os = "linux"));
         let http2 = seen.http2.unwrap();

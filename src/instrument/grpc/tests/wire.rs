@@ -56,7 +56,7 @@ fn ids(registry: &Registry) -> HashMap<String, u32> {
 
 /// The only connection.
 fn connection(registry: &Registry) -> Connection {
-    let mut all = registry.connections.snapshot(clock::now());
+    let mut all = registry.connections.snapshot(clock::now(), &[]);
     assert_eq!(all.len(), 1, "{all:#?}");
     all.remove(0)
 }
@@ -100,7 +100,7 @@ async fn both_ends_agree_which_stream_a_call_is() {
     }
     assert!(wrong.is_empty(), "{} of {} are wrong", wrong.len(), theirs.len());
     // h2 closes a connection with many resets; the channel makes a new one.
-    for connection in registry.connections.snapshot(clock::now()) {
+    for connection in registry.connections.snapshot(clock::now(), &[]) {
         let http2 = connection.http2.unwrap();
         assert_eq!((http2.lost, http2.untracked, http2.open_streams), (false, 0, 0));
         assert_eq!(http2.peer_max_streams, Some(40));
@@ -294,7 +294,7 @@ async fn pings_are_timed() {
     let registry = Arc::new(Registry::default());
     let _client = client(&registry, endpoint(&server)).await;
     loop {
-        let seen = server.registry.connections.snapshot(clock::now());
+        let seen = server.registry.connections.snapshot(clock::now(), &[]);
         let answered = seen.first().and_then(|seen| seen.http2.as_ref()?.ping_rtt_ns);
         if let Some(rtt) = answered {
             assert!(rtt < 5_000_000_000);
