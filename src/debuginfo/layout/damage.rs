@@ -133,15 +133,11 @@ mod tests {
             .collect();
         sizes.sort_unstable();
         let mut found = Vec::new();
-        let task = |name: &String| name.contains("4task3raw4poll");
-        let coroutine = |name: &String| name.starts_with("{async_");
-        let vtable = |name: &String| name.ends_with("{vtable}");
-        let mut wanted: Vec<Box<dyn Fn(&[String]) -> bool>> = vec![
-            Box::new(move |names| names.iter().any(coroutine)),
-            Box::new(move |names| names.iter().any(vtable)),
-            Box::new(move |names| names.iter().any(task)),
-            Box::new(move |names| names.iter().any(task) && names.iter().any(coroutine)),
-        ];
+        type Wanted = fn(&[String]) -> bool;
+        let task: Wanted = |names| names.iter().any(|name| name.contains("4task3raw4poll"));
+        let coroutine: Wanted = |names| names.iter().any(|name| name.starts_with("{async_"));
+        let vtable: Wanted = |names| names.iter().any(|name| name.ends_with("{vtable}"));
+        let mut wanted = vec![vec![coroutine], vec![vtable], vec![task], vec![task, coroutine]];
         for (size, index) in sizes {
             if wanted.is_empty() || size > 1_000_000 {
                 break;
@@ -149,7 +145,7 @@ mod tests {
             let open = store.open(index, &mut Abbrevs::default()).unwrap();
             let (seed, names) = cut_out(&open);
             let before = wanted.len();
-            wanted.retain(|wanted| !wanted(&names));
+            wanted.retain(|kind| !kind.iter().all(|has| has(&names)));
             if wanted.len() < before {
                 found.push(seed());
             }
