@@ -189,6 +189,8 @@ fn a_process_that_is_traced_already_is_named_as_such() {
     let Some(gdb) = tool(&["gdb"]) else { return };
     let mut target = Target::dev("deadlock");
     let pid = target.pid().to_string();
+    let made = Made::new();
+    let attached = made.path("attached");
     let debugger = Other::start(Command::new(gdb).args([
         "-q",
         "-nx",
@@ -196,11 +198,14 @@ fn a_process_that_is_traced_already_is_named_as_such() {
         "-p",
         &pid,
         "-ex",
-        "shell sleep 30",
+        &format!("shell touch '{}'; exec sleep 30", attached.display()),
     ]));
+    // To all threads: one that gdb has just asked to stop would stop, and stay
+    // so, if gdb were gone by then.
     super::targets::eventually("gdb attaches", || {
-        target.is_held().then_some(()).ok_or_else(|| "not yet".to_owned())
+        attached.exists().then_some(()).ok_or_else(|| "not yet".to_owned())
     });
+    assert!(target.is_held());
     refused(&taskprof(&[&"dump", &"--pid", &pid]), &["traced", "debugger"]);
     drop(debugger);
     super::targets::eventually("gdb lets go", || {

@@ -54,7 +54,10 @@ fn pprof_reads_the_goroutine_profile_by_url_and_by_file() {
 fn pprof_reads_a_cpu_profile_and_rust_names_survive() {
     let Some(pprof) = tool(PPROF) else { return };
     let server = Server::with_faults(&["--workers", "2"]);
-    let _load = server.load("busy-loop", &["--streams", "1", "--seconds", "60"]);
+    // Busy all along: the first look at a worker's stack reads symbols, which
+    // takes a build without optimisation longer than a shorter fault lasts.
+    let busy = ["--streams", "1", "--seconds", "60", "--hold", "60s"];
+    let _load = server.load("busy-loop", &busy);
     server.wait_for("/debug/workers", "a busy worker", |json| {
         json["workers"].as_array().is_some_and(|workers| {
             workers.iter().any(|worker| {
