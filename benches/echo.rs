@@ -7,27 +7,28 @@
 //! but echo small messages, so that nothing hides what we add.
 
 mod common;
+#[path = "common/mirror.rs"]
+mod mirror;
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use common::{Peer, can_pin, cpu_ns, either, grouped, headline, median, obey, spread, verdict};
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::stream;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use mirror::Mirror;
 use taskprof::Profiler;
+use taskprof::pb::echo::EchoRequest;
 use taskprof::pb::echo::echo_client::EchoClient;
-use taskprof::pb::echo::echo_server::{Echo, EchoServer};
-use taskprof::pb::echo::{EchoRequest, EchoResponse};
+use taskprof::pb::echo::echo_server::EchoServer;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
-use tonic::{Request, Response, Status, Streaming};
 
 const STREAMS: usize = 64;
 /// Messages a CPU second, against plain tonic.
@@ -53,45 +54,6 @@ fn main() {
 }
 
 // ── server ───────────────────────────────────────────────────────────────
-
-/// Echoes, and nothing else.
-struct Mirror;
-
-type Echoes = Pin<Box<dyn Stream<Item = Result<EchoResponse, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl Echo for Mirror {
-    type ServerStreamingEchoStream = Echoes;
-    type BidirectionalStreamingEchoStream = Echoes;
-
-    async fn unary_echo(&self, _: Request<EchoRequest>) -> Result<Response<EchoResponse>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
-
-    async fn server_streaming_echo(
-        &self,
-        _: Request<EchoRequest>,
-    ) -> Result<Response<Echoes>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
-
-    async fn client_streaming_echo(
-        &self,
-        _: Request<Streaming<EchoRequest>>,
-    ) -> Result<Response<EchoResponse>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
-
-    async fn bidirectional_streaming_echo(
-        &self,
-        request: Request<Streaming<EchoRequest>>,
-    ) -> Result<Response<Echoes>, Status> {
-        let echo = |request: Result<EchoRequest, Status>| {
-            request.map(|EchoRequest { message }| EchoResponse { message })
-        };
-        Ok(Response::new(Box::pin(request.into_inner().map(echo))))
-    }
-}
 
 fn routes() -> Routes {
     Routes::new(EchoServer::new(Mirror)).prepare()

@@ -5,22 +5,22 @@
 //! own. Each stream is bidirectional, has its response headers, and waits.
 
 mod common;
+#[path = "common/mirror.rs"]
+mod mirror;
 
-use std::pin::Pin;
 use std::time::Duration;
 
 use common::{Peer, either, grouped, headline, obey, resident, verdict};
-use futures_util::{Stream, stream};
+use futures_util::stream;
+use mirror::Mirror;
 use taskprof::Profiler;
 use taskprof::pb::echo::echo_client::EchoClient;
-use taskprof::pb::echo::echo_server::{Echo, EchoServer};
-use taskprof::pb::echo::{EchoRequest, EchoResponse};
+use taskprof::pb::echo::echo_server::EchoServer;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
-use tonic::{Request, Response, Status, Streaming};
 
 /// Streams of one connection at most.
 const PER_CONNECTION: usize = 10_000;
@@ -42,47 +42,6 @@ fn main() {
     }
 }
 
-/// Answers the headers, and then nothing.
-struct Silent;
-
-type Answers = Pin<Box<dyn Stream<Item = Result<EchoResponse, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl Echo for Silent {
-    type ServerStreamingEchoStream = Answers;
-    type BidirectionalStreamingEchoStream = Answers;
-
-    async fn unary_echo(&self, _: Request<EchoRequest>) -> Result<Response<EchoResponse>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
-
-    async fn server_streaming_echo(
-        &self,
-        _: Request<EchoRequest>,
-    ) -> Result<Response<Answers>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
-
-    async fn client_streaming_echo(
-        &self,
-        _: Request<Streaming<EchoRequest>>,
-    ) -> Result<Response<EchoResponse>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
-
-    async fn bidirectional_streaming_echo(
-        &self,
-        request: Request<Streaming<EchoRequest>>,
-    ) -> Result<Response<Answers>, Status> {
-        // The request's stream is held, as a handler that reads would.
-        let held = request.into_inner();
-        Ok(Response::new(Box::pin(stream::unfold(held, |held| async move {
-            std::future::pending::<()>().await;
-            Some((Err(Status::internal("never")), held))
-        }))))
-    }
-}
-
 fn server(kind: &str) {
     common::no_huge_pages();
     let profiler = (kind != "plain").then(|| {
@@ -94,7 +53,7 @@ fn server(kind: &str) {
     let runtime = builder.build().expect("runtime");
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("bind");
     let address = listener.local_addr().expect("bound");
-    let routes = Routes::new(EchoServer::new(Silent)).prepare();
+    let routes = Routes::new(EchoServer::new(Mirror)).prepare();
     let limit = 2 * PER_CONNECTION as u32;
     match (kind, profiler.clone()) {
         ("taskprof", Some(profiler)) => drop(runtime.spawn(async move {

@@ -154,8 +154,9 @@ impl Profiler {
     }
 
     /// Closes the debug server and the console: event streams end, connections
-    /// close, within a second; and exports the spans that are left, in another. The watchdog and the accounting go on until the
-    /// last clone goes. Later calls do nothing.
+    /// close, within a second; and exports the spans that are left, in another.
+    /// The watchdog and the accounting go on until the last clone goes. Later
+    /// calls do nothing.
     pub fn shutdown(&self) {
         let mut http = self.shared.http.lock().unwrap_or_else(PoisonError::into_inner);
         for server in std::mem::take(&mut *http) {

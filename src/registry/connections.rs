@@ -87,18 +87,12 @@ pub struct Open {
 }
 
 impl Connections {
-    /// Registers a connection whose socket is tapped.
-    pub fn open(&self, open: Open) -> Arc<ConnectionCell> {
+    /// Registers a connection whose socket is tapped, and makes what its frames
+    /// are written to.
+    pub fn open(&self, open: Open) -> (Arc<ConnectionCell>, Arc<Wire>) {
+        let wire = Wire::new(open.side);
         let mut table = lock(&self.table);
-        self.insert(&mut table, open, true, None)
-    }
-
-    /// The same, with what its frames are written to.
-    pub fn open_tapped(&self, open: Open) -> (Arc<ConnectionCell>, Arc<Wire>) {
-        let side = open.side;
-        let cell = self.open(open);
-        let wire = cell.wire().cloned().unwrap_or_else(|| Wire::new(side));
-        (cell, wire)
+        (self.insert(&mut table, open, Some(wire.clone()), None), wire)
     }
 
     /// The connection between two addresses, for streams whose accept loop is
@@ -113,14 +107,14 @@ impl Connections {
         let pair = Some((local, peer));
         let (local, peer) = (Some(ours), Some(theirs));
         let open = Open { side, transport: Transport::Tcp, local, peer, tls: false };
-        self.insert(&mut table, open, false, pair)
+        self.insert(&mut table, open, None, pair)
     }
 
     fn insert(
         &self,
         table: &mut Table,
         open: Open,
-        tapped: bool,
+        wire: Option<Arc<Wire>>,
         pair: Option<Pair>,
     ) -> Arc<ConnectionCell> {
         let Open { side, transport, local, peer, tls } = open;
@@ -132,7 +126,7 @@ impl Connections {
             local,
             peer,
             opened: clock::now(),
-            wire: tapped.then(|| Wire::new(side)),
+            wire,
             tls,
             endpoint: OnceLock::new(),
             task: AtomicU64::new(0),
@@ -361,7 +355,7 @@ mod tests {
     #[test]
     fn a_connection_is_listed_until_its_last_holder_lets_go() {
         let connections = Connections::default();
-        let cell = connections.open(Open {
+        let (cell, _) = connections.open(Open {
             side: Side::Server,
             transport: Transport::Unix,
             local: None,

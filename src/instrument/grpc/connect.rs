@@ -91,8 +91,7 @@ fn tapped<I: Any>(
     latest: &Latest,
 ) -> Tapped<I> {
     let Socket { transport, local, peer, tls, fd } = Socket::beneath(&io);
-    let (cell, wire) =
-        connections.open_tapped(Open { side: Side::Client, transport, local, peer, tls });
+    let (cell, wire) = connections.open(Open { side: Side::Client, transport, local, peer, tls });
     if let Some(fd) = fd.filter(|_| transport == Transport::Tcp) {
         wire.socket(fd);
     }

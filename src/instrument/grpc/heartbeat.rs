@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use http_body::Body;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::client::GrpcService;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -30,7 +30,11 @@ const INTERVALS: std::ops::RangeInclusive<u64> = 1..=3_600_000;
 /// Between two attempts to start a heartbeat, and after one that broke.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Limits of messages and calls leave it alone.
+/// A beat is not read sooner after the one before, however fast they come: no
+/// bucket for messages holds a heartbeat up, so this has to bound its work.
+const LEAST: Duration = Duration::from_millis(10);
+
+/// Buckets for messages leave it alone.
 pub(super) const PATH: &str = "/taskprof.heartbeat.v1.Heartbeat/Beat";
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -59,16 +63,21 @@ impl heartbeat_server::Heartbeat for Heartbeat {
         // Without our accept loop nobody says, and the stream ends with its connection.
         let draining = request.extensions().get::<Draining>().cloned().unwrap_or_default();
         let heard = Noted(scope.and_then(|scope| scope.call().cell().connection_cell()));
-        let state = (request.into_inner(), heard, draining);
-        let answers = stream::try_unfold(state, |(mut beats, heard, draining)| async move {
+        let state = (request.into_inner(), heard, draining, Instant::now());
+        let answers = stream::try_unfold(state, |(mut beats, heard, draining, due)| async move {
+            let next = async {
+                sleep_until(due).await;
+                beats.message().await
+            };
             let beat = tokio::select! {
-                beat = beats.message() => beat?,
+                beat = next => beat?,
                 () = draining.0.cancelled() => None,
             };
             let Some(beat) = beat else { return Ok(None) };
             let ms = beat.interval_ms.clamp(*INTERVALS.start(), *INTERVALS.end());
             heard.note(|connection| connection.heartbeat.came(Duration::from_millis(ms)));
-            Ok(Some((BeatResponse { sequence: beat.sequence }, (beats, heard, draining))))
+            let state = (beats, heard, draining, Instant::now() + LEAST);
+            Ok(Some((BeatResponse { sequence: beat.sequence }, state)))
         });
         Ok(Response::new(Box::pin(answers)))
     }

@@ -220,6 +220,9 @@ impl Backoff {
     }
 }
 
+/// A connection, and what its frames are written to.
+type Tapped = (Arc<ConnectionCell>, Arc<Wire>);
+
 /// What all connections share.
 pub(super) struct Server {
     tracker: Arc<Tracker>,
@@ -282,22 +285,22 @@ impl Server {
                 let transport = Transport::Tcp;
                 let tls = self.is_tls();
                 let open = Open { side: Side::Server, transport, local, peer, tls };
-                let cell = connections.open(open);
+                let tapped = connections.open(open);
                 let fd = Some(socket.as_raw_fd());
                 let info = ConnectInfo::Tcp(info);
                 #[cfg(feature = "tls")]
                 if let Some(acceptor) = &self.tls {
-                    return Box::pin(self.serve_when(acceptor.accept(socket), fd, cell, info));
+                    return Box::pin(self.serve_when(acceptor.accept(socket), fd, tapped, info));
                 }
-                Box::pin(self.serve_when(std::future::ready(Ok(socket)), fd, cell, info))
+                Box::pin(self.serve_when(std::future::ready(Ok(socket)), fd, tapped, info))
             }
             Accepted::Unix(socket) => {
                 let info = socket.connect_info();
                 let peer = Some(unix_peer(info.peer_cred.as_ref()));
                 let transport = Transport::Unix;
                 let open = Open { side: Side::Server, transport, local, peer, tls: false };
-                let cell = connections.open(open);
-                Box::pin(self.serve_io(socket, cell, ConnectInfo::Unix(info)))
+                let tapped = connections.open(open);
+                Box::pin(self.serve_io(socket, tapped, ConnectInfo::Unix(info)))
             }
         }
     }
@@ -313,13 +316,13 @@ impl Server {
     pub(super) fn serve_io<I>(
         &self,
         io: I,
-        cell: Arc<ConnectionCell>,
+        tapped: Tapped,
         info: ConnectInfo,
     ) -> impl Future<Output = ()> + use<I>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.serve_when(std::future::ready(Ok(io)), None, cell, info)
+        self.serve_when(std::future::ready(Ok(io)), None, tapped, info)
     }
 
     /// The same once `io` is there, which a handshake may come before; `fd` is
@@ -328,7 +331,7 @@ impl Server {
         &self,
         io: F,
         fd: Option<RawFd>,
-        cell: Arc<ConnectionCell>,
+        (cell, wire): Tapped,
         info: ConnectInfo,
     ) -> impl Future<Output = ()> + use<I, F>
     where
@@ -350,7 +353,6 @@ impl Server {
             .initial_stream_window_size(config.stream_window)
             .initial_connection_window_size(config.connection_window)
             .max_header_list_size(config.max_header_list_size);
-        let wire = conn.cell().wire().cloned().unwrap_or_else(|| Wire::new(Side::Server));
         let (draining, over) = (self.draining.clone(), self.over.clone());
         let handshake = self.config.handshake_timeout;
         async move {

@@ -75,17 +75,16 @@ impl Tracker {
             timeout: timeout(&parts.headers),
             metadata: self.metadata.pick(&parts.headers),
         });
-        // A heartbeat that has to wait for a token would tell of a stuck
-        // application where there is none.
-        let rates = if parts.uri.path() == heartbeat::PATH { &[][..] } else { &self.limits.rates };
-        let buckets = self.buckets.get(&cell.method().name, rates);
-        let shared = if rates.is_empty() { &[][..] } else { connection_buckets };
-        let all = || shared.iter().chain(&buckets);
+        let buckets = self.buckets.get(&cell.method().name, &self.limits.rates);
+        let all = || connection_buckets.iter().chain(&buckets);
         let mut admission = Throttle::new(RateUnit::Streams, all());
         if let Some(admission) = &mut admission {
             admission.owe(1);
         }
-        let messages = Throttle::new(RateUnit::Messages, all());
+        // A beat that has to wait for a token would tell of a stuck application
+        // where there is none; its service has a pace of its own.
+        let paced = parts.uri.path() == heartbeat::PATH;
+        let messages = if paced { None } else { Throttle::new(RateUnit::Messages, all()) };
         let call = Arc::new(Call::new(self.registry.clone(), cell));
         let watch = Watch::new(call.clone(), &self.limits);
         Some(Begun { call, watch, admission, messages })

@@ -41,6 +41,7 @@ const most = new Map();
 /** What is left of a window. */
 function Window({ name, left, size = 65_535, closed }) {
   const full = Math.max(left, size, most.get(name) ?? 0);
+  if (most.size > 999) most.clear();
   most.set(name, full);
   return html`<span class=${left > 0 ? 'win' : 'win crit'} title=${`${bytes(Math.max(0, left))} left of ${bytes(full)}`}>
     <svg width="64" height="10" aria-hidden="true"><rect class="used" width="64" height="10" /><rect width=${(64 * Math.max(0, left)) / full} height="10" /></svg>

@@ -1,7 +1,7 @@
 //! Both ends of a connection learn from its heartbeat.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -13,6 +13,8 @@ use super::lab;
 use crate::instrument::grpc::heartbeat::{keep, service};
 use crate::instrument::grpc::{Connect, Limits, MetadataKeys, ServeConfig, serve, tcp};
 use crate::model::{Connection, Heartbeat};
+use crate::pb::heartbeat::BeatRequest;
+use crate::pb::heartbeat::heartbeat_client::HeartbeatClient;
 use crate::registry::{Registry, clock};
 
 const EVERY: Duration = Duration::from_millis(20);
@@ -90,6 +92,29 @@ async fn a_running_heartbeat_ends_with_the_drain() {
     let drained = tokio::time::timeout(Duration::from_secs(5), serving).await;
     drained.expect("no wait for the ten seconds of the drain").unwrap().unwrap();
     keeping.abort();
+}
+
+/// No limit of messages holds a heartbeat up, so it must not be a way around them.
+#[tokio::test]
+async fn beats_are_read_at_a_pace_however_fast_they_come() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    let (_stop, stopped) = oneshot::channel::<()>();
+    let stopped = async { _ = stopped.await };
+    let (registry, routes) = (Arc::default(), Routes::new(service()));
+    let serving = tokio::spawn(serve(registry, routes, listener, ServeConfig::default(), stopped));
+    let channel = Endpoint::from_shared(uri).unwrap().connect().await.unwrap();
+    let mut client = HeartbeatClient::new(channel);
+    let began = Instant::now();
+    let all = (1..=20).map(|sequence| BeatRequest { sequence, interval_ms: 1 });
+    let mut answers = client.beat(futures_util::stream::iter(all)).await.unwrap().into_inner();
+    let mut last = 0;
+    while let Some(answer) = answers.message().await.unwrap() {
+        last = answer.sequence;
+    }
+    assert_eq!(last, 20);
+    assert!(began.elapsed() >= Duration::from_millis(190), "{:?}", began.elapsed());
+    serving.abort();
 }
 
 #[tokio::test]

@@ -28,14 +28,14 @@ async fn a_deadline_ends_a_stream_that_flows() {
     let registry = Arc::new(Registry::default());
     let server = Server::new(registry.clone(), routes(), ServeConfig::default(), None);
     let (ours, theirs) = tokio::io::duplex(1 << 16);
-    let cell = registry.connections.open(Open {
+    let tapped = registry.connections.open(Open {
         side: Side::Server,
         transport: Transport::Unknown,
         local: None,
         peer: None,
         tls: false,
     });
-    tokio::spawn(server.serve_io(theirs, cell, ConnectInfo::None));
+    tokio::spawn(server.serve_io(theirs, tapped, ConnectInfo::None));
     let mut raw = raw(ours).await;
     for (method, messages) in [("Trickle", 6), ("Mute", 0), ("Never", 0)] {
         let mut request = head(method);
