@@ -1,7 +1,7 @@
 //! What a connection's own figures say, worked out once for all its streams.
 
 use super::{Hog, STILL_NS};
-use crate::model::{Connection, Heartbeat, Http2, Snapshot, Stream, TcpInfo};
+use crate::model::{Connection, Heartbeat, Http2, Snapshot, Stream, StreamWire, TcpInfo};
 
 /// The path as a whole stands still, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +142,17 @@ impl<'a> Link<'a> {
         let heard = self.alive_ago_ns().is_some_and(|ago| ago < ns);
         (ns >= STILL_NS.max(usual) && !heard).then_some(Path::PingLate(ns))
     }
+}
+
+/// The wire's figures, where they can be believed.
+pub fn wire<'s>(stream: &'s Stream, link: Option<&Link<'_>>) -> Option<&'s StreamWire> {
+    stream.wire.as_ref().filter(|_| link.is_none_or(|link| !link.lost()))
+}
+
+/// For how long nothing has passed either way.
+pub fn quiet_ns(stream: &Stream) -> u64 {
+    let last = |ago: Option<u64>| ago.unwrap_or(stream.age_ns);
+    last(stream.received.last_ago_ns).min(last(stream.sent.last_ago_ns)).min(stream.age_ns)
 }
 
 fn raise(hog: &mut Option<Hog>, stream: &Stream, bytes: u64) {

@@ -21,6 +21,7 @@
 
 mod cause;
 mod evidence;
+mod flow;
 mod handler;
 mod link;
 mod rules;
