@@ -220,6 +220,19 @@ fn case_1_the_peer_stops_reading() {
     });
 }
 
+/// What its connection and its window look like is older than it is.
+#[test]
+fn one_that_has_just_begun_is_not_judged() {
+    both(|side| {
+        let mut young = unread_by_peer(1, side);
+        young.age_ns = 0;
+        young.wire.as_mut().unwrap().opened = false;
+        young.sent.body = BodyState::End;
+        let verdict = Case::new([young]).silent(4 * SECOND).verdict();
+        assert_eq!((verdict.kind, verdict.since_ns), (Healthy, 0));
+    });
+}
+
 #[test]
 fn case_1b_a_huge_message_lies_in_the_buffer_and_the_body_looks_idle() {
     both(|side| {
