@@ -12,7 +12,7 @@ use crate::debuginfo::symbols::own_executable;
 use crate::error::{Error, ErrorKind};
 use crate::inspect::image::own;
 use crate::inspect::tasks::{self, Limits, Roots, Stray, TasksRead};
-use crate::model::Reason;
+use crate::model::{Missing, Reason};
 
 /// Images taken until one is whole: see [`TasksRead::short`].
 const ATTEMPTS: usize = 3;
@@ -30,6 +30,10 @@ const READING: Duration = Duration::from_secs(10);
 /// Between two searches at least this many times what one took: a `LocalSet`
 /// is seen late on a large heap rather than the heap read all the time.
 const SEARCH_REST: u32 = 20;
+
+/// Nor does the next search begin sooner than this after the last: what it is
+/// for rarely comes to be, and the search is half of a dump.
+const SEARCH_LEAST: Duration = Duration::from_secs(10);
 
 /// An image lives no longer, whatever happens to its reader: while it does,
 /// every page that the process writes to is copied.
@@ -57,7 +61,9 @@ struct Known {
     layouts: Box<dyn Layouts>,
     /// `LocalSet`s and foreign runtimes, which only a search finds.
     strays: Vec<Stray>,
-    /// When the next search is due.
+    /// When the last search was.
+    searched_at: Option<Instant>,
+    /// When the next is due.
     search_at: Option<Instant>,
 }
 
@@ -113,36 +119,61 @@ impl Awaits {
                 return Err((Reason::NoAwaitChain, why.into()));
             }
         };
-        let due = known.search_at.is_none_or(|at| at <= Instant::now());
+        let begun = Instant::now();
+        let due = known.search_at.is_none_or(|at| at <= begun);
         let mut roots = Roots {
             handles: handles.iter().map(|handle| std::ptr::from_ref(handle) as u64).collect(),
             search: due,
             strays: known.strays.clone(),
             ..Roots::default()
         };
-        let begun = Instant::now();
-        let mut best: Option<TasksRead> = None;
-        for _ in 0..ATTEMPTS {
-            let read = read_once(known, &mut roots).map_err(|error| {
-                let reason = match error.kind() {
-                    ErrorKind::Malformed => Reason::NoDebugInfo,
-                    _ => Reason::NoMemoryImage,
-                };
-                (reason, error.to_string())
-            });
-            let late = begun.elapsed() > PATIENCE;
-            match (read, &best) {
-                (Ok((read, _)), None) if late => return Ok(read),
-                (Ok((read, whole)), _) if whole && read.short() == 0 => return Ok(read),
-                (Ok((read, _)), Some(other)) if read.short() > other.short() => {}
-                (Ok((read, _)), _) => best = Some(read),
-                // What an earlier image showed is better than nothing.
-                (Err(_), Some(_)) => break,
-                (Err(error), None) => return Err(error),
-            }
+        let read = read_whole(known, &mut roots, begun);
+        known.layouts.release();
+        let mut read = read?;
+        if let (None, Some(last)) = (read.searched, known.searched_at) {
+            read.missing.push(unsearched(begun.duration_since(last)));
         }
-        best.ok_or_else(|| (Reason::NoMemoryImage, "no image could be taken".into()))
+        Ok(read)
     }
+}
+
+/// Heaps are not searched all the time; what that may hide.
+fn unsearched(since: Duration) -> Missing {
+    let detail = format!(
+        "a LocalSet or a runtime without hooks begun in the last {:.1} s: the heap was last \
+         searched then",
+        since.as_secs_f64()
+    );
+    Missing { reason: Reason::NoHook, count: 0, detail }
+}
+
+/// Reads images until one is whole, or as good as can be had.
+fn read_whole(
+    known: &mut Known,
+    roots: &mut Roots,
+    begun: Instant,
+) -> Result<TasksRead, (Reason, String)> {
+    let mut best: Option<TasksRead> = None;
+    for _ in 0..ATTEMPTS {
+        let read = read_once(known, roots).map_err(|error| {
+            let reason = match error.kind() {
+                ErrorKind::Malformed => Reason::NoDebugInfo,
+                _ => Reason::NoMemoryImage,
+            };
+            (reason, error.to_string())
+        });
+        let late = begun.elapsed() > PATIENCE;
+        match (read, &best) {
+            (Ok((read, _)), None) if late => return Ok(read),
+            (Ok((read, whole)), _) if whole && read.short() == 0 => return Ok(read),
+            (Ok((read, _)), Some(other)) if read.short() > other.short() => {}
+            (Ok((read, _)), _) => best = Some(read),
+            // What an earlier image showed is better than nothing.
+            (Err(_), Some(_)) => break,
+            (Err(error), None) => return Err(error),
+        }
+    }
+    best.ok_or_else(|| (Reason::NoMemoryImage, "no image could be taken".into()))
 }
 
 /// Reads one image; and whether that had all that was to be read.
@@ -157,7 +188,9 @@ fn read_once(known: &mut Known, roots: &mut Roots) -> Result<(TasksRead, bool), 
     roots.strays.clone_from(&read.strays);
     if let Some(took) = read.searched {
         roots.search = false;
-        known.search_at = Some(Instant::now() + took * SEARCH_REST);
+        let now = Instant::now();
+        known.searched_at = Some(now);
+        known.search_at = Some(now + (took * SEARCH_REST).max(SEARCH_LEAST));
     }
     Ok((read, whole))
 }
@@ -174,5 +207,10 @@ fn open(options: &Options) -> State {
                 .into(),
         );
     }
-    State::Read(Box::new(Known { layouts: found.layouts, strays: Vec::new(), search_at: None }))
+    State::Read(Box::new(Known {
+        layouts: found.layouts,
+        strays: Vec::new(),
+        searched_at: None,
+        search_at: None,
+    }))
 }

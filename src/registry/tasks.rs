@@ -17,6 +17,7 @@ use super::places::Places;
 use super::streams::{SlotInfo, Streams};
 use super::tally::Tally;
 use crate::model::{Task, TaskId};
+use crate::sys::room;
 
 /// Live tasks held unless configured otherwise.
 pub const DEFAULT_MAX_TASKS: usize = 200_000;
@@ -185,7 +186,9 @@ impl Tasks {
         let places = self.places.all();
         let totals = self.totals();
         let live = totals.spawned.saturating_sub(totals.ended + totals.dropped);
-        let mut tasks = Vec::with_capacity(live as usize + 64);
+        let mut tasks = Vec::new();
+        // Without room for all of them it grows as it must.
+        let _ = room::reserve(&mut tasks, live as usize + 64);
         let mut torn = 0;
         for cell in self.cells.used() {
             match Copied::read(cell) {

@@ -12,6 +12,7 @@ pub mod polled;
 #[cfg(all(feature = "cli", unix))]
 pub mod process;
 pub mod registers;
+pub mod room;
 #[cfg_attr(not(feature = "grpc"), allow(dead_code))] // the tap of gRPC reads it
 pub mod tcp;
 #[cfg(all(test, target_os = "linux"))]

@@ -197,4 +197,8 @@ pub trait Layouts: Send {
     /// Where tokio's thread-local `CONTEXT` is, relative to the thread
     /// pointer (negative on x86-64), and its type.
     fn context(&mut self) -> Option<(i64, TypeId)>;
+
+    /// Gives back what can be read again from the file. For those who have
+    /// read and will not soon again.
+    fn release(&mut self) {}
 }

@@ -20,6 +20,7 @@ use crate::debuginfo::layout::{Detail, Layouts};
 use crate::error::{Error, Result};
 use crate::inspect::image::{Cached, Image};
 use crate::model::{Missing, Reason, TaskId, TaskState};
+use crate::sys::room;
 
 /// How often the clock is looked at: once in so many tasks.
 const CLOCK: u64 = 64;
@@ -178,7 +179,9 @@ impl<'a> Reader<'a> {
             next += 1;
             let mut walk = owners::Walk::new(memory, &found);
             let room = self.limits.tasks.saturating_sub(self.read.tasks.len()) as u64;
-            self.read.tasks.reserve(found.count.unwrap_or(0).min(room).min(RESERVED) as usize);
+            let expected = found.count.unwrap_or(0).min(room).min(RESERVED) as usize;
+            // Without room for all of them it grows as it must.
+            let _ = room::reserve(&mut self.read.tasks, expected);
             let mut seen = 0;
             while seen < room
                 && !(seen.is_multiple_of(CLOCK) && self.is_late())

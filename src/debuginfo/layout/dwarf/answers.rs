@@ -98,4 +98,8 @@ impl Layouts for Dwarf {
         let of = self.safely(|layouts| layouts.intern(found.of, 0)).ok()?;
         Some((offset, of))
     }
+
+    fn release(&mut self) {
+        self.store.release();
+    }
 }
