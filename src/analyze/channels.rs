@@ -44,9 +44,7 @@ fn stuck<'a>(graph: &Graph<'a>, node: &Node<'a>) -> Option<Stuck<'a>> {
     }
     let receiver = &graph.tasks[hold.task];
     let instead = receiver.wait.as_deref()?;
-    let receives = |wait: &Wait| {
-        wait.kind == WaitKind::MpscRecv && wait.resource.as_deref() == Some(node.name)
-    };
+    let receives = |wait: &Wait| wait.kind == WaitKind::MpscRecv && wait.resource == node.resource;
     let any = receiver
         .branches
         .iter()
@@ -127,7 +125,7 @@ fn finding(snapshot: &Snapshot, place: String, channels: &[Stuck<'_>]) -> Findin
         edges: vec![Edge {
             waits: first.id,
             kind: wait.kind,
-            resource: wait.resource.clone(),
+            resource: wait.resource,
             at: waits::at(first).cloned(),
             holder: worst.receiver.id,
             local: worst.hold.local.map(Into::into),

@@ -3,7 +3,7 @@
 use super::graph::{Graph, Node, Side};
 use super::{LISTED, waits, words};
 use crate::model::{
-    Confidence, Edge, Finding, FindingKind, Severity, Snapshot, Wait, human_duration,
+    Confidence, Edge, Finding, FindingKind, Resource, Severity, Snapshot, Wait, human_duration,
 };
 
 /// So many waiters are no accident of the moment.
@@ -14,6 +14,7 @@ const LONG_NS: u64 = 1_000_000_000;
 /// One finding for each lock.
 pub fn found(snapshot: &Snapshot, graph: &Graph<'_>, findings: &mut Vec<Finding>) {
     for node in graph.nodes.iter().filter(|node| node.side == Side::Lock) {
+        let Some(lock) = node.resource else { continue };
         // Tasks in or behind a knot are told there.
         let mut waiters: Vec<(usize, &Wait)> = node
             .waiters
@@ -26,13 +27,14 @@ pub fn found(snapshot: &Snapshot, graph: &Graph<'_>, findings: &mut Vec<Finding>
             continue;
         }
         waiters.sort_by_key(|(task, wait)| (std::cmp::Reverse(wait.wait_ns), *task));
-        findings.push(finding(snapshot, graph, node, &waiters));
+        findings.push(finding(snapshot, graph, lock, node, &waiters));
     }
 }
 
 fn finding(
     snapshot: &Snapshot,
     graph: &Graph<'_>,
+    lock: Resource,
     node: &Node<'_>,
     waiters: &[(usize, &Wait)],
 ) -> Finding {
@@ -76,7 +78,7 @@ fn finding(
     let by = holder.map(|(_, task)| format!(" held by task {}", task.id)).unwrap_or_default();
     let listed = waiters.iter().map(|&(task, _)| &graph.tasks[task]);
     Finding {
-        id: format!("lock_convoy:{}", node.name),
+        id: format!("lock_convoy:{lock}"),
         kind: FindingKind::LockConvoy,
         severity: if blocked.is_some() { Severity::Critical } else { Severity::Warning },
         confidence: if holder.is_some() { Confidence::Proven } else { Confidence::Likely },
@@ -103,7 +105,7 @@ fn finding(
             .map(|(hold, task)| Edge {
                 waits: worst.id,
                 kind: wait.kind,
-                resource: wait.resource.clone(),
+                resource: wait.resource,
                 at: waits::at(worst).cloned(),
                 holder: task.id,
                 local: hold.local.map(Into::into),

@@ -271,7 +271,7 @@ fn edge(graph: &Graph<'_>, link: &Link<'_>) -> Edge {
     Edge {
         waits: task.id,
         kind: link.wait.kind,
-        resource: link.wait.resource.clone(),
+        resource: link.wait.resource,
         at: at(graph, link).cloned(),
         holder: graph.tasks[link.hold.task].id,
         local: link.hold.local.map(Into::into),

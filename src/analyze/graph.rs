@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::waits;
 use crate::model::{
-    Branch, HeldKind, Location, Snapshot, Stack, Task, TaskId, TaskState, Wait, WaitKind,
+    Branch, HeldKind, Location, Resource, Snapshot, Stack, Task, TaskId, TaskState, Wait, WaitKind,
 };
 
 /// Which part of a resource is waited for.
@@ -59,8 +59,8 @@ impl Side {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Key<'a> {
-    Named(Side, &'a str),
+enum Key {
+    Named(Side, Resource),
     Task(TaskId),
 }
 
@@ -84,8 +84,8 @@ pub struct Hold<'a> {
 #[derive(Debug)]
 pub struct Node<'a> {
     pub side: Side,
-    /// Identity, as the snapshot has it; empty for a task.
-    pub name: &'a str,
+    /// Its identity; none for a task.
+    pub resource: Option<Resource>,
     pub holds: Vec<Hold<'a>>,
     /// Indices of the waits for it.
     pub waiters: Vec<usize>,
@@ -235,18 +235,18 @@ fn blocks_own(main: &Wait, branch: &Branch) -> bool {
 #[derive(Default)]
 struct Building<'a> {
     nodes: Vec<Node<'a>>,
-    index: HashMap<Key<'a>, usize>,
+    index: HashMap<Key, usize>,
 }
 
 impl<'a> Building<'a> {
-    fn node(&mut self, key: Key<'a>) -> usize {
+    fn node(&mut self, key: Key) -> usize {
         *self.index.entry(key).or_insert_with(|| {
-            let (side, name) = match key {
-                Key::Named(side, name) => (side, name),
-                Key::Task(_) => (Side::End, ""),
+            let (side, resource) = match key {
+                Key::Named(side, resource) => (side, Some(resource)),
+                Key::Task(_) => (Side::End, None),
             };
             let (holds, waiters) = (Vec::new(), Vec::new());
-            self.nodes.push(Node { side, name, holds, waiters, complete: false });
+            self.nodes.push(Node { side, resource, holds, waiters, complete: false });
             self.nodes.len() - 1
         })
     }
@@ -275,17 +275,17 @@ impl<'a> Building<'a> {
     /// What is waited for; none if something outside could bring it.
     fn waits_for(&mut self, wait: &'a Wait) -> Option<usize> {
         let side = Side::of(wait.kind)?;
-        Some(match (side, wait.task, wait.resource.as_deref()) {
+        Some(match (side, wait.task, wait.resource) {
             (Side::End, Some(task), _) => self.node(Key::Task(task)),
             (Side::End, None, _) | (_, _, None) => return None,
-            (side, _, Some(name)) => self.node(Key::Named(side, name)),
+            (side, _, Some(resource)) => self.node(Key::Named(side, resource)),
         })
     }
 
     fn holders(&mut self, index: usize, task: &'a Task, tips: &[Tip<'a>], first: usize) {
         for held in &task.holds {
             let Some(side) = Side::held(held.kind) else { continue };
-            let node = self.node(Key::Named(side, &held.resource));
+            let node = self.node(Key::Named(side, held.resource));
             let within = tips.iter().position(|tip| Some(tip.number) == held.within);
             self.nodes[node].holds.push(Hold {
                 task: index,
@@ -309,14 +309,12 @@ fn granted(task: &Task, wait: &Wait) -> bool {
         && wait.queue.is_none()
         && wait.resource.is_some()
         && task.holds.iter().any(|held| {
-            !held.dormant
-                && Side::held(held.kind) == side
-                && Some(&held.resource) == wait.resource.as_ref()
+            !held.dormant && Side::held(held.kind) == side && Some(held.resource) == wait.resource
         })
 }
 
 /// A task is held up by one that is to end, if that one is listed.
-fn ends(tasks: &[Task], nodes: &mut [Node<'_>], index: &HashMap<Key<'_>, usize>) {
+fn ends(tasks: &[Task], nodes: &mut [Node<'_>], index: &HashMap<Key, usize>) {
     for (key, &node) in index {
         if let Key::Task(id) = key
             && let Ok(task) = tasks.binary_search_by_key(id, |task| task.id)
@@ -355,14 +353,15 @@ fn as_told<'a>(tasks: &[Task], tips: &[Tip<'a>], node: &mut Node<'a>) {
 /// Have all senders been seen? A oneshot has one; of others the channel knows.
 /// A channel that somebody waits to send into has messages: its receiver has
 /// been woken.
-fn finish(nodes: &mut [Node<'_>], tips: &[Tip<'_>], index: &HashMap<Key<'_>, usize>) {
+fn finish(nodes: &mut [Node<'_>], tips: &[Tip<'_>], index: &HashMap<Key, usize>) {
     for at in 0..nodes.len() {
         let node = &nodes[at];
         if node.side != Side::Senders || node.waiters.is_empty() {
             continue;
         }
-        let full = index
-            .get(&Key::Named(Side::Receiver, node.name))
+        let full = node
+            .resource
+            .and_then(|channel| index.get(&Key::Named(Side::Receiver, channel)))
             .is_some_and(|&receiver| !nodes[receiver].waiters.is_empty());
         let seen = node.holds.len() as u64;
         let mut waits = node.waiters.iter().filter_map(|&tip| tips[tip].wait);
@@ -376,7 +375,7 @@ fn finish(nodes: &mut [Node<'_>], tips: &[Tip<'_>], index: &HashMap<Key<'_>, usi
 
 /// A lock that nobody holds and for which a future waits that nobody polls:
 /// it has been given to that future.
-fn queued_unpolled<'a>(tasks: &'a [Task], nodes: &mut [Node<'a>], index: &HashMap<Key<'a>, usize>) {
+fn queued_unpolled<'a>(tasks: &'a [Task], nodes: &mut [Node<'a>], index: &HashMap<Key, usize>) {
     for (at, task) in tasks.iter().enumerate() {
         for branch in task.branches.iter().filter(|branch| branch.dormant) {
             let Some(wait) = branch.wait.as_deref() else { continue };
@@ -384,8 +383,8 @@ fn queued_unpolled<'a>(tasks: &'a [Task], nodes: &mut [Node<'a>], index: &HashMa
             if !matches!(wait.kind, WaitKind::Mutex | WaitKind::RwLockWrite) {
                 continue;
             }
-            let Some(name) = wait.resource.as_deref() else { continue };
-            let Some(&node) = index.get(&Key::Named(Side::Lock, name)) else { continue };
+            let Some(resource) = wait.resource else { continue };
+            let Some(&node) = index.get(&Key::Named(Side::Lock, resource)) else { continue };
             if nodes[node].holds.is_empty() {
                 let frame = waits::frame(Some(&*branch.stack));
                 nodes[node].holds.push(Hold {

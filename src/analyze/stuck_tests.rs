@@ -61,7 +61,7 @@ fn two_tasks_that_hold_what_the_other_wants_are_a_proven_deadlock() {
     assert_eq!(finding.place.as_deref(), Some("src/app.rs:1"));
     assert_eq!(
         finding.evidence[0],
-        "Task 1 waits for a mutex lock (b) in app::step at src/app.rs:1 for 41s; task 2 holds it \
+        "Task 1 waits for a mutex lock (0x62) in app::step at src/app.rs:1 for 41s; task 2 holds it \
          (local `guard` in step at src/app.rs:2)."
     );
     assert!(finding.evidence[2].starts_with("1 more task waits behind it; that is task 3"));
@@ -282,7 +282,7 @@ fn many_that_wait_for_one_lock_are_a_convoy() {
     let finding = one(crowd(61, 3 * SECOND).into_iter().chain([holder()]), FindingKind::LockConvoy);
     assert_eq!(
         finding.title,
-        "61 tasks wait for a mutex lock (m) held by task 1, the first for 3.0s"
+        "61 tasks wait for a mutex lock (0x6d) held by task 1, the first for 3.0s"
     );
     assert_eq!((finding.confidence, finding.count), (Confidence::Proven, 61));
     let said = finding.evidence.join(" ");

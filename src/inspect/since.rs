@@ -87,7 +87,7 @@ mod tests {
     fn waiting(id: u64, resource: &str) -> Task {
         let wait = Wait {
             kind: WaitKind::Mutex,
-            resource: Some(resource.into()),
+            resource: resource.parse().ok(),
             detail: None,
             task: None,
             stream: None,

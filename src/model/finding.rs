@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectionId, Location, StreamId, TaskId, Timestamp, WaitKind};
+use super::{ConnectionId, Location, Resource, StreamId, TaskId, Timestamp, WaitKind};
 
 /// What was found. The set is closed, so that programs can match on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -98,7 +98,7 @@ pub struct Edge {
     /// For what.
     pub kind: WaitKind,
     /// Identity of the resource.
-    pub resource: Option<Arc<str>>,
+    pub resource: Option<Resource>,
     /// Where it waits.
     pub at: Option<Location>,
     /// The task that holds it, or is to act.

@@ -24,7 +24,7 @@ mod worker;
 
 pub use finding::{Check, Confidence, Edge, Finding, FindingKind, Report, Severity};
 pub use history::{Growing, GrowthPoint, History};
-pub use id::{ConnectionId, EndpointId, RuntimeId, StreamId, TaskId};
+pub use id::{ConnectionId, EndpointId, Resource, RuntimeId, StreamId, TaskId};
 pub use profile::{CpuProfile, CpuSample};
 pub use snapshot::{Counters, Coverage, Missing, Process, Reason, SCHEMA_VERSION, Snapshot};
 pub use stack::{Frame, FrameKind, Location, Stack, StackSource};

@@ -140,11 +140,17 @@ pub fn chain<const N: usize>(frames: [Frame; N]) -> Arc<Stack> {
     })
 }
 
+/// Made of an address or of any other name; none without a name.
+pub fn resource(name: &str) -> Option<Resource> {
+    let bytes = name.bytes().fold(0, |all: u64, byte| (all << 8) | u64::from(byte));
+    name.parse().ok().or_else(|| Resource::at(bytes))
+}
+
 /// A wait that has lasted for 41 seconds.
 pub fn wait(kind: WaitKind, resource: &str) -> Wait {
     Wait {
         kind,
-        resource: (!resource.is_empty()).then(|| resource.into()),
+        resource: self::resource(resource),
         detail: None,
         task: None,
         stream: None,
@@ -169,7 +175,7 @@ pub fn held(
 ) -> Held {
     Held {
         kind,
-        resource: resource.into(),
+        resource: self::resource(resource).expect("held"),
         local: Some(local.into()),
         function: Some(function.into()),
         location: Some(place(&format!("src/{}.rs", at.0), at.1)),
@@ -199,13 +205,12 @@ pub fn branch(
 pub fn stuck_server() -> Snapshot {
     let mut snapshot = empty();
     let post: Arc<str> = "/billing.v1.Ledger/Post".into();
-    let mut a = waiting(17, "ledger::post", ("ledger", 204), WaitKind::Mutex, "mutex 0x7f10");
+    let mut a = waiting(17, "ledger::post", ("ledger", 204), WaitKind::Mutex, "0x7f10");
     a.method = Some(Arc::clone(&post));
-    a.holds =
-        [held(HeldKind::Mutex, "mutex 0x7f20", "accounts", "post", ("ledger", 204), false)].into();
-    let mut b = waiting(23, "audit::write", ("audit", 77), WaitKind::Mutex, "mutex 0x7f20");
+    a.holds = [held(HeldKind::Mutex, "0x7f20", "accounts", "post", ("ledger", 204), false)].into();
+    let mut b = waiting(23, "audit::write", ("audit", 77), WaitKind::Mutex, "0x7f20");
     b.state_ns = 43 * SECOND;
-    let journal = held(HeldKind::Mutex, "mutex 0x7f10", "journal", "write", ("audit", 77), false);
+    let journal = held(HeldKind::Mutex, "0x7f10", "journal", "write", ("audit", 77), false);
     b.holds = [journal].into();
     for (task, holder, local, at) in [
         (&mut a, 23, "journal", ("src/audit.rs", 77)),
@@ -219,13 +224,13 @@ pub fn stuck_server() -> Snapshot {
             location: Some(place(at.0, at.1)),
         });
     }
-    let mut behind = waiting(24, "audit::write", ("audit", 71), WaitKind::Mutex, "mutex 0x7f10");
+    let mut behind = waiting(24, "audit::write", ("audit", 71), WaitKind::Mutex, "0x7f10");
     behind.method = Some(post);
     behind.parent = Some(TaskId(23));
-    let mut future = waiting(31, "cache::refresh", ("cache", 52), WaitKind::Mutex, "mutex 0x7f30");
+    let mut future = waiting(31, "cache::refresh", ("cache", 52), WaitKind::Mutex, "0x7f30");
     future.branches =
-        [branch("cache::load", ("cache", 19), WaitKind::Mutex, "mutex 0x7f30", true)].into();
-    let mut either = waiting(32, "feed::watch", ("feed", 112), WaitKind::MpscRecv, "mpsc 0x7f40");
+        [branch("cache::load", ("cache", 19), WaitKind::Mutex, "0x7f30", true)].into();
+    let mut either = waiting(32, "feed::watch", ("feed", 112), WaitKind::MpscRecv, "0x7f40");
     let mut sleep = branch("feed::watch", ("feed", 112), WaitKind::Sleep, "", false);
     sleep.wait.as_mut().expect("it waits").deadline_in_ns = Some(19 * SECOND as i64);
     either.branches = [sleep].into();

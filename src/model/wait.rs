@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Location, Stack, StreamId, TaskId};
+use super::{Location, Resource, Stack, StreamId, TaskId};
 
 /// The kind of thing waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -134,7 +134,7 @@ pub struct Held {
     /// What it is.
     pub kind: HeldKind,
     /// Identity of the resource, as in [`Wait::resource`].
-    pub resource: Arc<str>,
+    pub resource: Resource,
     /// The local variable, or the path of fields that leads to it.
     pub local: Option<Arc<str>>,
     /// The function whose local it is, short.
@@ -184,7 +184,7 @@ pub struct Wait {
     /// The kind of resource.
     pub kind: WaitKind,
     /// Identity of the resource: equal for all that wait on one thing.
-    pub resource: Option<Arc<str>>,
+    pub resource: Option<Resource>,
     /// Details for a person: deadline, peer address, permits wanted.
     pub detail: Option<Arc<str>>,
     /// The task waited for, of a join handle.

@@ -191,7 +191,7 @@ fn lasted(out: &mut String, task: &Task) {
 /// Which one, and who has it.
 fn waits_for(out: &mut String, wait: &Wait) {
     let mut said = Vec::new();
-    said.extend(wait.resource.as_deref().map(|name| format!("on {}", one_line(name))));
+    said.extend(wait.resource.map(|resource| format!("on {resource}")));
     said.extend(wait.task.map(|task| format!("on goroutine {task}")));
     said.extend(wait.stream.map(|stream| format!("on gRPC stream {stream}")));
     said.extend(wait.fd.map(|fd| format!("on fd {fd}")));
@@ -241,7 +241,7 @@ fn other(out: &mut String, branch: &Branch) {
 }
 
 fn holds(out: &mut String, held: &Held) {
-    let _ = write!(out, "holds {}", one_line(&held.resource));
+    let _ = write!(out, "holds {}", held.resource);
     if held.dormant {
         out.push_str(" in a future that is not polled");
     }

@@ -397,7 +397,7 @@ fn handler(kind: WaitKind, resource: &str) -> (Stream, Task) {
 
 #[test]
 fn case_6b_a_handler_behind_a_lock_is_told_with_its_holder() {
-    let (call, mut task) = handler(WaitKind::Mutex, "mutex 0x7f10");
+    let (call, mut task) = handler(WaitKind::Mutex, "0x7f10");
     let holder = Holder {
         task: TaskId(23),
         local: Some("accounts".into()),
@@ -426,15 +426,14 @@ fn case_6b_a_handler_behind_a_lock_is_told_with_its_holder() {
 
 #[test]
 fn case_6c_a_channel_that_nobody_else_writes_is_told() {
-    let (call, mut task) = handler(WaitKind::MpscRecv, "mpsc 0x7f40");
+    let (call, mut task) = handler(WaitKind::MpscRecv, "0x7f40");
     task.wait.as_mut().unwrap().senders = Some(1);
     let mut sleep = sample::branch("lab::over", ("lab", 3), WaitKind::Sleep, "", false);
     sleep.wait.as_mut().unwrap().deadline_in_ns = Some(60 * SECOND as i64);
     task.branches = [sleep].into();
     let quiet = Case::new([call.clone()]).tasks([task.clone()]);
     assert_eq!(quiet.verdict().kind, Healthy, "somebody else may send: a slow answer");
-    task.holds =
-        [held(HeldKind::MpscSender, "mpsc 0x7f40", "sender", "wait", ("lab", 9), false)].into();
+    task.holds = [held(HeldKind::MpscSender, "0x7f40", "sender", "wait", ("lab", 9), false)].into();
     let says = ["chan receive", "src/ledger.rs:204", "only sender itself"];
     Case::new([call]).tasks([task]).is(HandlerWaiting, Who::Us, Confidence::Likely, &says);
 }
@@ -443,7 +442,7 @@ fn case_6c_a_channel_that_nobody_else_writes_is_told() {
 fn two_handlers_in_a_lock_cycle_are_proven() {
     let mut case = Case::new([unary(1, Side::Server)]).tasks(sample::stuck_server().tasks);
     case.snapshot.streams[0].task = Some(TaskId(17));
-    let says = ["mutex 0x7f10", "task 23 holds it", "task 23 waits for a mutex"];
+    let says = ["0x7f10", "task 23 holds it", "task 23 waits for a mutex"];
     case.is(HandlerWaiting, Who::Us, Confidence::Proven, &says);
 }
 

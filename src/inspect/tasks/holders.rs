@@ -6,16 +6,14 @@
 //! moved away, and the resource itself, which knows how much of it is out.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use super::TaskRead;
 use super::hash::NumberMap;
-use super::render::Render;
 use super::semaphores::Semaphores;
 use super::tokio::RWLOCK_PERMITS;
 use super::trace::{RawHeld, Tip};
 use crate::inspect::image::Cached;
-use crate::model::{Held, HeldKind, Holder, TaskId, Wait, WaitKind};
+use crate::model::{Held, HeldKind, Holder, Resource, TaskId, Wait, WaitKind};
 
 /// Holders named at each wait. A semaphore can have thousands, and as many
 /// that wait for it.
@@ -60,7 +58,6 @@ impl Claims {
         mut self,
         memory: &mut Cached<'_>,
         semaphores: &mut Semaphores,
-        render: &mut Render,
         tasks: &mut [TaskRead],
     ) {
         // In the order of addresses: neighbours in memory come from one read.
@@ -71,10 +68,10 @@ impl Claims {
             first.1.doubtful &= !same || later.1.doubtful;
             same
         });
-        let mut struck: HashMap<Arc<str>, Vec<(TaskId, HeldKind)>> = HashMap::new();
+        let mut struck: HashMap<Option<Resource>, Vec<(TaskId, HeldKind)>> = HashMap::new();
         for (resource, task, kind) in self.struck {
             if self.all.binary_search_by_key(&(resource, task, kind), key).is_err() {
-                struck.entry(render.resource(resource)).or_default().push((task, kind));
+                struck.entry(Resource::at(resource)).or_default().push((task, kind));
             }
         }
         for claims in self.all.chunk_by(|one, other| one.0 == other.0) {
@@ -87,14 +84,16 @@ impl Claims {
             };
             let out = strike(&claims, free);
             if !out.is_empty() {
-                struck.entry(render.resource(resource)).or_default().extend(out);
+                struck.entry(Resource::at(resource)).or_default().extend(out);
             }
         }
         if !struck.is_empty() {
             for task in tasks.iter_mut() {
                 let id = task.id;
                 let keep = |held: &Held| {
-                    !struck.get(&held.resource).is_some_and(|out| out.contains(&(id, held.kind)))
+                    !struck
+                        .get(&Some(held.resource))
+                        .is_some_and(|out| out.contains(&(id, held.kind)))
                 };
                 if !task.holds.iter().all(keep) {
                     task.holds = task.holds.iter().filter(|held| keep(held)).cloned().collect();
@@ -145,9 +144,7 @@ fn strike(claims: &[Claim], free: Option<u64>) -> Vec<(TaskId, HeldKind)> {
 
 /// Tells every wait who holds what it waits for.
 fn join(tasks: &mut [TaskRead]) {
-    // A resource's name is made once, so equal names are one allocation.
-    let name = |resource: &Arc<str>| Arc::as_ptr(resource).cast::<u8>();
-    let mut holders: NumberMap<*const u8, Vec<(HeldKind, Holder)>> = NumberMap::default();
+    let mut holders: NumberMap<Resource, Vec<(HeldKind, Holder)>> = NumberMap::default();
     for task in tasks.iter() {
         for held in &task.holds {
             let holder = Holder {
@@ -155,12 +152,12 @@ fn join(tasks: &mut [TaskRead]) {
                 local: held.local.clone(),
                 location: held.location.clone(),
             };
-            holders.entry(name(&held.resource)).or_default().push((held.kind, holder));
+            holders.entry(held.resource).or_default().push((held.kind, holder));
         }
     }
     let tell = |wait: &mut Wait| {
         if let Some(resource) = &wait.resource
-            && let Some(candidates) = holders.get(&name(resource))
+            && let Some(candidates) = holders.get(resource)
         {
             let kind = wait.kind;
             let of_use = candidates.iter().filter(|(held, _)| releases(*held, kind));

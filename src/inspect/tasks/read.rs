@@ -310,7 +310,7 @@ impl<'a> Reader<'a> {
         // A list that leads in a circle tells a task more than once.
         read.tasks.dedup_by_key(|task| task.id);
         read.owners.sort_by_key(|owner| owner.address);
-        self.claims.settle(memory, &mut self.semaphores, &mut self.render, &mut read.tasks);
+        self.claims.settle(memory, &mut self.semaphores, &mut read.tasks);
         let mut miss = |reason, count, detail: &str| {
             if count > 0 {
                 read.missing.push(Missing { reason, count, detail: detail.to_owned() });

@@ -4,15 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::frames::Frames;
-use super::hash::NumberMap;
 use super::sockets::Sockets;
 use super::trace::{NO_LEVEL, RawDetail, RawHeld, RawWait, Tip, Trace};
 use super::{Roots, TaskRead};
-use crate::model::{Branch, Held, Stack, TaskId, Wait, WaitKind};
+use crate::model::{Branch, Held, Resource, Stack, TaskId, Wait, WaitKind};
 
-/// Names of addresses and words of waits made so far.
+/// Words of waits made so far.
 pub struct Render {
-    resources: NumberMap<u64, Arc<str>>,
     details: HashMap<RawDetail, Option<Arc<str>>>,
     sockets: Option<Sockets>,
     monotonic_ns: Option<u64>,
@@ -21,7 +19,6 @@ pub struct Render {
 impl Render {
     pub fn new(roots: &Roots) -> Self {
         Self {
-            resources: NumberMap::default(),
             details: HashMap::new(),
             sockets: roots.process.map(Sockets::of),
             monotonic_ns: roots.monotonic_ns,
@@ -73,7 +70,7 @@ impl Render {
         };
         Wait {
             kind: raw.kind,
-            resource: raw.resource.map(|at| self.resource(at)),
+            resource: raw.resource.and_then(Resource::at),
             detail: socket.or_else(|| self.detail(raw.detail)),
             task: raw.joins.and_then(joins).map(TaskId),
             stream: None,
@@ -85,11 +82,6 @@ impl Render {
             senders: raw.senders,
             lower_bound: true,
         }
-    }
-
-    /// The name of what is at an address.
-    pub fn resource(&mut self, at: u64) -> Arc<str> {
-        self.resources.entry(at).or_insert_with(|| hexadecimal(at)).clone()
     }
 
     fn detail(&mut self, raw: RawDetail) -> Option<Arc<str>> {
@@ -110,7 +102,7 @@ impl Render {
             .clone()
     }
 
-    fn holds(&mut self, frames: &Frames, trace: &Trace, main: &Tip) -> Box<[Held]> {
+    fn holds(&self, frames: &Frames, trace: &Trace, main: &Tip) -> Box<[Held]> {
         let polled = polled(trace, main);
         let mut kept: Vec<&RawHeld> = Vec::new();
         for held in &trace.holds {
@@ -131,33 +123,21 @@ impl Render {
             }
         }
         kept.into_iter()
-            .map(|held| {
+            .filter_map(|held| {
                 let level = trace.levels.get(held.level as usize);
                 let frame = level.and_then(|level| frames.get(level.frame));
-                Held {
+                Some(Held {
                     kind: held.kind,
-                    resource: self.resource(held.resource),
+                    resource: Resource::at(held.resource)?,
                     local: held.local.clone(),
                     function: frame.map(|frame| frame.function.clone()),
                     location: frame.and_then(|frame| frame.location.clone()),
                     dormant: held.dormant,
                     within: within(trace, &polled, held.level),
-                }
+                })
             })
             .collect()
     }
-}
-
-/// As `{:#x}` has it. There is one for nearly every task, and the formatting
-/// machinery costs more than all the rest of naming it.
-fn hexadecimal(number: u64) -> Arc<str> {
-    let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1) as usize;
-    let mut text = [0; 18];
-    text[..2].copy_from_slice(b"0x");
-    for (place, digit) in text[2..2 + digits].iter_mut().rev().enumerate() {
-        *digit = b"0123456789abcdef"[(number >> (4 * place)) as usize & 15];
-    }
-    String::from_utf8_lossy(&text[..2 + digits]).into()
 }
 
 /// The chain that is shown as the task's own: the first that it polls, and of
@@ -226,16 +206,4 @@ fn fork(trace: &Trace, level: u32, on_main: &[u32]) -> u32 {
         at = level.parent;
     }
     at
-}
-
-#[cfg(test)]
-mod tests {
-    use super::hexadecimal;
-
-    #[test]
-    fn addresses_are_named_as_everywhere() {
-        for number in [0, 1, 15, 16, 0x7f10, 0x7fff_1234_5678, u64::MAX] {
-            assert_eq!(*hexadecimal(number), format!("{number:#x}"));
-        }
-    }
 }

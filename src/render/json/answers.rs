@@ -7,9 +7,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::model::{
-    Blocked, Check, Connection, Counters, Coverage, Finding, Location, Pause, Process, Runtime,
-    RuntimeId, Snapshot, Stack, Stream, StreamId, Task, TaskId, TaskState, Timestamp, Verdict,
-    WaitKind, Worker,
+    Blocked, Check, Connection, Counters, Coverage, Finding, Location, Pause, Process, Resource,
+    Runtime, RuntimeId, Snapshot, Stack, Stream, StreamId, Task, TaskId, TaskState, Timestamp,
+    Verdict, WaitKind, Worker,
 };
 
 /// What every answer begins with.
@@ -117,7 +117,7 @@ pub struct TaskGroup {
     /// What they wait for, if that is known.
     pub wait: Option<WaitKind>,
     /// The one thing that all of them wait for, if it is one.
-    pub resource: Option<Arc<str>>,
+    pub resource: Option<Resource>,
     /// The one task that holds what all of them wait for, if it is one.
     pub holder: Option<TaskId>,
     /// How many.

@@ -159,7 +159,7 @@ fn begin(hash: u64, task: &Task) -> TaskGroup {
         spawned_at: task.spawned_at.as_deref().cloned(),
         method: task.method.clone(),
         wait: task.waits_for(),
-        resource: task.wait.as_deref().and_then(|wait| wait.resource.clone()),
+        resource: task.wait.as_deref().and_then(|wait| wait.resource),
         holder: task.wait.as_deref().and_then(|wait| wait.holders.first()).map(|one| one.task),
         count: 0,
         states: StateCounts::default(),
@@ -182,7 +182,7 @@ fn add(group: &mut TaskGroup, task: &Task) {
     group.longest_wait_ns = group.longest_wait_ns.max(task.waited_ns());
     // Only what all members have in common.
     let wait = task.wait.as_deref();
-    if wait.and_then(|wait| wait.resource.as_ref()) != group.resource.as_ref() {
+    if wait.and_then(|wait| wait.resource) != group.resource {
         group.resource = None;
     }
     if wait.and_then(|wait| wait.holders.first()).map(|one| one.task) != group.holder {
@@ -236,14 +236,11 @@ mod tests {
         let first = &page.groups[0];
         assert_eq!((first.count, first.wait), (2, Some(WaitKind::Mutex)));
         assert_eq!(first.longest_wait_ns, 60 * sample::SECOND);
-        assert_eq!(
-            (first.resource.as_deref(), first.holder),
-            (Some("mutex 0x7f10"), Some(TaskId(23)))
-        );
+        assert_eq!((first.resource, first.holder), (sample::resource("0x7f10"), Some(TaskId(23))));
         let members = groups(&snapshot, &format!("group:{}", first.key), GroupSort::Wait);
         assert_eq!((members.matched, members.total), (2, 1));
         // Another lock, the same place.
-        snapshot.tasks[0].wait.as_mut().unwrap().resource = Some("mutex 0x7f11".into());
+        snapshot.tasks[0].wait.as_mut().unwrap().resource = sample::resource("0x7f11");
         let page = groups(&snapshot, "", GroupSort::Wait);
         assert_eq!((page.groups[0].count, &page.groups[0].resource), (2, &None));
     }

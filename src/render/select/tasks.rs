@@ -3,7 +3,7 @@
 use super::groups::group_of;
 use super::page::{Cursor, Page};
 use super::term::{Compare, Filter, contains};
-use crate::model::{Snapshot, Stack, StreamId, Task, TaskId, TaskState, Wait, WaitKind};
+use crate::model::{Resource, Snapshot, Stack, StreamId, Task, TaskId, TaskState, Wait, WaitKind};
 
 /// What a task filter may say; part of the answer to a wrong one.
 pub const TASK_FILTER: &str = "words that match the place, function, method, peer or state; or state:idle|running|\
@@ -60,8 +60,7 @@ pub fn task_filter(text: &str) -> Result<Filter<Task>, String> {
                 None => duration(value, |task| waits(task).then(|| task.waited_ns()))?,
             },
             Some("resource") => Box::new(move |task| {
-                all_waits(task)
-                    .any(|wait| wait.resource.as_deref().is_some_and(|name| contains(name, &part)))
+                all_waits(task).any(|wait| wait.resource.is_some_and(|it| is_named(it, &part)))
             }),
             Some("holder") => {
                 let id: TaskId = id(value)?;
@@ -70,7 +69,7 @@ pub fn task_filter(text: &str) -> Result<Filter<Task>, String> {
                 })
             }
             Some("holds") => {
-                Box::new(move |task| task.holds.iter().any(|held| contains(&held.resource, &part)))
+                Box::new(move |task| task.holds.iter().any(|held| is_named(held.resource, &part)))
             }
             Some("group") => {
                 let key = u64::from_str_radix(value, 16)
@@ -133,9 +132,14 @@ fn anywhere(task: &Task, part: &str) -> bool {
         || task.stack.as_deref().is_some_and(|stack| in_stack(stack, part))
         || task.branches.iter().any(|branch| in_stack(&branch.stack, part))
         || all_waits(task).any(|wait| {
-            let texts = [wait.detail.as_deref(), wait.resource.as_deref(), Some(wait.kind.words())];
+            let texts = [wait.detail.as_deref(), Some(wait.kind.words())];
             texts.into_iter().flatten().any(|text| contains(text, part))
+                || wait.resource.is_some_and(|resource| is_named(resource, part))
         })
+}
+
+fn is_named(resource: Resource, part: &str) -> bool {
+    contains(&resource.to_string(), part)
 }
 
 fn in_stack(stack: &Stack, part: &str) -> bool {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use tokio::sync::{Mutex, Notify};
 
 use super::own::{at_rest, id, line_of, runtime, show, task, user_frames};
-use crate::model::{HeldKind, WaitKind};
+use crate::model::{HeldKind, Resource, WaitKind};
 
 fn here(marker: &str) -> u32 {
     line_of(include_str!("chains.rs"), marker)
@@ -67,7 +67,7 @@ fn chains_go_through_functions_boxes_and_hand_written_futures() {
     assert!(user_frames(boxed)[2].starts_with("Slow::poll:"), "{}", show(boxed));
     let wait = boxed.wait.as_ref().unwrap();
     assert_eq!(wait.kind, WaitKind::Notify);
-    assert_eq!(wait.resource.as_deref(), Some(&*format!("{:#x}", Arc::as_ptr(&notify) as u64)));
+    assert_eq!(wait.resource.map(Resource::address), Some(Arc::as_ptr(&notify) as u64));
     assert_eq!(read.owners.len(), 1);
     assert_eq!((read.owners[0].alive, read.owners[0].read), (2, 2));
     assert_eq!(read.owners[0].flavor, "multi_thread");
@@ -96,7 +96,7 @@ fn a_locks_waiters_know_its_holder() {
         let wait = task.wait.as_ref().unwrap();
         assert_eq!(wait.kind, WaitKind::Mutex, "{}", show(task));
         assert_eq!(wait.queue, Some(3));
-        assert_eq!(wait.resource.as_deref(), Some(&*guard.resource));
+        assert_eq!(wait.resource, Some(guard.resource));
         let [holder] = &*wait.holders else { panic!("{}", show(task)) };
         assert_eq!(holder.task, id(&held));
         assert_eq!(holder.local.as_deref(), Some("guard"));

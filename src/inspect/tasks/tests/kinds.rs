@@ -62,7 +62,7 @@ fn channels_know_both_their_ends() {
         assert!(frame.ends_with(&format!("::{{async block}}:{}", here(marker))), "{frame}");
         let held = keeper.holds.iter().find(|other| other.kind == held);
         let held = held.unwrap_or_else(|| panic!("{held:?} in {}", show(keeper)));
-        assert_eq!(wait.resource.as_deref(), Some(&*held.resource), "{}", show(waiter));
+        assert_eq!(wait.resource, Some(held.resource), "{}", show(waiter));
         let [holder] = &*wait.holders else { panic!("{}", show(waiter)) };
         assert_eq!(holder.task, keeper.id);
         assert_eq!(holder.location.as_ref().unwrap().line, here("keep"));
