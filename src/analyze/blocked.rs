@@ -90,7 +90,7 @@ fn now(snapshot: &Snapshot, blocked: &Blocked) -> Finding {
     let waiting = snapshot
         .tasks
         .iter()
-        .filter_map(|task| task.wait.as_deref())
+        .filter_map(|task| task.wait.as_ref())
         .filter(|wait| wait.holders.iter().any(|holder| Some(holder.task) == blocked.task))
         .count() as u64;
     if waiting > 0 {

@@ -43,13 +43,13 @@ fn stuck<'a>(graph: &Graph<'a>, node: &Node<'a>) -> Option<Stuck<'a>> {
         return None;
     }
     let receiver = &graph.tasks[hold.task];
-    let instead = receiver.wait.as_deref()?;
+    let instead = receiver.wait.as_ref()?;
     let receives = |wait: &Wait| wait.kind == WaitKind::MpscRecv && wait.resource == node.resource;
     let any = receiver
         .branches
         .iter()
         .filter(|branch| !branch.dormant)
-        .filter_map(|branch| branch.wait.as_deref())
+        .filter_map(|branch| branch.wait.as_ref())
         .any(receives);
     // A timer will wake it; of a wait that is not known nothing can be said;
     // and one that sends in its turn is told at the channel that it sends to.

@@ -223,7 +223,7 @@ impl<'a> Graph<'a> {
 /// does not poll. That one was polled before the present wait began, and
 /// tokio's queues are fair: whatever is given goes to it first, and stays.
 fn blocks_own(main: &Wait, branch: &Branch) -> bool {
-    let Some(wait) = branch.wait.as_deref().filter(|_| branch.dormant) else { return false };
+    let Some(wait) = branch.wait.as_ref().filter(|_| branch.dormant) else { return false };
     let both_read = wait.kind == WaitKind::RwLockRead && main.kind == WaitKind::RwLockRead;
     Side::of(main.kind) == Some(Side::Lock)
         && Side::of(wait.kind) == Some(Side::Lock)
@@ -253,12 +253,12 @@ impl<'a> Building<'a> {
 
     /// What a task awaits, if it is suspended and that is known.
     fn tips(&mut self, index: usize, task: &'a Task, tips: &mut Vec<Tip<'a>>) {
-        let Some(main) = task.wait.as_deref() else { return };
+        let Some(main) = task.wait.as_ref() else { return };
         // It runs, or has been woken and is about to.
         let moves = matches!(task.state, TaskState::Running | TaskState::Scheduled);
         let live = (1..).zip(&task.branches).filter(|(_, branch)| !branch.dormant);
         let branches =
-            live.map(|(number, branch)| (number, branch.wait.as_deref(), Some(&*branch.stack)));
+            live.map(|(number, branch)| (number, branch.wait.as_ref(), Some(&*branch.stack)));
         let all = std::iter::once((0, Some(main), task.stack.as_deref())).chain(branches);
         for (number, wait, stack) in all {
             let granted = wait.is_some_and(|wait| granted(task, wait));
@@ -367,7 +367,7 @@ fn finish(nodes: &mut [Node<'_>], tips: &[Tip<'_>], index: &HashMap<Key, usize>)
         let mut waits = node.waiters.iter().filter_map(|&tip| tips[tip].wait);
         let complete = waits.all(|wait| match wait.kind {
             WaitKind::Oneshot => seen == 1,
-            _ => seen > 0 && wait.senders == Some(seen) && !full,
+            _ => seen > 0 && wait.senders.map(u64::from) == Some(seen) && !full,
         });
         nodes[at].complete = complete;
     }
@@ -378,7 +378,7 @@ fn finish(nodes: &mut [Node<'_>], tips: &[Tip<'_>], index: &HashMap<Key, usize>)
 fn queued_unpolled<'a>(tasks: &'a [Task], nodes: &mut [Node<'a>], index: &HashMap<Key, usize>) {
     for (at, task) in tasks.iter().enumerate() {
         for branch in task.branches.iter().filter(|branch| branch.dormant) {
-            let Some(wait) = branch.wait.as_deref() else { continue };
+            let Some(wait) = branch.wait.as_ref() else { continue };
             // A read guard would let other readers in.
             if !matches!(wait.kind, WaitKind::Mutex | WaitKind::RwLockWrite) {
                 continue;

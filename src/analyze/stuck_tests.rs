@@ -153,7 +153,7 @@ fn circles_through_channels_and_ends_are_found() {
     // 1 sends to 2, which waits for 3 to end, which waits for an answer of 1.
     let sends = holding(waits(1, WaitKind::MpscSend, "ch"), HeldKind::OneshotSender, "re", false);
     let mut joins = holding(waits(2, WaitKind::Join, ""), HeldKind::MpscReceiver, "ch", false);
-    joins.wait.as_mut().unwrap().task = Some(TaskId(3));
+    joins.wait.as_mut().unwrap().about_mut().task = Some(TaskId(3));
     let asks = waits(3, WaitKind::Oneshot, "re");
     let finding = one([sends, joins, asks], FindingKind::Deadlock);
     // Where a channel's end lives, only locals tell.
@@ -414,7 +414,7 @@ proptest! {
         let tasks = tasks.into_iter().enumerate().map(|(n, (kind, on, holds, other))| {
             let mut task = waits(n as u64 + 1, WAITS[kind], &on.to_string());
             let wait = task.wait.as_mut().unwrap();
-            wait.task = Some(TaskId(on.into()));
+            wait.about_mut().task = Some(TaskId(on.into()));
             wait.senders = Some(1);
             for (kind, on, place) in holds {
                 task = holding(task, HELD[kind], &on.to_string(), place == 3);

@@ -46,8 +46,8 @@ impl Since {
             }
             let (state_ns, unhooked) = (task.state_ns, task.unhooked);
             // A wait lasts since the task's last poll.
-            let branches = task.branches.iter_mut().filter_map(|branch| branch.wait.as_deref_mut());
-            for wait in task.wait.as_deref_mut().into_iter().chain(branches) {
+            let branches = task.branches.iter_mut().filter_map(|branch| branch.wait.as_mut());
+            for wait in task.wait.as_mut().into_iter().chain(branches) {
                 wait.wait_ns = state_ns;
                 wait.lower_bound = unhooked;
             }
@@ -85,22 +85,9 @@ mod tests {
     use crate::model::{Location, Wait, WaitKind, sample};
 
     fn waiting(id: u64, resource: &str) -> Task {
-        let wait = Wait {
-            kind: WaitKind::Mutex,
-            resource: resource.parse().ok(),
-            detail: None,
-            task: None,
-            stream: None,
-            deadline_in_ns: None,
-            fd: None,
-            holders: Vec::new(),
-            queue: None,
-            senders: None,
-            wait_ns: 0,
-            lower_bound: false,
-        };
+        let wait = Wait { lower_bound: false, ..Wait::new(WaitKind::Mutex, resource.parse().ok()) };
         let place = Arc::new(Location { file: "src/a.rs".into(), line: 1, column: 1 });
-        Task { unhooked: true, wait: Some(Box::new(wait)), ..sample::task(id, &place) }
+        Task { unhooked: true, wait: Some(wait), ..sample::task(id, &place) }
     }
 
     #[test]

@@ -126,7 +126,7 @@ pub fn waiting(id: u64, function: &str, at: (&str, u32), kind: WaitKind, resourc
         frame(inner, place("tokio-1.54.1/src/sync/mod.rs", 430), FrameKind::Runtime, 0),
         frame(function, place(&file, at.1), FrameKind::User, 0),
     ]));
-    task.wait = Some(Box::new(wait(kind, resource)));
+    task.wait = Some(wait(kind, resource));
     task
 }
 
@@ -149,18 +149,10 @@ pub fn resource(name: &str) -> Option<Resource> {
 /// A wait that has lasted for 41 seconds.
 pub fn wait(kind: WaitKind, resource: &str) -> Wait {
     Wait {
-        kind,
-        resource: self::resource(resource),
-        detail: None,
-        task: None,
-        stream: None,
-        deadline_in_ns: None,
-        fd: None,
-        holders: Vec::new(),
         queue: Some(1),
-        senders: None,
         wait_ns: 41 * SECOND,
         lower_bound: false,
+        ..Wait::new(kind, self::resource(resource))
     }
 }
 
@@ -195,7 +187,7 @@ pub fn branch(
     let file = format!("src/{}.rs", at.0);
     Branch {
         stack: chain([frame(function, place(&file, at.1), FrameKind::User, 0)]),
-        wait: Some(Box::new(wait(kind, resource))),
+        wait: Some(wait(kind, resource)),
         dormant,
     }
 }
@@ -218,7 +210,7 @@ pub fn stuck_server() -> Snapshot {
     ] {
         let wait = task.wait.as_mut().expect("it waits");
         wait.queue = Some(2);
-        wait.holders.push(Holder {
+        wait.about_mut().holders.push(Holder {
             task: TaskId(holder),
             local: Some(local.into()),
             location: Some(place(at.0, at.1)),

@@ -73,7 +73,7 @@ pub struct Task {
     /// Its stack, if one could be had.
     pub stack: Option<Arc<Stack>>,
     /// What it waits for, if known. Boxed: most of 100,000 tasks have none.
-    pub wait: Option<Box<Wait>>,
+    pub wait: Option<Wait>,
     /// Wakers of it that exist, abort handles included, by tokio's count of
     /// references: an idle task without any cannot be woken. `None` unless its
     /// memory was read and it was idle.
@@ -91,7 +91,7 @@ impl Task {
     /// How long it has waited for what it waits for; where that is not known,
     /// how long it has been in its state.
     pub fn waited_ns(&self) -> u64 {
-        match self.wait.as_deref() {
+        match self.wait.as_ref() {
             Some(wait) if wait.wait_ns > 0 || !wait.lower_bound => wait.wait_ns,
             _ => self.state_ns,
         }
@@ -99,7 +99,7 @@ impl Task {
 
     /// What it waits for, if that is known.
     pub fn waits_for(&self) -> Option<WaitKind> {
-        self.wait.as_deref().map(|wait| wait.kind).filter(|kind| *kind != WaitKind::Unknown)
+        self.wait.as_ref().map(|wait| wait.kind).filter(|kind| *kind != WaitKind::Unknown)
     }
 
     /// Where a person looks first: the innermost frame of the program's own

@@ -1,5 +1,6 @@
 //! What a suspended task waits for, and who holds it.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -159,7 +160,7 @@ pub struct Branch {
     /// Its frames, innermost first, down to where it leaves the task's stack.
     pub stack: Arc<Stack>,
     /// What it waits for.
-    pub wait: Option<Box<Wait>>,
+    pub wait: Option<Wait>,
     /// The task keeps this future and does not poll it: what it queued for
     /// or holds cannot be given up (a futurelock).
     pub dormant: bool,
@@ -178,33 +179,181 @@ pub struct Holder {
 }
 
 /// What a task waits for.
+///
+/// There is one for nearly every task, so it is small: what few waits have
+/// lies apart and is read through the wait, as if it were part of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(from = "Told", into = "Told")]
 pub struct Wait {
     /// The kind of resource.
     pub kind: WaitKind,
+    /// `wait_ns` is a lower bound: the begin of the wait was not seen.
+    pub lower_bound: bool,
+    /// How many wait in its queue, this one included, where that is known.
+    pub queue: Option<u32>,
+    /// Of a channel's receiver: how many senders there are in all, seen or
+    /// not, by the channel's own count.
+    pub senders: Option<u32>,
     /// Identity of the resource: equal for all that wait on one thing.
     pub resource: Option<Resource>,
+    /// Time until the deadline of a sleep or timeout; negative once it passed.
+    pub deadline_in_ns: Option<i64>,
+    /// How long this wait has lasted.
+    pub wait_ns: u64,
+    /// What few waits have; read it through the wait.
+    pub about: Option<Box<About>>,
+}
+
+/// What only few waits have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
     /// Details for a person: deadline, peer address, permits wanted.
     pub detail: Option<Arc<str>>,
     /// The task waited for, of a join handle.
     pub task: Option<TaskId>,
     /// The gRPC stream whose message is awaited.
     pub stream: Option<StreamId>,
-    /// Time until the deadline of a sleep or timeout; negative once it passed.
-    pub deadline_in_ns: Option<i64>,
     /// File descriptor of a socket.
     pub fd: Option<i32>,
     /// Who holds it, as far as seen.
     pub holders: Vec<Holder>,
+}
+
+impl Wait {
+    /// A wait of which no more is known than its kind and what it is for.
+    pub fn new(kind: WaitKind, resource: Option<Resource>) -> Self {
+        Self {
+            kind,
+            lower_bound: true,
+            queue: None,
+            senders: None,
+            resource,
+            deadline_in_ns: None,
+            wait_ns: 0,
+            about: None,
+        }
+    }
+
+    /// The same with what few waits have.
+    #[must_use]
+    pub fn with(self, about: About) -> Self {
+        Self { about: (about != About::default()).then(|| Box::new(about)), ..self }
+    }
+
+    /// What few waits have, to be filled in.
+    pub fn about_mut(&mut self) -> &mut About {
+        self.about.get_or_insert_default()
+    }
+}
+
+impl Deref for Wait {
+    type Target = About;
+
+    fn deref(&self) -> &About {
+        static NOTHING: About =
+            About { detail: None, task: None, stream: None, fd: None, holders: Vec::new() };
+        self.about.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
+/// What a task waits for.
+// A wait as it is told: flat, and in this order.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema), schemars(rename = "Wait"))]
+struct Told {
+    /// The kind of resource.
+    kind: WaitKind,
+    /// Identity of the resource: equal for all that wait on one thing.
+    resource: Option<Resource>,
+    /// Details for a person: deadline, peer address, permits wanted.
+    detail: Option<Arc<str>>,
+    /// The task waited for, of a join handle.
+    task: Option<TaskId>,
+    /// The gRPC stream whose message is awaited.
+    stream: Option<StreamId>,
+    /// Time until the deadline of a sleep or timeout; negative once it passed.
+    deadline_in_ns: Option<i64>,
+    /// File descriptor of a socket.
+    fd: Option<i32>,
+    /// Who holds it, as far as seen.
+    holders: Vec<Holder>,
     /// How many wait in its queue, this one included, where that is known.
-    pub queue: Option<u64>,
+    queue: Option<u32>,
     /// Of a channel's receiver: how many senders there are in all, seen or
     /// not, by the channel's own count.
     #[serde(default)]
-    pub senders: Option<u64>,
+    senders: Option<u32>,
     /// How long this wait has lasted.
-    pub wait_ns: u64,
+    wait_ns: u64,
     /// `wait_ns` is a lower bound: the begin of the wait was not seen.
-    pub lower_bound: bool,
+    lower_bound: bool,
+}
+
+impl From<Wait> for Told {
+    fn from(wait: Wait) -> Self {
+        let Wait { kind, lower_bound, queue, senders, resource, deadline_in_ns, wait_ns, about } =
+            wait;
+        let About { detail, task, stream, fd, holders } = about.map(|it| *it).unwrap_or_default();
+        Self {
+            kind,
+            resource,
+            detail,
+            task,
+            stream,
+            deadline_in_ns,
+            fd,
+            holders,
+            queue,
+            senders,
+            wait_ns,
+            lower_bound,
+        }
+    }
+}
+
+impl From<Told> for Wait {
+    fn from(told: Told) -> Self {
+        let Told { kind, resource, deadline_in_ns, queue, senders, wait_ns, lower_bound, .. } =
+            told;
+        let Told { detail, task, stream, fd, holders, .. } = told;
+        let all = Self {
+            lower_bound,
+            queue,
+            senders,
+            deadline_in_ns,
+            wait_ns,
+            ..Self::new(kind, resource)
+        };
+        all.with(About { detail, task, stream, fd, holders })
+    }
+}
+
+#[cfg(feature = "cli")]
+impl schemars::JsonSchema for Wait {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        Told::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        Told::json_schema(generator)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_small_and_told_whole() {
+        assert!(size_of::<Option<Wait>>() <= 64);
+        let plain = Wait::new(WaitKind::Notify, Resource::at(0x7f10));
+        let about = About { task: Some(TaskId(7)), fd: Some(3), ..About::default() };
+        let full = Wait { queue: Some(2), ..plain.clone().with(about) };
+        for (wait, task, fd) in [(plain, None, None), (full, Some(TaskId(7)), Some(3))] {
+            assert_eq!((wait.task, wait.fd), (task, fd));
+            let json = serde_json::to_value(&wait).unwrap();
+            assert_eq!(json.as_object().unwrap().len(), 12, "{json}");
+            assert_eq!(serde_json::from_value::<Wait>(json).unwrap(), wait);
+        }
+    }
 }

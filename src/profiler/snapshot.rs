@@ -206,10 +206,10 @@ impl Core {
         }
         for task in joined.tasks.iter_mut().filter(|task| task.stream.is_some()) {
             // A stream's task awaits the messages of its own stream.
-            if let Some(wait) = task.wait.as_deref_mut()
+            if let Some(wait) = task.wait.as_mut()
                 && wait.kind == WaitKind::GrpcMessage
             {
-                wait.stream = task.stream;
+                wait.about_mut().stream = task.stream;
             }
         }
         runtimes.extend(joined.strangers.iter().map(|(id, owner)| join::runtime(*id, owner)));

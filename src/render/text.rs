@@ -133,7 +133,7 @@ impl Debug2 {
         let verdict = task.stream.and_then(|stream| self.stuck.get(&stream));
         labels(out, task, verdict.copied());
         out.push_str(":\n");
-        if let Some(wait) = task.wait.as_deref() {
+        if let Some(wait) = task.wait.as_ref() {
             waits_for(out, wait);
         }
         match &task.stack {
@@ -180,7 +180,7 @@ fn state(task: &Task) -> &'static str {
 
 fn lasted(out: &mut String, task: &Task) {
     let waits = task.waits_for().is_some();
-    let at_least = task.wait.as_deref().is_some_and(|wait| wait.lower_bound && wait.wait_ns > 0);
+    let at_least = task.wait.as_ref().is_some_and(|wait| wait.lower_bound && wait.wait_ns > 0);
     let ns = task.waited_ns();
     if ns > 0 && (waits || task.state != TaskState::Unknown) {
         let bound = if waits && at_least { "at least " } else { "" };
@@ -230,11 +230,11 @@ fn local(out: &mut String, name: Option<&str>, function: Option<&str>, at: Optio
 /// A branch of a `select!` or `join!`, or a future that is kept.
 fn other(out: &mut String, branch: &Branch) {
     out.push_str(if branch.dormant { "kept but not polled" } else { "also awaiting" });
-    if let Some(wait) = branch.wait.as_deref() {
+    if let Some(wait) = branch.wait.as_ref() {
         let _ = write!(out, " [{}]", wait.kind.words());
     }
     out.push_str(":\n");
-    if let Some(wait) = branch.wait.as_deref() {
+    if let Some(wait) = branch.wait.as_ref() {
         waits_for(out, wait);
     }
     frames(out, &branch.stack);

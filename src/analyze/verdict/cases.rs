@@ -403,7 +403,7 @@ fn case_6b_a_handler_behind_a_lock_is_told_with_its_holder() {
         local: Some("accounts".into()),
         location: Some(sample::place("src/audit.rs", 77)),
     };
-    task.wait.as_mut().unwrap().holders.push(holder);
+    task.wait.as_mut().unwrap().about_mut().holders.push(holder);
     let holder = waiting(23, "audit::write", ("audit", 77), WaitKind::Sleep, "");
     let case = Case::new([call]).tasks([task, holder]);
     let verdict = case.is(

@@ -353,7 +353,7 @@ impl Teller<'_> {
             (_, Some(holder)) => {
                 let guard = waits::guard(holder.local.as_deref(), None, holder.location.as_ref());
                 let does = waits::find(self.judge.snapshot, holder.task)
-                    .and_then(|task| Some(waits::sentence(task, task.wait.as_deref()?)))
+                    .and_then(|task| Some(waits::sentence(task, task.wait.as_ref()?)))
                     .map_or_else(String::new, |does| format!(", and {does}"));
                 format!("; task {} holds it{guard}{does}", holder.task)
             }

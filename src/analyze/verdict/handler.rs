@@ -148,7 +148,7 @@ impl Tasks {
         hops: usize,
     ) -> Option<(Knot<'a>, Confidence)> {
         let task = &snapshot.tasks[at];
-        let wait = task.wait.as_deref()?;
+        let wait = task.wait.as_ref()?;
         let idle_ns = if task.state == TaskState::Idle { task.state_ns } else { 0 };
         if task.state == TaskState::Running || !long(task.waited_ns().max(idle_ns)) {
             return None;
@@ -187,7 +187,7 @@ fn own_sender(task: &Task, wait: &Wait) -> bool {
         .filter(|held| matches!(held.kind, HeldKind::MpscSender | HeldKind::OneshotSender))
         .filter(|held| held.resource == *resource)
         .count() as u64;
-    held > 0 && wait.senders.is_none_or(|senders| senders <= held)
+    held > 0 && wait.senders.is_none_or(|senders| u64::from(senders) <= held)
 }
 
 fn index(snapshot: &Snapshot, id: TaskId) -> Option<usize> {

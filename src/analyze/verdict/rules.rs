@@ -184,7 +184,7 @@ impl Judge<'_> {
         stream
             .task
             .and_then(|task| waits::find(self.snapshot, task))
-            .and_then(|task| task.wait.as_deref())
+            .and_then(|task| task.wait.as_ref())
             .and_then(|wait| wait.deadline_in_ns)
             .is_some_and(|due| (0..OWED_NS as i64).contains(&due))
     }

@@ -220,12 +220,13 @@ fn connection() -> impl Strategy<Value = Connection> {
 }
 
 fn task() -> impl Strategy<Value = Task> {
-    (one_of(&WaitKind::ALL), option::of(0..4u64), option::of(0..4u64), ns(), 0..3u64).prop_map(
+    (one_of(&WaitKind::ALL), option::of(0..4u64), option::of(0..4u64), ns(), 0..3u32).prop_map(
         |(kind, joins, stream, wait_ns, senders)| {
             let mut task = sample::waiting(0, "a::b", ("a", 1), kind, "r");
             (task.stream, task.state_ns) = (stream.map(StreamId), wait_ns);
             let wait = task.wait.as_mut().expect("it waits");
-            (wait.task, wait.wait_ns, wait.senders) = (joins.map(TaskId), wait_ns, Some(senders));
+            (wait.wait_ns, wait.senders) = (wait_ns, Some(senders));
+            wait.about_mut().task = joins.map(TaskId);
             task
         },
     )

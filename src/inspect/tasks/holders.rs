@@ -161,7 +161,11 @@ fn join(tasks: &mut [TaskRead]) {
         {
             let kind = wait.kind;
             let of_use = candidates.iter().filter(|(held, _)| releases(*held, kind));
-            wait.holders = of_use.take(HOLDERS).map(|(_, holder)| holder.clone()).collect();
+            let holders: Vec<Holder> =
+                of_use.take(HOLDERS).map(|(_, holder)| holder.clone()).collect();
+            if !holders.is_empty() {
+                wait.about_mut().holders = holders;
+            }
         }
     };
     for task in tasks.iter_mut() {

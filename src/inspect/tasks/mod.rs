@@ -136,7 +136,7 @@ pub struct TaskRead {
     /// idle: others are referred to by whoever runs them.
     pub wakers: Option<u64>,
     /// What it waits for.
-    pub wait: Option<Box<Wait>>,
+    pub wait: Option<Wait>,
     /// What else it awaits at once or keeps without polling it.
     pub branches: Box<[Branch]>,
     /// What it holds.

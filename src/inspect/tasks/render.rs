@@ -7,7 +7,7 @@ use super::frames::Frames;
 use super::sockets::Sockets;
 use super::trace::{NO_LEVEL, RawDetail, RawHeld, RawWait, Tip, Trace};
 use super::{Roots, TaskRead};
-use crate::model::{Branch, Held, Resource, Stack, TaskId, Wait, WaitKind};
+use crate::model::{About, Branch, Held, Resource, Stack, TaskId, Wait, WaitKind};
 
 /// Words of waits made so far.
 pub struct Render {
@@ -41,7 +41,7 @@ impl Render {
             stack = Arc::new(Stack { or_one_of, ..(*stack).clone() });
         }
         task.stack = Some(stack);
-        let mut wait = |wait: Option<RawWait>| wait.map(|wait| Box::new(self.wait(wait, &joins)));
+        let mut wait = |wait: Option<RawWait>| wait.map(|wait| self.wait(wait, &joins));
         task.wait = wait(main.wait);
         if trace.tips.len() > 1 {
             let on_main = levels(trace, main.level);
@@ -69,19 +69,17 @@ impl Render {
             _ => None,
         };
         Wait {
-            kind: raw.kind,
-            resource: raw.resource.and_then(Resource::at),
+            deadline_in_ns,
+            queue: raw.queue.map(clipped),
+            senders: raw.senders.map(clipped),
+            ..Wait::new(raw.kind, raw.resource.and_then(Resource::at))
+        }
+        .with(About {
             detail: socket.or_else(|| self.detail(raw.detail)),
             task: raw.joins.and_then(joins).map(TaskId),
-            stream: None,
-            deadline_in_ns,
             fd: raw.fd,
-            holders: Vec::new(),
-            queue: raw.queue,
-            wait_ns: 0,
-            senders: raw.senders,
-            lower_bound: true,
-        }
+            ..About::default()
+        })
     }
 
     fn detail(&mut self, raw: RawDetail) -> Option<Arc<str>> {
@@ -138,6 +136,11 @@ impl Render {
             })
             .collect()
     }
+}
+
+/// A count that no queue reaches: what is more was no count.
+fn clipped(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// The chain that is shown as the task's own: the first that it polls, and of

@@ -94,7 +94,7 @@ fn locks(kind: WaitKind) -> bool {
 
 /// The holder as it is now, if it was seen.
 fn holder<'a>(snapshot: &'a Snapshot, waiting: &'a Task, kind: WaitKind) -> Key<'a> {
-    let first = waiting.wait.as_deref().and_then(|wait| wait.holders.first());
+    let first = waiting.wait.as_ref().and_then(|wait| wait.holders.first());
     let task = first.and_then(|holder| {
         let at = snapshot.tasks.binary_search_by_key(&holder.task, |task| task.id).ok()?;
         Some(&snapshot.tasks[at])

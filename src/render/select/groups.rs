@@ -159,8 +159,8 @@ fn begin(hash: u64, task: &Task) -> TaskGroup {
         spawned_at: task.spawned_at.as_deref().cloned(),
         method: task.method.clone(),
         wait: task.waits_for(),
-        resource: task.wait.as_deref().and_then(|wait| wait.resource),
-        holder: task.wait.as_deref().and_then(|wait| wait.holders.first()).map(|one| one.task),
+        resource: task.wait.as_ref().and_then(|wait| wait.resource),
+        holder: task.wait.as_ref().and_then(|wait| wait.holders.first()).map(|one| one.task),
         count: 0,
         states: StateCounts::default(),
         oldest_ns: 0,
@@ -181,7 +181,7 @@ fn add(group: &mut TaskGroup, task: &Task) {
     group.longest_state_ns = group.longest_state_ns.max(task.state_ns);
     group.longest_wait_ns = group.longest_wait_ns.max(task.waited_ns());
     // Only what all members have in common.
-    let wait = task.wait.as_deref();
+    let wait = task.wait.as_ref();
     if wait.and_then(|wait| wait.resource) != group.resource {
         group.resource = None;
     }

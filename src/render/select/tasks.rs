@@ -90,8 +90,8 @@ pub fn task_filter(text: &str) -> Result<Filter<Task>, String> {
 
 /// Its main wait and those of its branches.
 fn all_waits(task: &Task) -> impl Iterator<Item = &Wait> {
-    let branches = task.branches.iter().filter_map(|branch| branch.wait.as_deref());
-    task.wait.as_deref().into_iter().chain(branches)
+    let branches = task.branches.iter().filter_map(|branch| branch.wait.as_ref());
+    task.wait.as_ref().into_iter().chain(branches)
 }
 
 fn waits(task: &Task) -> bool {

@@ -28,8 +28,8 @@ fn lines(stack: &Stack) -> Vec<u32> {
 
 /// Kinds of waits of a task, its own first, and the lines they stand at.
 fn waits(task: &TaskRead) -> Vec<(WaitKind, Vec<u32>)> {
-    let own = (task.wait.as_deref(), task.stack.as_deref().unwrap());
-    let branches = task.branches.iter().map(|branch| (branch.wait.as_deref(), &*branch.stack));
+    let own = (task.wait.as_ref(), task.stack.as_deref().unwrap());
+    let branches = task.branches.iter().map(|branch| (branch.wait.as_ref(), &*branch.stack));
     std::iter::once(own)
         .chain(branches)
         .map(|(wait, stack)| (wait.map_or(WaitKind::Unknown, |wait| wait.kind), lines(stack)))

@@ -199,7 +199,7 @@ fn sleeps_joins_and_sockets_say_until_when_on_whom_and_on_what() {
         assert!(around.contains(&left), "{left}");
     };
     let of =
-        |id| task(&read, id).wait.as_deref().unwrap_or_else(|| panic!("{}", show(task(&read, id))));
+        |id| task(&read, id).wait.as_ref().unwrap_or_else(|| panic!("{}", show(task(&read, id))));
     let sleep = of(joined);
     assert_eq!(sleep.kind, WaitKind::Sleep);
     about(sleep, 1_000);
@@ -215,7 +215,7 @@ fn sleeps_joins_and_sockets_say_until_when_on_whom_and_on_what() {
     let sockets: Vec<_> = read
         .tasks
         .iter()
-        .filter_map(|task| task.wait.as_deref())
+        .filter_map(|task| task.wait.as_ref())
         .filter(|wait| wait.kind == WaitKind::SocketRead)
         .filter_map(|wait| wait.detail.as_deref())
         .collect();

@@ -59,8 +59,8 @@ fn all_lock(handle: &Handle) -> TasksRead {
         let read = at_rest(&[handle], false);
         let locks = |wait: Option<&Wait>| wait.is_some_and(|wait| wait.kind == WaitKind::Mutex);
         let one = |task: &TaskRead| {
-            locks(task.wait.as_deref())
-                || task.branches.iter().any(|one| !one.dormant && locks(one.wait.as_deref()))
+            locks(task.wait.as_ref())
+                || task.branches.iter().any(|one| !one.dormant && locks(one.wait.as_ref()))
         };
         if read.tasks.iter().all(one) || Instant::now() > deadline {
             return read;
