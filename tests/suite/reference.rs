@@ -93,7 +93,7 @@ pub async fn start_watched(faults: bool, watched: Watched) -> Watching {
     }
     let channel = match (&profiler, watched) {
         (Some(profiler), Watched::ByClient | Watched::ByBoth) => {
-            let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+            let endpoint = profiler.endpoint(format!("http://{address}")).expect("an address");
             any(profiler.connect(endpoint).await.expect("the server listens"))
         }
         _ => any(connect(address).await),
