@@ -8,7 +8,7 @@
 use taskprof::Profiler;
 use taskprof::grpc::GrpcClient;
 use tokio::runtime;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
@@ -18,13 +18,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = profiler.runtime(runtime::Builder::new_multi_thread()).enable_all().build()?;
 
     runtime.block_on(async {
-        let channel = Endpoint::new(format!("http://{server}"))?
-            .connect()
+        // tonic's endpoint, with keepalive: a server that vanishes is noticed.
+        let endpoint = profiler.endpoint(format!("http://{server}"))?;
+        // It goes where tonic's channel would; the generated client is the same.
+        let channel = profiler
+            .connect(endpoint)
             .await
             .map_err(|_| format!("nobody answers at {server}; is the server running?"))?;
-        // The wrapper goes where the channel would; the generated client is
-        // the same.
-        let channel = profiler.grpc_client(channel, &server);
         for _ in 0..3 {
             tokio::spawn(watch(HealthClient::new(channel.clone())));
         }

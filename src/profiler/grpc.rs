@@ -88,8 +88,35 @@ impl Profiler {
         channelz::service(Arc::new(move || core.snapshot(Want::COUNTS)))
     }
 
+    /// An endpoint with HTTP/2 keepalive as [`serve`](Self::serve) has it: a
+    /// PING after 20 s without a word, also while no call is under way, and the
+    /// connection is closed if it has no answer for 10 s. Without one a peer
+    /// that vanished looks like a quiet one, and calls to it wait for ever.
+    ///
+    /// It is tonic's own endpoint: every setting can be made on it, those of
+    /// keepalive too (some servers refuse PINGs that come often, see
+    /// `docs/heartbeats.md`). tonic's default is none.
+    ///
+    /// ```no_run
+    /// # async fn client(profiler: taskprof::Profiler) -> taskprof::Result<()> {
+    /// let endpoint = profiler.endpoint("http://127.0.0.1:50051")?;
+    /// let channel = profiler.connect(endpoint).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidInput` for a URI that is none.
+    #[cfg(feature = "client")]
+    pub fn endpoint(&self, uri: impl Into<String>) -> Result<Endpoint> {
+        grpc::endpoint(uri.into())
+    }
+
     /// Connects a client with everything there is: each call with its HTTP/2
     /// stream, windows and connection. Generated clients take the channel.
+    ///
+    /// Get the endpoint from [`endpoint`](Self::endpoint), or bring your own:
+    /// it is taken as it is, and tonic's has no keepalive unless it is set.
     ///
     /// The endpoint's executor is replaced by ours, which runs on the current
     /// tokio runtime. TLS of the endpoint's own would lie above the tap, which

@@ -6,7 +6,7 @@
 //! the time, whatever the clients do); and only two large ones exist at once.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::Snapshot;
 
 /// A snapshot is kept for this many times what it took: at most a sixth of the
-/// time goes into taking them.
+/// time goes into taking them, or two sevenths where each is taken once more.
 const KEEP_FACTOR: u32 = 5;
 /// Nothing older than this is handed out.
 const KEEP_MAX: Duration = Duration::from_secs(1);
@@ -30,7 +30,20 @@ const LARGE: usize = 2;
 /// A snapshot while someone reads it.
 pub struct Held {
     snapshot: Snapshot,
+    number: u64,
+    /// Ages in the snapshot count to here, or a little later.
+    begun: Instant,
+    ripens_in: OnceLock<Option<Duration>>,
     _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Held {
+    /// Whether one taken now would say more, since what this one shows has
+    /// lasted long enough meanwhile. `ripens_in` works out, once, when that is.
+    pub fn is_ripe(&self, ripens_in: impl FnOnce(&Snapshot) -> Option<Duration>) -> bool {
+        let ripens_in = self.ripens_in.get_or_init(|| ripens_in(&self.snapshot));
+        ripens_in.is_some_and(|ripens_in| self.begun.elapsed() >= ripens_in)
+    }
 }
 
 impl std::ops::Deref for Held {
@@ -46,6 +59,8 @@ type Outcome = std::result::Result<Arc<Held>, Arc<Error>>;
 struct Slot {
     number: u64,
     want: Want,
+    /// Taken instead of one that was not old yet: it is not replaced in turn.
+    again: bool,
     outcome: Shared<BoxFuture<'static, Outcome>>,
 }
 
@@ -76,19 +91,39 @@ impl Flight {
     /// Those of the source; `Busy` if two others are still being sent;
     /// `Internal` if the source panicked.
     pub async fn snapshot(self: &Arc<Self>, want: Want) -> Outcome {
-        self.join(want).await
+        self.join(want, None).await
     }
 
-    fn join(self: &Arc<Self>, want: Want) -> Shared<BoxFuture<'static, Outcome>> {
+    /// One that was taken after this one. Once: what is taken in its place is
+    /// kept as long as any other, so that the time this takes stays bounded.
+    ///
+    /// # Errors
+    /// Those of [`snapshot`](Self::snapshot).
+    pub async fn after(self: &Arc<Self>, held: &Held, want: Want) -> Outcome {
+        self.join(want, Some(held.number)).await
+    }
+
+    fn join(
+        self: &Arc<Self>,
+        want: Want,
+        after: Option<u64>,
+    ) -> Shared<BoxFuture<'static, Outcome>> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         // Who wants only counts does not wait for a dump that is under way.
         let cheap = !want.tasks && !want.stacks;
+        let again = after.is_some();
         let serves = |slot: &&Slot| {
             covers(slot.want, want)
                 && (slot.want == want || !cheap || slot.outcome.peek().is_some())
+                && (slot.again || after.is_none_or(|number| slot.number > number))
         };
-        if let Some(slot) = slots.live.iter().find(serves) {
+        // The newest is the last.
+        if let Some(slot) = slots.live.iter().rfind(serves) {
             return slot.outcome.clone();
+        }
+        if let Some(number) = after {
+            // Nobody is to be handed it any more: it only takes up room.
+            slots.live.retain(|slot| slot.number != number);
         }
         let number = slots.next;
         slots.next += 1;
@@ -102,7 +137,7 @@ impl Flight {
             })
         };
         let outcome = outcome.boxed().shared();
-        slots.live.push(Slot { number, want, outcome: outcome.clone() });
+        slots.live.push(Slot { number, want, again, outcome: outcome.clone() });
         outcome
     }
 
@@ -117,7 +152,7 @@ impl Flight {
             sleep_until(Instant::now() + keep).await;
             drop(forget);
         });
-        Ok(Arc::new(Held { snapshot, _room: room }))
+        Ok(Arc::new(Held { snapshot, number, begun, ripens_in: OnceLock::new(), _room: room }))
     }
 
     async fn make_room(&self) -> std::result::Result<OwnedSemaphorePermit, Arc<Error>> {

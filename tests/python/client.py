@@ -2,7 +2,10 @@
 reference server: the Echo service, gRPC's public interop cases, health and
 reflection. Prints one line a case and ends with `N passed, N failed`.
 
-Usage: client.py HOST:PORT PROTO_FOLDER
+Usage: client.py HOST:PORT PROTO_FOLDER [--calls]
+
+With --calls a line follows for each call of the case: what came back besides
+the messages, without what differs from one run to the next.
 """
 
 import queue
@@ -316,15 +319,54 @@ def reflection_v1(channel):
     assert "grpc.testing.TestService" in names, names
 
 
+class Calls(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """Remembers every call that is made."""
+
+    def __init__(self):
+        self.made = []
+
+    def note(self, continuation, details, request):
+        call = continuation(details, request)
+        self.made.append((details.method, call))
+        return call
+
+    intercept_unary_unary = intercept_unary_stream = note
+    intercept_stream_unary = intercept_stream_stream = note
+
+    def tell(self):
+        for method, call in self.made:
+            code = call.code()  # waits until it is over
+            line = f"      {method} {code.name}"
+            # Of a call that we gave up, what had come by then is chance.
+            if code not in (grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED):
+                line += f" {call.details()!r} {metadata_of(call.initial_metadata())}"
+                line += f" {metadata_of(call.trailing_metadata())}"
+            print(line)
+        self.made.clear()
+
+
+def metadata_of(pairs):
+    return sorted(tuple(pair) for pair in pairs or () if pair[0] != "date")
+
+
 def main():
     passed = failed = 0
+    calls = Calls()
     with grpc.insecure_channel(ADDRESS) as channel:
         grpc.channel_ready_future(channel).result(timeout=TIMEOUT)
+        if "--calls" in sys.argv:
+            channel = grpc.intercept_channel(channel, calls)
         for function in CASES:
             try:
                 function(channel)
                 passed += 1
                 print(f"ok    {function.__name__}")
+                calls.tell()
             except Exception:
                 failed += 1
                 print(f"FAIL  {function.__name__}\n{traceback.format_exc()}")

@@ -10,7 +10,6 @@ use taskprof::pb::testing::Empty;
 use taskprof::pb::testing::test_service_client::TestServiceClient;
 use taskprof::reference::Reference;
 use tokio::net::TcpListener;
-use tonic::transport::Endpoint;
 
 use super::server::{tool, tools_folder};
 
@@ -34,7 +33,7 @@ fn a_channelz_client_in_python_is_told_what_the_debug_endpoints_say() {
         let reference = Reference::with(false, Some(channelz)).await.expect("the services");
         let serving = profiler.clone();
         tokio::spawn(async move { serving.serve(reference.routes, listener).await });
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+        let endpoint = profiler.endpoint(format!("http://{address}")).expect("an address");
         let client = profiler.connect(endpoint).await.expect("a connection");
         let mut echo = EchoClient::new(client.clone());
         let message = "hello".to_owned();

@@ -1,5 +1,6 @@
 //! The cases of gRPC's public interop description, by its names, and what the
-//! reference server serves besides.
+//! reference server serves besides: each with nobody watching, and with each
+//! way to watch, which changes nothing.
 
 use std::time::{Duration, Instant};
 
@@ -15,19 +16,18 @@ use taskprof::pb::testing::{
 use tokio::sync::mpsc;
 use tonic::codec::CompressionEncoding::Gzip;
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::reference::{soon, start};
+use super::reference::{AnyChannel, Watched, soon, start_watched};
 
 const REQUESTS: [usize; 4] = [27_182, 8, 1_828, 45_904];
 const RESPONSES: [i32; 4] = [31_415, 9, 2_653, 58_979];
 
-async fn client() -> TestServiceClient<Channel> {
-    TestServiceClient::new(start(false).await.channel)
+async fn client(watched: Watched) -> TestServiceClient<AnyChannel> {
+    TestServiceClient::new(start_watched(false, watched).await.channel)
 }
 
 fn payload(size: usize) -> Option<Payload> {
@@ -54,23 +54,20 @@ async fn sizes(mut responses: Streaming<StreamingOutputCallResponse>) -> Vec<usi
     sizes
 }
 
-#[tokio::test]
-async fn empty_unary() {
-    let response = client().await.empty_call(Empty {}).await.expect("an answer");
+async fn empty_unary(watched: Watched) {
+    let response = client(watched).await.empty_call(Empty {}).await.expect("an answer");
     assert_eq!(response.into_inner(), Empty {});
 }
 
-#[tokio::test]
-async fn large_unary() {
+async fn large_unary(watched: Watched) {
     let request =
         SimpleRequest { response_size: 314_159, payload: payload(271_828), ..Default::default() };
-    let response = client().await.unary_call(request).await.expect("an answer").into_inner();
+    let response = client(watched).await.unary_call(request).await.expect("an answer").into_inner();
     assert_eq!(response.payload.expect("a payload").body, vec![0; 314_159]);
 }
 
-#[tokio::test]
-async fn sizes_that_make_no_sense_are_refused() {
-    let mut client = client().await;
+async fn sizes_that_make_no_sense_are_refused(watched: Watched) {
+    let mut client = client(watched).await;
     for response_size in [-1, i32::MAX] {
         let request = SimpleRequest { response_size, ..Default::default() };
         let status = client.unary_call(request).await.expect_err("a refusal");
@@ -78,9 +75,8 @@ async fn sizes_that_make_no_sense_are_refused() {
     }
 }
 
-#[tokio::test]
-async fn client_compressed_and_server_compressed_unary() {
-    let plain = client().await;
+async fn client_compressed_and_server_compressed_unary(watched: Watched) {
+    let plain = client(watched).await;
     let expect = |value| SimpleRequest {
         expect_compressed: Some(BoolValue { value }),
         response_compressed: Some(BoolValue { value }),
@@ -96,40 +92,37 @@ async fn client_compressed_and_server_compressed_unary() {
     assert_eq!(response.into_inner().payload.expect("a payload").body.len(), 314_159);
 }
 
-#[tokio::test]
-async fn client_streaming() {
+async fn client_streaming(watched: Watched) {
     let requests =
         stream::iter(REQUESTS.map(|size| StreamingInputCallRequest {
             payload: payload(size),
             ..Default::default()
         }));
-    let response = client().await.streaming_input_call(requests).await.expect("an answer");
+    let response = client(watched).await.streaming_input_call(requests).await.expect("an answer");
     assert_eq!(response.into_inner().aggregated_payload_size, 74_922);
 }
 
-#[tokio::test]
-async fn server_streaming() {
-    let responses = client().await.streaming_output_call(wants(&RESPONSES)).await.expect("a call");
+async fn server_streaming(watched: Watched) {
+    let responses =
+        client(watched).await.streaming_output_call(wants(&RESPONSES)).await.expect("a call");
     assert_eq!(sizes(responses.into_inner()).await, RESPONSES.map(|size| size as usize));
 }
 
-#[tokio::test]
-async fn responses_keep_their_interval() {
+async fn responses_keep_their_interval(watched: Watched) {
     let mut request = wants(&[1, 1, 1]);
     for parameters in &mut request.response_parameters {
         parameters.interval_us = 50_000;
     }
     let began = Instant::now();
-    let responses = client().await.streaming_output_call(request).await.expect("a call");
+    let responses = client(watched).await.streaming_output_call(request).await.expect("a call");
     assert_eq!(sizes(responses.into_inner()).await, [1, 1, 1]);
     assert!(began.elapsed() >= Duration::from_millis(150), "{:?}", began.elapsed());
 }
 
-#[tokio::test]
-async fn ping_pong() {
+async fn ping_pong(watched: Watched) {
     let (sender, mut receiver) = mpsc::channel(1);
     let requests = stream::poll_fn(move |cx| receiver.poll_recv(cx));
-    let mut client = client().await;
+    let mut client = client(watched).await;
     let mut responses = client.full_duplex_call(requests).await.expect("a call").into_inner();
     for (request, response) in REQUESTS.into_iter().zip(RESPONSES) {
         let mut message = wants(&[response]);
@@ -142,11 +135,10 @@ async fn ping_pong() {
     assert!(soon("the end", responses.message()).await.expect("a clean end").is_none());
 }
 
-#[tokio::test]
-async fn half_duplex_answers_after_the_last_request() {
+async fn half_duplex_answers_after_the_last_request(watched: Watched) {
     let (sender, mut receiver) = mpsc::channel(4);
     let requests = stream::poll_fn(move |cx| receiver.poll_recv(cx));
-    let mut client = client().await;
+    let mut client = client(watched).await;
     let mut responses = client.half_duplex_call(requests).await.expect("a call").into_inner();
     for size in RESPONSES {
         sender.send(wants(&[size])).await.expect("the call is open");
@@ -157,15 +149,14 @@ async fn half_duplex_answers_after_the_last_request() {
     assert_eq!(sizes(responses).await, RESPONSES.map(|size| size as usize));
 }
 
-#[tokio::test]
-async fn empty_stream() {
+async fn empty_stream(watched: Watched) {
     let none = stream::empty::<StreamingOutputCallRequest>();
-    let responses = client().await.full_duplex_call(none).await.expect("a call");
+    let responses = client(watched).await.full_duplex_call(none).await.expect("a call");
     assert!(sizes(responses.into_inner()).await.is_empty());
 }
 
-async fn asks_for_status(message: &str) {
-    let mut client = client().await;
+async fn asks_for_status(watched: Watched, message: &str) {
+    let mut client = client(watched).await;
     let wanted = || Some(EchoStatus { code: 2, message: message.into() });
     let unary = SimpleRequest { response_status: wanted(), ..Default::default() };
     let status = client.unary_call(unary).await.expect_err("the status asked for");
@@ -181,19 +172,17 @@ async fn asks_for_status(message: &str) {
     assert_eq!((status.code(), status.message()), (Code::Unknown, message));
 }
 
-#[tokio::test]
-async fn status_code_and_message() {
-    asks_for_status("test status message").await;
+async fn status_code_and_message(watched: Watched) {
+    asks_for_status(watched, "test status message").await;
 }
 
-#[tokio::test]
-async fn special_status_message() {
-    asks_for_status("\t\ntest with whitespace\r\nand Unicode BMP ☺ and non-BMP 😈\t\n").await;
+async fn special_status_message(watched: Watched) {
+    asks_for_status(watched, "\t\ntest with whitespace\r\nand Unicode BMP ☺ and non-BMP 😈\t\n")
+        .await;
 }
 
-#[tokio::test]
-async fn unimplemented_method_and_service() {
-    let server = start(false).await;
+async fn unimplemented_method_and_service(watched: Watched) {
+    let server = start_watched(false, watched).await;
     let mut client = TestServiceClient::new(server.channel.clone());
     let status = client.unimplemented_call(Empty {}).await.expect_err("not implemented");
     assert_eq!(status.code(), Code::Unimplemented);
@@ -212,9 +201,8 @@ fn with_metadata<T>(message: T) -> Request<T> {
     request
 }
 
-#[tokio::test]
-async fn custom_metadata() {
-    let mut client = client().await;
+async fn custom_metadata(watched: Watched) {
+    let mut client = client(watched).await;
     let has_trailing = |metadata: &tonic::metadata::MetadataMap| {
         let value = metadata.get_bin("x-grpc-test-echo-trailing-bin").expect("in the trailers");
         assert_eq!(value.to_bytes().expect("base64").as_ref(), [0xab, 0xab, 0xab]);
@@ -236,17 +224,15 @@ async fn custom_metadata() {
     has_trailing(&responses.trailers().await.expect("an end").expect("trailers"));
 }
 
-#[tokio::test]
-async fn cancel_after_begin() {
-    let mut client = client().await;
+async fn cancel_after_begin(watched: Watched) {
+    let mut client = client(watched).await;
     let call = client.streaming_input_call(stream::pending::<StreamingInputCallRequest>());
     assert!(tokio::time::timeout(Duration::from_millis(100), call).await.is_err());
     client.empty_call(Empty {}).await.expect("the connection lives on");
 }
 
-#[tokio::test]
-async fn cancel_after_first_response() {
-    let mut client = client().await;
+async fn cancel_after_first_response(watched: Watched) {
+    let mut client = client(watched).await;
     let (sender, mut receiver) = mpsc::channel(1);
     let requests = stream::poll_fn(move |cx| receiver.poll_recv(cx));
     let mut responses = client.full_duplex_call(requests).await.expect("a call").into_inner();
@@ -257,14 +243,13 @@ async fn cancel_after_first_response() {
     client.empty_call(Empty {}).await.expect("the connection lives on");
 }
 
-#[tokio::test]
-async fn timeout_on_sleeping_server() {
+async fn timeout_on_sleeping_server(watched: Watched) {
     let mut message = wants(&[31_415]);
     message.response_parameters[0].interval_us = 10_000_000;
     let mut request = Request::new(stream::iter([message]));
     request.set_timeout(Duration::from_millis(1));
     let began = Instant::now();
-    let mut client = client().await;
+    let mut client = client(watched).await;
     let outcome = async {
         let mut responses = client.full_duplex_call(request).await?.into_inner();
         // tonic's client enforces its deadline up to the headers only.
@@ -276,9 +261,8 @@ async fn timeout_on_sleeping_server() {
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
-#[tokio::test]
-async fn echo_in_all_four_kinds() {
-    let mut client = EchoClient::new(start(false).await.channel);
+async fn echo_in_all_four_kinds(watched: Watched) {
+    let mut client = EchoClient::new(start_watched(false, watched).await.channel);
     let say = |message: &str| EchoRequest { message: message.into() };
     let unary = client.unary_echo(say("one")).await.expect("an answer").into_inner();
     assert_eq!(unary.message, "one");
@@ -303,12 +287,11 @@ async fn echo_in_all_four_kinds() {
     }
 }
 
-#[tokio::test]
-async fn reflection_lists_what_is_served_in_both_versions() {
+async fn reflection_lists_what_is_served_in_both_versions(watched: Watched) {
     use tonic_reflection::pb::{v1, v1alpha};
 
     for faults in [false, true] {
-        let server = start(faults).await;
+        let server = start_watched(faults, watched).await;
         let request = v1::ServerReflectionRequest {
             message_request: Some(v1::server_reflection_request::MessageRequest::ListServices(
                 String::new(),
@@ -358,9 +341,8 @@ async fn reflection_lists_what_is_served_in_both_versions() {
     }
 }
 
-#[tokio::test]
-async fn a_drain_ends_streams_and_turns_health_off() {
-    let server = start(false).await;
+async fn a_drain_ends_streams_and_turns_health_off(watched: Watched) {
+    let server = start_watched(false, watched).await;
     let mut health = HealthClient::new(server.channel.clone());
     let service = "grpc.examples.echo.Echo".to_owned();
     let check = HealthCheckRequest { service };
@@ -381,4 +363,48 @@ async fn a_drain_ends_streams_and_turns_health_off() {
     assert_eq!(status.code(), Code::Unavailable);
     let status = health.check(check).await.expect("an answer").into_inner().status();
     assert_eq!(status, ServingStatus::NotServing);
+}
+
+/// Every case, under each way to watch.
+macro_rules! each {
+    ($($watched:ident as $module:ident),* => $cases:tt) => {
+        $(each!(@ $watched $module $cases);)*
+    };
+    (@ $watched:ident $module:ident { $($case:ident,)* }) => {
+        mod $module {
+            use super::super::reference::Watched;
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    super::$case(Watched::$watched).await;
+                }
+            )*
+        }
+    };
+}
+
+each! {
+    ByNobody as unwatched, ByLayer as layer, ByServer as served, ByClient as client_side,
+    ByBoth as both_sides => {
+        empty_unary,
+        large_unary,
+        sizes_that_make_no_sense_are_refused,
+        client_compressed_and_server_compressed_unary,
+        client_streaming,
+        server_streaming,
+        responses_keep_their_interval,
+        ping_pong,
+        half_duplex_answers_after_the_last_request,
+        empty_stream,
+        status_code_and_message,
+        special_status_message,
+        unimplemented_method_and_service,
+        custom_metadata,
+        cancel_after_begin,
+        cancel_after_first_response,
+        timeout_on_sleeping_server,
+        echo_in_all_four_kinds,
+        reflection_lists_what_is_served_in_both_versions,
+        a_drain_ends_streams_and_turns_health_off,
+    }
 }

@@ -3,6 +3,7 @@ mod board;
 mod bootstrap;
 mod channelz;
 mod cli;
+mod collectors;
 mod console;
 mod docs;
 mod dump;

@@ -16,13 +16,14 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use taskprof::pb::echo::EchoRequest;
 use taskprof::pb::echo::echo_client::EchoClient;
 use tokio::runtime::Runtime;
+use tonic::codec::CompressionEncoding::Gzip;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use super::server::{DEADLINE, Server};
 
-const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
-const PARENT: &str = "b7ad6b7169203331";
+pub const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+pub const PARENT: &str = "b7ad6b7169203331";
 
 struct Collector(Sender<(String, Span)>);
 
@@ -44,23 +45,37 @@ impl TraceService for Collector {
     }
 }
 
-fn value<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a Value> {
+/// An OTLP service of our own, and what it is sent: spans with their service.
+pub fn collector(runtime: &Runtime) -> (String, Receiver<(String, Span)>) {
+    let (tell, told) = channel();
+    let url = runtime.block_on(async {
+        let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let address = incoming.local_addr().expect("its address");
+        let service = TraceServiceServer::new(Collector(tell)).accept_compressed(Gzip);
+        let server = tonic::transport::Server::builder().add_service(service);
+        tokio::spawn(server.serve_with_incoming(incoming));
+        format!("http://{address}")
+    });
+    (url, told)
+}
+
+pub fn value<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a Value> {
     attributes.iter().find(|one| one.key == key)?.value.as_ref()?.value.as_ref()
 }
 
-fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
+pub fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
     match value(attributes, key)? {
         Value::StringValue(text) => Some(text.clone()),
         _ => None,
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The first that is wanted.
-fn wait<T>(what: &str, received: &Receiver<T>, wanted: impl Fn(&T) -> bool) -> T {
+pub fn wait<T>(what: &str, received: &Receiver<T>, wanted: impl Fn(&T) -> bool) -> T {
     let began = Instant::now();
     loop {
         let left = DEADLINE.checked_sub(began.elapsed()).unwrap_or_else(|| panic!("no {what}"));
@@ -107,7 +122,7 @@ fn answer(socket: &mut (impl Read + Write), spans: &Sender<serde_json::Value>) -
 }
 
 /// One call, from the trace that is named.
-fn echo(runtime: &Runtime, server: &Server, parent: Option<String>) {
+pub fn echo(runtime: &Runtime, server: &Server, parent: Option<String>) {
     runtime.block_on(async {
         let address = format!("http://{}", server.grpc);
         let mut echo = EchoClient::connect(address).await.expect("a connection");
@@ -123,16 +138,8 @@ fn echo(runtime: &Runtime, server: &Server, parent: Option<String>) {
 #[test]
 fn spans_reach_an_otlp_service_and_a_zipkin() {
     let runtime = Runtime::new().expect("a runtime");
-    let (tell, otlp) = channel();
+    let (url, otlp) = collector(&runtime);
     let (tell_zipkin, zipkins) = channel();
-    let url = runtime.block_on(async {
-        let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
-        let address = incoming.local_addr().expect("its address");
-        let service = TraceServiceServer::new(Collector(tell));
-        let server = tonic::transport::Server::builder().add_service(service);
-        tokio::spawn(server.serve_with_incoming(incoming));
-        format!("http://{address}")
-    });
     let server = Server::with_faults(&["--otlp", &url, "--zipkin", &zipkin(tell_zipkin)]);
 
     echo(&runtime, &server, Some(format!("00-{TRACE}-{PARENT}-01")));

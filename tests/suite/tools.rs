@@ -4,6 +4,9 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use tokio::runtime::Runtime;
+
+use super::reference::{Watched, start_watched};
 use super::server::{Server, tool};
 
 const PPROF: &[&str] = &["pprof", "/usr/lib/go-1.19/pkg/tool/linux_amd64/pprof"];
@@ -124,6 +127,30 @@ fn a_grpc_client_in_python_is_served() {
         [script.to_str().expect("path"), &server.grpc.to_string(), proto.to_str().expect("path")];
     let said = run(&python, &args);
     assert!(said.trim_end().ends_with("17 passed, 0 failed"), "{said}");
+}
+
+/// What the client is told by a server that nobody watches, it is told word for
+/// word by one that is watched.
+#[test]
+fn a_grpc_client_in_python_sees_no_difference_when_watched() {
+    let Some(python) = python_with_grpc() else { return };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let script = root.join("tests/python/client.py");
+    let proto = root.join("proto");
+    let (script, proto) = (script.to_str().expect("path"), proto.to_str().expect("path"));
+    let runtime = Runtime::new().expect("a runtime");
+    let ask = |watched| {
+        let server = runtime.block_on(start_watched(false, watched));
+        let said = run(&python, &[script, &server.address.to_string(), proto, "--calls"]);
+        assert!(said.trim_end().ends_with("17 passed, 0 failed"), "{watched:?}: {said}");
+        said
+    };
+    let unwatched = ask(Watched::ByNobody);
+    assert!(unwatched.contains("UNKNOWN 'test status message'"), "{unwatched}");
+    assert!(unwatched.contains("x-grpc-test-echo-trailing-bin"), "{unwatched}");
+    for watched in [Watched::ByLayer, Watched::ByServer] {
+        assert_eq!(ask(watched), unwatched, "{watched:?}");
+    }
 }
 
 /// The Python that the test command has given the gRPC packages.

@@ -425,6 +425,26 @@ fn case_6b_a_handler_behind_a_lock_is_told_with_its_holder() {
 }
 
 #[test]
+fn it_is_told_when_a_wait_will_have_lasted_long_enough() {
+    let (call, mut task) = handler(WaitKind::Mutex, "mutex 0x7f10");
+    let ripens = |call: &Stream, task: &Task| {
+        let case = Case::new([call.clone()]).tasks([task.clone()]);
+        (case.verdict().kind, Judge::new(&case.snapshot).ripens_in())
+    };
+    assert_eq!(ripens(&call, &task), (HandlerWaiting, None), "it has ripened");
+    task.state_ns = 900 * MS;
+    task.wait.as_mut().unwrap().wait_ns = 900 * MS;
+    assert_eq!(ripens(&call, &task), (Healthy, Some(100 * MS)));
+    // A sleep ends by itself, and is never held against anybody.
+    let mut sleeps = task.clone();
+    sleeps.wait.as_mut().unwrap().kind = WaitKind::Sleep;
+    assert_eq!(ripens(&call, &sleeps), (Healthy, None));
+    // The stream itself has not stood still for long enough.
+    let young = Stream { phase_ns: 700 * MS, ..call };
+    assert_eq!(ripens(&young, &task), (Healthy, Some(300 * MS)));
+}
+
+#[test]
 fn case_6c_a_channel_that_nobody_else_writes_is_told() {
     let (call, mut task) = handler(WaitKind::MpscRecv, "0x7f40");
     task.wait.as_mut().unwrap().senders = Some(1);

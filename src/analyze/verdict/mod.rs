@@ -94,6 +94,20 @@ impl<'a> Judge<'a> {
             }
     }
 
+    /// In how many nanoseconds from this snapshot on time alone may make some
+    /// verdict another: a stream, or the task that one waits for, will then
+    /// have stood still for long enough to be judged.
+    pub fn ripens_in(&self) -> Option<u64> {
+        let ripens = |stream| {
+            let rest = |ns| STILL_NS.saturating_sub(self.awake(ns));
+            match self.wants_tasks(stream) {
+                true => self.locked_for(stream).map(rest),
+                false => Some(rest(stream.phase_ns)).filter(|&rest| rest > 0),
+            }
+        };
+        self.snapshot.streams.iter().filter_map(ripens).min()
+    }
+
     /// The live streams that are stuck, by their verdicts.
     pub fn stuck(&self) -> HashMap<StreamId, VerdictKind> {
         let streams = self.snapshot.streams.iter().map(|stream| (stream.id, self.kind(stream).0));

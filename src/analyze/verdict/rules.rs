@@ -179,6 +179,16 @@ impl Judge<'_> {
         Some(Ruling { confidence, ..Ruling::likely(Cause::Knot(knot), since) })
     }
 
+    /// For how long a task of this stream has waited in such a way, if that is
+    /// not long enough yet for [`locked`](Self::locked).
+    pub(super) fn locked_for(&self, stream: &Stream) -> Option<u64> {
+        if self.snapshot.tasks.is_empty() || self.locked(stream).is_some() {
+            return None;
+        }
+        let (knot, _) = self.tasks().knot(self.snapshot, stream, |_| true)?;
+        Some(knot.task.waited_ns())
+    }
+
     /// Its handler sleeps, and will wake soon.
     pub(super) fn paces(&self, stream: &Stream) -> bool {
         stream

@@ -25,6 +25,7 @@ use super::client::GrpcClient;
 use super::dispatch::{Latest, TapExecutor};
 use super::limits::Limits;
 use super::metadata::MetadataKeys;
+use super::serve::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 use super::tap::Tap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Side, Transport};
@@ -216,6 +217,23 @@ pub(crate) fn tcp(endpoint: &Endpoint) -> HttpConnector {
     connector.set_keepalive_retries(endpoint.get_tcp_keepalive_retries());
     connector.set_connect_timeout(endpoint.get_connect_timeout());
     connector
+}
+
+/// An endpoint that pings its connections as our server does its own, whether
+/// calls are under way or not: a peer that vanished without a word cannot be
+/// found otherwise.
+///
+/// # Errors
+/// `InvalidInput` for a URI that is none.
+pub(crate) fn endpoint(uri: String) -> Result<Endpoint> {
+    let endpoint = Endpoint::from_shared(uri.clone()).map_err(|error| {
+        let message = format!("{uri:?} is no address of a gRPC server; write http://HOST:PORT");
+        Error::new(ErrorKind::InvalidInput, message).with_source(error)
+    })?;
+    Ok(endpoint
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true))
 }
 
 /// A channel as the registry knows it, and its connections.

@@ -40,7 +40,7 @@ pub use connect::TlsConnector;
 #[cfg(feature = "client")]
 pub use connect::UnixConnector;
 #[cfg(feature = "client")]
-pub(crate) use connect::{Connect, tcp};
+pub(crate) use connect::{Connect, endpoint, tcp};
 pub(crate) use descriptor::declare;
 pub use future::CallFuture;
 pub use layer::{GrpcLayer, GrpcService};

@@ -31,6 +31,11 @@ use crate::registry::Registry;
 use crate::registry::connections::{ConnectionCell, Open};
 use crate::registry::wire::Wire;
 
+/// How often a connection is pinged, by either side, where nothing else is set.
+pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// How long the answer may take then.
+pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Settings of `Profiler::serve_with`. h2's own guards against floods of resets, of
 /// SETTINGS and of CONTINUATION frames are on and stay on.
 #[derive(Clone, Debug)]
@@ -78,8 +83,8 @@ impl Default for ServeConfig {
         Self {
             limits: Limits::default(),
             metadata: MetadataKeys::default(),
-            keepalive_interval: Some(Duration::from_secs(20)),
-            keepalive_timeout: Duration::from_secs(10),
+            keepalive_interval: Some(KEEPALIVE_INTERVAL),
+            keepalive_timeout: KEEPALIVE_TIMEOUT,
             handshake_timeout: Duration::from_secs(10),
             max_connections: 10_000,
             max_concurrent_streams: 1_000,

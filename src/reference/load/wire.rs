@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use tonic::body::Body;
-use tonic::transport::{Channel, Endpoint, Error as TransportError};
+use tonic::transport::{Channel, Error as TransportError};
 use tower::Service;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::instrument::grpc::GrpcClient;
+use crate::instrument::grpc::{GrpcClient, endpoint};
 use crate::profiler::Profiler;
 
 /// How connections are made.
@@ -49,12 +49,11 @@ impl Dial {
     /// `Io` if nobody answers within five seconds.
     pub async fn connect(&self, target: SocketAddr) -> Result<Wire> {
         let unreachable = |error: TransportError| nobody(target).with_source(error);
-        let endpoint = Endpoint::from_shared(format!("http://{target}"))
-            .map_err(unreachable)?
+        let endpoint = endpoint(format!("http://{target}"))?
             .connect_timeout(Duration::from_secs(5))
             .tcp_nodelay(true)
             .http2_keep_alive_interval(self.keepalive)
-            .keep_alive_while_idle(true)
+            // A peer that does not answer is to be looked at first.
             .keep_alive_timeout(Duration::from_secs(20))
             .initial_stream_window_size(self.stream_window)
             .initial_connection_window_size(self.connection_window);

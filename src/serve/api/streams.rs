@@ -64,7 +64,7 @@ pub async fn list(State(shared): State<Shared>, uri: Uri) -> Answer {
 /// A snapshot to judge streams by. Await chains are dear: they are read if
 /// what a task waits for would make some verdict surer.
 async fn to_judge(shared: &Shared) -> Result<Arc<Held>, Arc<Error>> {
-    let held = shared.flight.snapshot(Want::COUNTS).await?;
+    let held = ripe(shared, Want::COUNTS).await?;
     let looked = Arc::clone(&held);
     let wanted = call(&shared.stats, move || {
         let judge = Judge::new(&looked);
@@ -75,9 +75,25 @@ async fn to_judge(shared: &Shared) -> Result<Arc<Held>, Arc<Error>> {
     }
     // What cannot be had, or not in time, leaves verdicts that are less sure,
     // not none. The dump goes on, and the next to ask may have it.
-    match timeout(PATIENCE, shared.flight.snapshot(Want::ALL)).await {
+    match timeout(PATIENCE, ripe(shared, Want::ALL)).await {
         Ok(Ok(whole)) => Ok(whole),
         _ => Ok(held),
+    }
+}
+
+/// A snapshot is kept for a moment. One that came just before something had
+/// lasted for long enough to be judged would keep that from us until it is
+/// old: then another is taken in its place.
+async fn ripe(shared: &Shared, want: Want) -> Result<Arc<Held>, Arc<Error>> {
+    let held = shared.flight.snapshot(want).await?;
+    let looked = Arc::clone(&held);
+    let ripe = call(&shared.stats, move || {
+        let ripens_in = |held: &_| Judge::new(held).ripens_in().map(Duration::from_nanos);
+        Ok(looked.is_ripe(ripens_in))
+    });
+    match ripe.await.map_err(Arc::new)? {
+        true => shared.flight.after(&held, want).await.or(Ok(held)),
+        false => Ok(held),
     }
 }
 

@@ -1,12 +1,13 @@
 //! The promises of a server that stays on: each fails without its guard.
 
 use std::io::{Read as _, Write as _};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::fixture::*;
 use crate::error::ErrorKind;
-use crate::model::sample;
+use crate::model::{Side, sample};
 use crate::serve::{Limits, Listen, ServeConfig, Token, start};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -20,7 +21,7 @@ fn with_limits(change: impl FnOnce(&mut Limits)) -> Target {
 #[test]
 fn an_open_address_is_refused_before_it_is_bound() {
     let free = std::net::TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap();
-    let source = std::sync::Arc::new(Saved::new(sample::empty()));
+    let source = Arc::new(Saved::new(sample::empty()));
     let error = start(ServeConfig::new(Listen::Tcp(free)), source).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsafe);
     assert!(std::net::TcpStream::connect(("127.0.0.1", free.port())).is_err());
@@ -107,6 +108,24 @@ fn two_hundred_at_once_take_two_snapshots_at_most() {
     });
     let taken = target.source.taken.load(Ordering::SeqCst);
     assert!(taken <= 2, "{taken}");
+}
+
+#[test]
+fn what_was_taken_a_moment_too_early_to_judge_is_taken_once_more() {
+    let mut snapshot = sample::empty();
+    let mut stream = sample::stream(1, &Arc::from("/feed.v1.Feed/Watch"));
+    (stream.side, stream.phase_ns) = (Side::Client, 900_000_000);
+    snapshot.streams.push(stream);
+    let mut source = Saved::new(snapshot);
+    // Longer than the stream has to wait, so the answer comes too late to be
+    // of use; and long enough for it to be kept for a second.
+    source.takes = Duration::from_millis(200);
+    let target = serve(source, config());
+    let taken = || target.source.taken.load(Ordering::SeqCst);
+    assert_eq!(target.get("/debug/streams").status, 200);
+    assert_eq!(taken(), 2, "another in its place");
+    assert_eq!(target.get("/debug/streams").status, 200);
+    assert_eq!(taken(), 2, "which is kept, though it is no better");
 }
 
 #[test]

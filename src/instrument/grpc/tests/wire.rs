@@ -31,7 +31,7 @@ fn connect(registry: &Arc<Registry>) -> Connect {
 }
 
 fn endpoint(server: &Running) -> Endpoint {
-    Endpoint::from_shared(format!("http://{}", server.address)).unwrap()
+    super::super::endpoint(format!("http://{}", server.address)).unwrap()
 }
 
 async fn client(registry: &Arc<Registry>, endpoint: Endpoint) -> Client {
@@ -302,6 +302,21 @@ async fn pings_are_timed() {
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+#[tokio::test]
+async fn our_client_pings_though_no_call_is_under_way() {
+    let server = start(ServeConfig { keepalive_interval: None, ..config() }).await;
+    let registry = Arc::new(Registry::default());
+    // All but the pace is as it comes.
+    let endpoint = endpoint(&server).http2_keep_alive_interval(Duration::from_millis(20));
+    let _client = client(&registry, endpoint).await;
+    while connection(&registry).http2.is_none_or(|http2| http2.pings_sent < 3) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(registry.streams.snapshot(clock::now()).started, 0);
+    let error = super::super::endpoint("no address".into()).unwrap_err();
+    assert_eq!(error.kind(), crate::error::ErrorKind::InvalidInput);
 }
 
 #[tokio::test]
