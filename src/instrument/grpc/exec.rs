@@ -121,7 +121,9 @@ pub(super) struct ConnService(pub(super) Arc<Conn>);
 impl hyper::service::Service<Request<Incoming>> for ConnService {
     type Response = Response<StreamBody<tonic::body::Body>>;
     type Error = Infallible;
-    type Future = CallFuture<Oneshot<Routes, Request<StreamBody<Incoming>>>>;
+    /// Boxed: the stream's task holds it up to the response headers, and would
+    /// keep its room for as long as the stream lives.
+    type Future = CallFuture<Pin<Box<Oneshot<Routes, Request<StreamBody<Incoming>>>>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let conn = &self.0;
@@ -143,7 +145,7 @@ impl hyper::service::Service<Request<Incoming>> for ConnService {
                 wire.called(None);
             }
             let request = Request::from_parts(parts, StreamBody::plain(body));
-            return CallFuture::plain(conn.routes.clone().oneshot(request));
+            return CallFuture::plain(Box::pin(conn.routes.clone().oneshot(request)));
         };
         let call = begun.call;
         if let Some(wire) = wire {
@@ -151,7 +153,8 @@ impl hyper::service::Service<Request<Incoming>> for ConnService {
         }
         parts.extensions.insert(Scope::new(call.clone()));
         let body = StreamBody::request(body, call.clone(), begun.messages);
-        let inner = conn.routes.clone().oneshot(Request::from_parts(parts, body));
+        let request = Request::from_parts(parts, body);
+        let inner = Box::pin(conn.routes.clone().oneshot(request));
         *lock(&conn.handover) = Some((call.clone(), begun.watch));
         CallFuture::watched(inner, call, begun.admission)
     }
@@ -221,7 +224,7 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
         if future.poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        if !this.watch.poll_stop(cx) {
+        if !this.watch.poll_stop(this.listed.tracked.call(), cx) {
             return Poll::Pending;
         }
         // If the transport can take it, the call now ends with its status. Else
