@@ -67,13 +67,13 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
-    /// `None` if no bucket counts this unit.
+    /// `None` if no bucket counts this unit. Boxed, since most calls have none.
     pub(super) fn new<'a>(
         unit: RateUnit,
         buckets: impl Iterator<Item = &'a Bucket>,
-    ) -> Option<Self> {
+    ) -> Option<Box<Self>> {
         let buckets: Vec<_> = buckets.filter(|bucket| bucket.rule.unit == unit).cloned().collect();
-        (!buckets.is_empty()).then(|| Self { buckets, ..Self::default() })
+        (!buckets.is_empty()).then(|| Box::new(Self { buckets, ..Self::default() }))
     }
 
     /// So many tokens more are owed.

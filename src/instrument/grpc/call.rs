@@ -9,7 +9,7 @@ use futures_util::task::AtomicWaker;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::model::{Side, StreamStatus, TaskId};
+use crate::model::{Side, TaskId};
 use crate::registry::Registry;
 use crate::registry::streams::StreamCell;
 use crate::registry::tasks::spawning_for;
@@ -18,13 +18,19 @@ use crate::registry::tasks::spawning_for;
 pub struct Call {
     registry: Arc<Registry>,
     cell: Arc<StreamCell>,
-    /// Set once: end the call with this status.
-    stop: OnceLock<Status>,
     /// Whoever can end the call: the stream's task, else the response's side.
     ender: AtomicWaker,
     /// Whoever polls the request's body: our handler, or the transport.
     reader: AtomicWaker,
-    /// Made when first asked for: most streams never need one.
+    /// Made when first needed: most streams never do.
+    orders: OnceLock<Box<Orders>>,
+}
+
+/// How a call is told to end, and tells others.
+#[derive(Default)]
+struct Orders {
+    /// Set once: end the call with this status.
+    stop: OnceLock<Status>,
     token: OnceLock<CancellationToken>,
 }
 
@@ -33,10 +39,9 @@ impl Call {
         Self {
             registry,
             cell,
-            stop: OnceLock::new(),
             ender: AtomicWaker::new(),
             reader: AtomicWaker::new(),
-            token: OnceLock::new(),
+            orders: OnceLock::new(),
         }
     }
 
@@ -47,11 +52,9 @@ impl Call {
     /// Orders the call to end with a status. The first order counts.
     pub(super) fn stop(&self, status: Status) {
         let message = status.message().to_owned();
-        if self.stop.set(status).is_ok() {
+        if self.orders().stop.set(status).is_ok() {
             self.cell.cancel(&message);
-            if let Some(token) = self.token.get() {
-                token.cancel();
-            }
+            self.cancel_token();
             self.ender.wake();
             self.reader.wake();
         }
@@ -60,7 +63,17 @@ impl Call {
     /// The order to stop, if there is one.
     #[inline]
     pub(super) fn stopped(&self) -> Option<&Status> {
-        self.stop.get()
+        self.orders.get()?.stop.get()
+    }
+
+    fn orders(&self) -> &Orders {
+        self.orders.get_or_init(Box::default)
+    }
+
+    fn cancel_token(&self) {
+        if let Some(token) = self.orders.get().and_then(|orders| orders.token.get()) {
+            token.cancel();
+        }
     }
 
     pub(super) fn wake_ender_by(&self, waker: &Waker) {
@@ -79,9 +92,7 @@ impl Call {
         if self.cell.side() == Side::Client {
             self.reader.wake();
         }
-        if let Some(token) = self.token.get() {
-            token.cancel();
-        }
+        self.cancel_token();
     }
 
     /// Over before its time; `reason` counts unless one is known already.
@@ -92,9 +103,9 @@ impl Call {
 
     /// Cancelled at the end of the call.
     pub(crate) fn token(&self) -> CancellationToken {
-        let token = self.token.get_or_init(CancellationToken::new);
+        let token = self.orders().token.get_or_init(CancellationToken::new);
         fence(Ordering::SeqCst);
-        if self.cell.is_ended() || self.stop.get().is_some() {
+        if self.cell.is_ended() || self.stopped().is_some() {
             token.cancel();
         }
         token.clone()
@@ -117,10 +128,8 @@ impl Call {
 
     /// Notes the final status; the first counts.
     pub(super) fn note_status(&self, status: &Status) {
-        self.cell.status(StreamStatus::new(
-            status.code() as i32,
-            &crate::registry::streams::sanitise(status.message(), 200),
-        ));
+        let message = crate::registry::streams::sanitise(status.message(), 200);
+        self.cell.status(status.code() as i32, &message);
     }
 }
 

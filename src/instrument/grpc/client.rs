@@ -10,7 +10,7 @@ use http_body::Body;
 use tower::Service;
 
 use super::body::StreamBody;
-use super::dispatch::{Dispatch, Latest};
+use super::dispatch::Latest;
 use super::future::CallFuture;
 use super::heartbeat::Follow;
 use super::limits::Limits;
@@ -107,7 +107,7 @@ where
         let Some(begun) = begun else {
             let body = match &self.latest {
                 Some(_) => {
-                    let plain = StreamBody::plain(body).dispatched(Dispatch::new(None));
+                    let plain = StreamBody::plain(body).dispatched();
                     tonic::body::Body::new(plain)
                 }
                 None => body,
@@ -119,7 +119,7 @@ where
         }
         let mut body = StreamBody::request(body, begun.call.clone(), None);
         if self.latest.is_some() {
-            body = body.dispatched(Dispatch::new(Some(begun.call.cell().clone())));
+            body = body.dispatched();
         }
         let request = Request::from_parts(parts, tonic::body::Body::new(body));
         CallFuture::watching(self.inner.call(request), begun)

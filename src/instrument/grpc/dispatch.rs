@@ -11,7 +11,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
@@ -23,28 +23,39 @@ thread_local! {
     static POLLED: RefCell<Option<Arc<ConnectionCell>>> = const { RefCell::new(None) };
 }
 
-/// A request that is to be numbered.
-pub(super) struct Dispatch {
-    /// `None` for one that nobody follows: it takes a number too.
-    cell: Option<Arc<StreamCell>>,
-    done: AtomicBool,
-}
+/// Whether a request is to be numbered. A byte: each body has one.
+pub(super) struct Dispatch(AtomicU8);
+
+/// It is no request of a tapped channel.
+const NEVER: u8 = 0;
+/// The dispatcher has not had it.
+const WAITS: u8 = 1;
+/// It has its number.
+const DONE: u8 = 2;
 
 impl Dispatch {
-    pub(super) fn new(cell: Option<Arc<StreamCell>>) -> Self {
-        Self { cell, done: AtomicBool::new(false) }
+    /// What is no request of a tapped channel.
+    pub(super) fn never() -> Self {
+        Self(AtomicU8::new(NEVER))
     }
 
-    /// Its body was asked for its end. True once that was by the dispatcher.
-    pub(super) fn asked(&self) -> bool {
-        if self.done.load(Relaxed) {
+    /// A request of a tapped channel.
+    pub(super) fn waits() -> Self {
+        Self(AtomicU8::new(WAITS))
+    }
+
+    /// Its body was asked for its end. False if the dispatcher is still to ask.
+    /// `cell` is `None` for a request that nobody follows: it takes a number
+    /// too.
+    pub(super) fn asked(&self, cell: Option<&Arc<StreamCell>>) -> bool {
+        if self.0.load(Relaxed) != WAITS {
             return true;
         }
         // A thread that is being torn down polls no connection.
         let connection = POLLED.try_with(|polled| polled.borrow().clone()).ok().flatten();
         let Some(connection) = connection else { return false };
-        self.done.store(true, Relaxed);
-        match &self.cell {
+        self.0.store(DONE, Relaxed);
+        match cell {
             Some(cell) => cell.dispatched_on(&connection),
             None => {
                 if let Some(wire) = connection.wire() {

@@ -7,7 +7,6 @@
 //! RST_STREAM. No service can do that from inside while the peer's window is
 //! closed, since nothing polls it then.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::num::NonZeroU32;
@@ -36,7 +35,7 @@ use super::tracker::Tracker;
 use super::watch::Watch;
 use crate::instrument::scope::Scope;
 use crate::instrument::task_id;
-use crate::model::{Side, StreamId};
+use crate::model::Side;
 use crate::registry::connections::ConnectionCell;
 
 /// What tonic's `Request` tells of the connection.
@@ -57,7 +56,7 @@ pub(super) struct Conn {
     buckets: Vec<Bucket>,
     /// From the service to the executor, within one call of hyper's.
     handover: Mutex<Option<(Arc<Call>, Watch)>>,
-    live: Mutex<HashMap<StreamId, Weak<Call>>>,
+    live: Mutex<Live>,
     /// Calls that the peer may reset before they are answered.
     resets: DefaultDirectRateLimiter,
     flood: Notify,
@@ -104,10 +103,43 @@ impl Conn {
 
     /// Ends all its calls with a status.
     pub(super) fn stop_all(&self, status: &Status) {
-        let calls: Vec<_> = lock(&self.live).values().filter_map(Weak::upgrade).collect();
+        let calls: Vec<_> = lock(&self.live).calls().collect();
         for call in calls {
             call.stop(status.clone());
         }
+    }
+}
+
+/// The calls that run, each in a place of its own: as many as ever ran at once.
+#[derive(Default)]
+struct Live {
+    places: Vec<Option<Weak<Call>>>,
+    free: Vec<u32>,
+}
+
+impl Live {
+    fn enter(&mut self, call: &Arc<Call>) -> u32 {
+        let call = Some(Arc::downgrade(call));
+        match self.free.pop() {
+            Some(place) => {
+                self.places[place as usize] = call;
+                place
+            }
+            None => {
+                self.places.push(call);
+                (self.places.len() - 1) as u32
+            }
+        }
+    }
+
+    /// Gives up a place that [`enter`](Self::enter) gave.
+    fn leave(&mut self, place: u32) {
+        self.places[place as usize] = None;
+        self.free.push(place);
+    }
+
+    fn calls(&self) -> impl Iterator<Item = Arc<Call>> {
+        self.places.iter().flatten().filter_map(Weak::upgrade)
     }
 }
 
@@ -121,7 +153,9 @@ pub(super) struct ConnService(pub(super) Arc<Conn>);
 impl hyper::service::Service<Request<Incoming>> for ConnService {
     type Response = Response<StreamBody<tonic::body::Body>>;
     type Error = Infallible;
-    type Future = CallFuture<Oneshot<Routes, Request<StreamBody<Incoming>>>>;
+    /// Boxed: the stream's task holds it up to the response headers, and would
+    /// keep its room for as long as the stream lives.
+    type Future = CallFuture<Pin<Box<Oneshot<Routes, Request<StreamBody<Incoming>>>>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let conn = &self.0;
@@ -143,7 +177,7 @@ impl hyper::service::Service<Request<Incoming>> for ConnService {
                 wire.called(None);
             }
             let request = Request::from_parts(parts, StreamBody::plain(body));
-            return CallFuture::plain(conn.routes.clone().oneshot(request));
+            return CallFuture::plain(Box::pin(conn.routes.clone().oneshot(request)));
         };
         let call = begun.call;
         if let Some(wire) = wire {
@@ -151,7 +185,8 @@ impl hyper::service::Service<Request<Incoming>> for ConnService {
         }
         parts.extensions.insert(Scope::new(call.clone()));
         let body = StreamBody::request(body, call.clone(), begun.messages);
-        let inner = conn.routes.clone().oneshot(Request::from_parts(parts, body));
+        let request = Request::from_parts(parts, body);
+        let inner = Box::pin(conn.routes.clone().oneshot(request));
         *lock(&conn.handover) = Some((call.clone(), begun.watch));
         CallFuture::watched(inner, call, begun.admission)
     }
@@ -171,8 +206,8 @@ where
             tokio::spawn(future);
             return;
         };
-        lock(&self.0.live).insert(call.cell().id(), Arc::downgrade(&call));
-        let listed = Listed { conn: self.0.clone(), tracked: Tracked::new(call.clone()) };
+        let place = lock(&self.0.live).enter(&call);
+        let listed = Listed { conn: self.0.clone(), tracked: Tracked::new(call.clone()), place };
         // Named before its first poll: it may have to wait long for that.
         let task = StreamTask { future: Some(future), watch, listed };
         let handle = call.spawning(|| tokio::spawn(task));
@@ -184,12 +219,13 @@ where
 struct Listed {
     conn: Arc<Conn>,
     tracked: Tracked,
+    place: u32,
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
         let call = self.tracked.call();
-        lock(&self.conn.live).remove(&call.cell().id());
+        lock(&self.conn.live).leave(self.place);
         // The future was dropped before (fields are, in their order), so an
         // unanswered call that nobody here has stopped is one that was reset.
         if !call.cell().has_response()
@@ -221,7 +257,7 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
         if future.poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        if !this.watch.poll_stop(cx) {
+        if !this.watch.poll_stop(this.listed.tracked.call(), cx) {
             return Poll::Pending;
         }
         // If the transport can take it, the call now ends with its status. Else

@@ -41,9 +41,9 @@ pin_project! {
 struct Open {
     call: Arc<Call>,
     watch: Option<Watch>,
-    admission: Option<Throttle>,
+    admission: Option<Box<Throttle>>,
     /// For the response's body: what a client receives costs tokens too.
-    messages: Option<Throttle>,
+    messages: Option<Box<Throttle>>,
     polled: bool,
     /// Its task is tagged already.
     tagged: bool,
@@ -66,7 +66,7 @@ impl<F> CallFuture<F> {
     }
 
     /// For calls whose task is ours, is tagged, and watches.
-    pub(super) fn watched(inner: F, call: Arc<Call>, admission: Option<Throttle>) -> Self {
+    pub(super) fn watched(inner: F, call: Arc<Call>, admission: Option<Box<Throttle>>) -> Self {
         let open =
             Open { call, watch: None, admission, messages: None, polled: false, tagged: true };
         Self { inner, open: Some(open) }
@@ -97,7 +97,7 @@ impl Open {
 
     fn poll_stop(&mut self, cx: &mut Context<'_>) -> bool {
         match &mut self.watch {
-            Some(watch) => watch.poll_stop(cx),
+            Some(watch) => watch.poll_stop(&self.call, cx),
             None => self.call.stopped().is_some(),
         }
     }

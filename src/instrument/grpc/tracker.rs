@@ -36,9 +36,9 @@ pub(super) struct Begun {
     pub(super) call: Arc<Call>,
     pub(super) watch: Watch,
     /// Tokens that the call itself costs.
-    pub(super) admission: Option<Throttle>,
+    pub(super) admission: Option<Box<Throttle>>,
     /// Tokens that its incoming messages cost.
-    pub(super) messages: Option<Throttle>,
+    pub(super) messages: Option<Box<Throttle>>,
 }
 
 impl Tracker {
@@ -86,7 +86,7 @@ impl Tracker {
         let paced = parts.uri.path() == heartbeat::PATH;
         let messages = if paced { None } else { Throttle::new(RateUnit::Messages, all()) };
         let call = Arc::new(Call::new(self.registry.clone(), cell));
-        let watch = Watch::new(call.clone(), &self.limits);
+        let watch = Watch::new(&call, &self.limits);
         Some(Begun { call, watch, admission, messages })
     }
 

@@ -5,10 +5,10 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
@@ -19,14 +19,17 @@ use crate::registry::clock;
 use crate::registry::streams::Direction;
 
 /// Ends its call in time, and learns when somebody else has ordered its end.
+/// It does not hold the call: whoever has the one has the other.
 pub(super) struct Watch {
-    call: Arc<Call>,
-    timer: Option<Timer>,
+    timer: Option<Pin<Box<Timer>>>,
 }
 
-struct Timer {
-    sleep: Pin<Box<Sleep>>,
-    rules: Rules,
+pin_project! {
+    struct Timer {
+        #[pin]
+        sleep: Sleep,
+        rules: Rules,
+    }
 }
 
 struct Rules {
@@ -39,7 +42,7 @@ struct Rules {
 const SHORTEST: Duration = Duration::from_millis(1);
 
 impl Watch {
-    pub(super) fn new(call: Arc<Call>, limits: &Limits) -> Self {
+    pub(super) fn new(call: &Call, limits: &Limits) -> Self {
         let now = Instant::now();
         let asked = call.cell().timeout().filter(|_| limits.enforce_deadline);
         let deadline = asked
@@ -50,23 +53,29 @@ impl Watch {
         // runtime need not have timers at all.
         let timer = rules
             .soonest(now)
-            .map(|soonest| Timer { sleep: Box::pin(sleep_until(soonest)), rules });
-        Self { call, timer }
+            .map(|soonest| Box::pin(Timer { sleep: sleep_until(soonest), rules }));
+        Self { timer }
+    }
+
+    /// One without limits of its own.
+    pub(super) fn none() -> Self {
+        Self { timer: None }
     }
 
     /// True once the call is to end; until then wakes the task when it is.
-    pub(super) fn poll_stop(&mut self, cx: &mut Context<'_>) -> bool {
-        self.call.wake_ender_by(cx.waker());
-        if self.call.stopped().is_some() {
+    pub(super) fn poll_stop(&mut self, call: &Call, cx: &mut Context<'_>) -> bool {
+        call.wake_ender_by(cx.waker());
+        if call.stopped().is_some() {
             return true;
         }
         let Some(timer) = &mut self.timer else { return false };
+        let mut timer = timer.as_mut().project();
         while timer.sleep.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            match timer.rules.look(&self.call, now) {
+            match timer.rules.look(call, now) {
                 Ok(next) => timer.sleep.as_mut().reset(next.max(now + SHORTEST)),
                 Err(status) => {
-                    self.call.stop(status);
+                    call.stop(status);
                     return true;
                 }
             }

@@ -5,8 +5,9 @@
 //! numbers mean together is worked out when somebody asks, in `state.rs`.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::methods::Method;
@@ -136,7 +137,12 @@ pub struct Begin<'a> {
     pub metadata: BTreeMap<Arc<str>, Arc<str>>,
 }
 
+/// No slot.
+const NO_SLOT: u32 = u32::MAX;
+
 /// One stream. Writers are the layer's future and bodies.
+///
+/// Each open stream has one, so its bytes count, and a test holds them. What few streams have is in [`Rare`].
 #[derive(Debug)]
 pub struct StreamCell {
     pub(super) id: StreamId,
@@ -145,16 +151,14 @@ pub struct StreamCell {
     pub(super) peer: Option<Arc<str>>,
     /// 0 while it is not known.
     pub(super) connection: AtomicU64,
-    /// The connection's frames, and which HTTP/2 stream of them is this one; 0
-    /// while that is not known.
-    pub(super) wire: OnceLock<Arc<Wire>>,
+    /// Which HTTP/2 stream of its connection it is; 0 while that is not known.
     pub(super) wire_id: AtomicU32,
-    /// Since when a limit makes it wait for a token.
-    pub(super) throttled: AtomicU64,
-    pub(super) slot: Option<u32>,
+    /// [`NO_SLOT`] if there was no room.
+    slot: u32,
     pub(super) began: u64,
-    pub(super) timeout: Option<Duration>,
-    pub(super) metadata: BTreeMap<Arc<str>, Arc<str>>,
+    /// The caller's timeout in nanoseconds, and one more: a timeout can be 0.
+    timeout: Option<NonZeroU64>,
+    pub(super) metadata: Option<Box<BTreeMap<Arc<str>, Arc<str>>>>,
     /// From the peer to us.
     pub received: Direction,
     /// From us to the peer.
@@ -165,20 +169,21 @@ pub struct StreamCell {
     pub(super) responded: AtomicBool,
     pub(super) task: AtomicU64,
     pub(super) logged: AtomicBool,
+    /// A limit makes it wait for a token.
+    throttled: AtomicBool,
     pub(super) ended: AtomicU64,
-    pub(super) cancelled: AtomicU64,
     /// Tasks that the scope tracks itself, hooks or not.
     pub(super) tracked: AtomicU32,
     pub(super) outcome: Mutex<Outcome>,
 }
 
-/// What is written once, at the end.
+/// What is written seldom, most of it at the end.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    pub(super) status: Option<StreamStatus>,
-    pub(super) cancel_reason: Option<Arc<str>>,
-    /// More of the last messages, of a stream that is or was logged.
-    pub(super) log: Option<Box<Log>>,
+    /// The code of its status; the message is rare.
+    pub(super) status: Option<i32>,
+    /// The connection's frames. They stay with an ended stream.
+    pub(super) wire: Option<Arc<Wire>>,
     /// Kept only while the stream lives, so that the ring of ended streams
     /// does not keep closed connections in the list.
     pub(super) connection: Option<Arc<ConnectionCell>>,
@@ -186,9 +191,57 @@ pub(super) struct Outcome {
     pub(super) endpoint: Option<Arc<EndpointCell>>,
     /// Its span is wanted.
     pub(super) span: Option<Box<Seed>>,
+    pub(super) rare: Option<Box<Rare>>,
+}
+
+/// What most streams do without. Times are in ticks, 0 for never.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    /// Of its status.
+    message: Option<Arc<str>>,
+    cancel_reason: Option<Arc<str>>,
+    cancelled: u64,
+    /// Since when a limit makes it wait for a token.
+    throttled: u64,
+    /// More of the last messages, of a stream that is or was logged.
+    pub(super) log: Log,
+}
+
+/// A copy of what an [`Outcome`] tells.
+pub(super) struct Told {
+    pub(super) status: Option<StreamStatus>,
+    pub(super) cancel_reason: Option<Arc<str>>,
+    pub(super) cancelled: u64,
+    pub(super) throttled: u64,
+    pub(super) wire: Option<Arc<Wire>>,
 }
 
 impl Outcome {
+    pub(super) fn told(&self) -> Told {
+        let rare = self.rare.as_deref();
+        let message = rare.and_then(|rare| rare.message.as_deref()).unwrap_or_default();
+        Told {
+            status: self.status.map(|code| StreamStatus::new(code, message)),
+            cancel_reason: rare.and_then(|rare| rare.cancel_reason.clone()),
+            cancelled: rare.map_or(0, |rare| rare.cancelled),
+            throttled: rare.map_or(0, |rare| rare.throttled),
+            wire: self.wire.clone(),
+        }
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Its frames are those of this connection; false if they were another's.
+    fn framed_by(&mut self, wire: &Arc<Wire>) -> bool {
+        let first = self.wire.is_none();
+        if first {
+            self.wire = Some(wire.clone());
+        }
+        first
+    }
+
     /// It is to go, or goes, over a connection that is tapped.
     pub(super) fn is_tapped(&self) -> bool {
         self.connection.as_ref().is_some_and(|connection| connection.wire().is_some())
@@ -196,29 +249,36 @@ impl Outcome {
 }
 
 impl StreamCell {
-    pub(super) fn new(id: StreamId, method: Arc<Method>, slot: Option<u32>, begin: Begin) -> Self {
-        let now = clock::now();
+    /// `now` is in ticks.
+    pub(super) fn new(
+        id: StreamId,
+        method: Arc<Method>,
+        slot: Option<u32>,
+        begin: Begin,
+        now: u64,
+    ) -> Self {
         let peer = begin.connection.as_ref().and_then(|c| c.peer().cloned()).or(begin.peer);
         Self {
             id,
             side: begin.side,
             peer,
             connection: AtomicU64::new(begin.connection.as_ref().map_or(0, |c| c.id().0)),
-            wire: OnceLock::new(),
             wire_id: AtomicU32::new(0),
-            throttled: AtomicU64::new(0),
-            slot,
+            slot: slot.unwrap_or(NO_SLOT),
             began: now,
-            timeout: begin.timeout,
-            metadata: begin.metadata,
+            timeout: begin.timeout.map(|timeout| {
+                let ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+                NonZeroU64::MIN.saturating_add(ns)
+            }),
+            metadata: (!begin.metadata.is_empty()).then(|| Box::new(begin.metadata)),
             received: Direction::new(now),
             sent: Direction::new(now),
             polled: AtomicU64::new(0),
             responded: AtomicBool::new(false),
             task: AtomicU64::new(0),
             logged: AtomicBool::new(method.logged()),
+            throttled: AtomicBool::new(false),
             ended: AtomicU64::new(0),
-            cancelled: AtomicU64::new(0),
             tracked: AtomicU32::new(0),
             outcome: Mutex::new(Outcome {
                 connection: begin.connection,
@@ -252,12 +312,12 @@ impl StreamCell {
 
     /// The caller's `grpc-timeout`.
     pub fn timeout(&self) -> Option<Duration> {
-        self.timeout
+        self.timeout.map(|more| Duration::from_nanos(more.get() - 1))
     }
 
     /// Its slot; `None` if there was no room, and then it is in no list.
     pub fn slot(&self) -> Option<u32> {
-        self.slot
+        (self.slot != NO_SLOT).then_some(self.slot)
     }
 
     /// The handler (server) or the call (client) is polled for the first
@@ -297,17 +357,24 @@ impl StreamCell {
         self.ended.load(Relaxed) != 0
     }
 
-    /// Notes the final status; the first counts.
-    pub fn status(&self, status: StreamStatus) {
-        self.outcome().status.get_or_insert(status);
+    /// Notes the final status, whose message the caller has cut and cleaned;
+    /// the first counts.
+    pub fn status(&self, code: i32, message: &str) {
+        let mut outcome = self.outcome();
+        if outcome.status.is_none() {
+            outcome.status = Some(code);
+            if !message.is_empty() {
+                outcome.rare().message = Some(message.into());
+            }
+        }
     }
 
     /// Notes that it was cancelled, and why; the first reason counts.
     pub fn cancel(&self, reason: &str) {
         let mut outcome = self.outcome();
-        if outcome.cancel_reason.is_none() {
-            outcome.cancel_reason = Some(reason.into());
-            self.cancelled.store(clock::now(), Relaxed);
+        let rare = outcome.rare();
+        if rare.cancel_reason.is_none() {
+            (rare.cancel_reason, rare.cancelled) = (Some(reason.into()), clock::now());
         }
     }
 
@@ -316,36 +383,37 @@ impl StreamCell {
         self.outcome().connection.clone()
     }
 
-    /// A message passed whole, of so many bytes with its prefix; `now` is in
-    /// ticks.
+    /// The message of that number in its direction passed whole, of so many
+    /// bytes with its prefix; `now` is in ticks.
     #[inline]
-    pub fn message(&self, kind: StreamEventKind, bytes: u32, now: u64) {
+    pub fn message(&self, kind: StreamEventKind, number: u64, bytes: u32, now: u64) {
         let direction = match kind {
             StreamEventKind::Recv => &self.received,
             _ => &self.sent,
         };
-        direction.events.push(kind, bytes, now);
+        direction.events.note(number, kind, bytes, now);
         if self.logged() {
-            self.outcome().log.get_or_insert_default().push(kind, bytes, now);
+            self.outcome().rare().log.push(kind, bytes, now);
         }
     }
 
     /// A limit makes it wait for a token, or does no more.
     pub fn throttled(&self, waits: bool) {
-        let since = self.throttled.load(Relaxed);
-        if waits != (since != 0) {
-            self.throttled.store(if waits { clock::now() } else { 0 }, Relaxed);
+        if self.throttled.load(Relaxed) != waits {
+            self.throttled.store(waits, Relaxed);
+            self.outcome().rare().throttled = if waits { clock::now() } else { 0 };
         }
     }
 
     /// Server: the service was called for it, next in the row of this
     /// connection's requests.
     pub fn carried_by(self: &Arc<Self>, wire: &Arc<Wire>) {
-        if self.wire.set(wire.clone()).is_ok() {
-            let this: Arc<dyn Numbered> = self.clone();
-            if let Some(id) = wire.called(Some(Arc::downgrade(&this))) {
-                self.wire_id.store(id, Relaxed);
-            }
+        if !self.outcome().framed_by(wire) {
+            return;
+        }
+        let this: Arc<dyn Numbered> = self.clone();
+        if let Some(id) = wire.called(Some(Arc::downgrade(&this))) {
+            self.wire_id.store(id, Relaxed);
         }
     }
 
@@ -365,9 +433,10 @@ impl StreamCell {
             }
             self.connection.store(connection.id().0, Relaxed);
         }
+        let first = id.is_some() && outcome.framed_by(wire);
         drop(outcome);
         match id {
-            Some(id) if self.wire.set(wire.clone()).is_ok() => self.wire_id.store(id, Relaxed),
+            Some(id) if first => self.wire_id.store(id, Relaxed),
             Some(id) => wire.unwanted(id),
             None => {}
         }
@@ -396,8 +465,9 @@ impl StreamCell {
 /// The numbers of its frames go with it.
 impl Drop for StreamCell {
     fn drop(&mut self) {
-        let id = self.wire_id.load(Relaxed);
-        if let Some(wire) = self.wire.get().filter(|_| id != 0) {
+        let id = *self.wire_id.get_mut();
+        let outcome = self.outcome.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(wire) = outcome.wire.as_ref().filter(|_| id != 0) {
             wire.unwanted(id);
         }
     }

@@ -27,7 +27,7 @@ use slots::Slots;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Streams that are alive, and ended ones whose tasks still live. One
-    /// costs about half a KiB.
+    /// costs about half a KiB with all that belongs to it.
     pub live: u32,
     /// Ended streams, kept for looking back.
     pub ended: usize,
@@ -140,7 +140,7 @@ impl Streams {
             endpoint.call_began(now);
         }
         let slot = self.slots.reserve();
-        let cell = Arc::new(StreamCell::new(id, method, slot, begin));
+        let cell = Arc::new(StreamCell::new(id, method, slot, begin, now));
         match slot {
             Some(slot) => self.slots.fill(slot, cell.clone()),
             None => {
@@ -158,7 +158,7 @@ impl Streams {
         self.ended.fetch_add(1, Relaxed);
         let (connection, endpoint, seed, ok) = {
             let mut outcome = cell.outcome();
-            let ok = outcome.status.as_ref().is_some_and(|status| status.code == 0);
+            let ok = outcome.status == Some(0);
             (outcome.connection.take(), outcome.endpoint.take(), outcome.span.take(), ok)
         };
         if let Some(mut seed) = seed {
@@ -172,7 +172,7 @@ impl Streams {
         if let Some(endpoint) = endpoint {
             endpoint.call_ended(ok);
         }
-        let Some(slot) = cell.slot else { return };
+        let Some(slot) = cell.slot() else { return };
         // Into the ring before the slot goes: a snapshot in between sees it
         // twice, which it can tell, rather than not at all.
         let evicted = {
@@ -211,13 +211,13 @@ impl Streams {
     /// The scope starts to track a task itself.
     pub fn track(&self, cell: &StreamCell) -> bool {
         cell.tracked.fetch_add(1, Relaxed);
-        cell.slot.is_some_and(|slot| self.slots.retain(slot))
+        cell.slot().is_some_and(|slot| self.slots.retain(slot))
     }
 
     /// The scope's task is over; `retained` is what [`track`](Self::track) said.
     pub fn untrack(&self, cell: &StreamCell, retained: bool) {
         cell.tracked.fetch_sub(1, Relaxed);
-        if let Some(slot) = cell.slot.filter(|_| retained) {
+        if let Some(slot) = cell.slot().filter(|_| retained) {
             self.slots.release(slot);
         }
     }

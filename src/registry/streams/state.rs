@@ -9,6 +9,7 @@ use crate::model::{
     StreamEventKind, StreamKind, StreamWire, TaskId,
 };
 use crate::registry::clock;
+use crate::registry::wire::Wire;
 
 impl StreamCell {
     /// The phase, and the ticks since when.
@@ -87,8 +88,13 @@ impl StreamCell {
     }
 
     /// What its frames show, and with them its last events, newest last.
-    fn wire(&self, now: u64, events: &mut Vec<StreamEvent>) -> Option<StreamWire> {
-        let Some(wire) = self.wire.get() else {
+    fn wire(
+        &self,
+        wire: Option<&Wire>,
+        now: u64,
+        events: &mut Vec<StreamEvent>,
+    ) -> Option<StreamWire> {
+        let Some(wire) = wire else {
             // A client's request that the transport has not taken up.
             let waits = self.side == Side::Client && self.outcome().is_tapped();
             return waits.then(StreamWire::default);
@@ -99,15 +105,16 @@ impl StreamCell {
 
     /// The last messages each way, and what else the bodies show; all events
     /// oldest first after that.
-    fn messages(&self, now: u64, events: &mut Vec<StreamEvent>) {
-        let outcome = self.outcome();
-        let logged: Vec<_> = outcome.log.iter().flat_map(|log| log.read(now)).collect();
-        drop(outcome);
+    fn messages(&self, framed: bool, now: u64, events: &mut Vec<StreamEvent>) {
+        let logged: Vec<_> = {
+            let outcome = self.outcome();
+            outcome.rare.iter().flat_map(|rare| rare.log.read(now)).collect()
+        };
         let since = logged.first().map_or(0, |event| event.ago_ns);
         let rings = self.received.events.read(now).chain(self.sent.events.read(now));
         events.extend(rings.filter(|event| logged.is_empty() || event.ago_ns > since));
         events.extend(logged);
-        if self.wire.get().is_none() {
+        if !framed {
             // Without frames, an end is where the body was read to it.
             let ends = [
                 (&self.received, StreamEventKind::EndReceived),
@@ -123,7 +130,7 @@ impl StreamCell {
     }
 
     /// The state as the frames have it, where they are seen.
-    fn state(&self, wire: Option<&StreamWire>) -> Http2State {
+    fn state(&self, wire: Option<&StreamWire>, gone: bool) -> Http2State {
         let bodies = self.http2_state();
         let Some(wire) = wire.filter(|wire| wire.opened) else { return bodies };
         if wire.reset.is_some() {
@@ -132,9 +139,7 @@ impl StreamCell {
         match (wire.end_sent, wire.end_received) {
             (true, true) => Http2State::Closed,
             // Its reset is not written yet, or never will be.
-            _ if bodies == Http2State::Reset || self.wire.get().is_some_and(|w| w.is_gone()) => {
-                Http2State::Reset
-            }
+            _ if bodies == Http2State::Reset || gone => Http2State::Reset,
             (true, false) => Http2State::HalfClosedLocal,
             (false, true) => Http2State::HalfClosedRemote,
             (false, false) => Http2State::Open,
@@ -147,15 +152,13 @@ impl StreamCell {
         let (phase, since) = self.phase();
         let age_ns = clock::delta_ns(self.began, now);
         let ago = |ticks: u64| (ticks != 0).then(|| clock::delta_ns(ticks, now));
-        let (status, cancel_reason) = {
-            let outcome = self.outcome();
-            (outcome.status.clone(), outcome.cancel_reason.clone())
-        };
+        let told = self.outcome().told();
         let task = self.task.load(Relaxed);
         let connection = self.connection.load(Relaxed);
         let mut events = Vec::new();
-        let wire = self.wire(now, &mut events);
-        self.messages(now, &mut events);
+        let frames = told.wire.as_deref();
+        let wire = self.wire(frames, now, &mut events);
+        self.messages(frames.is_some(), now, &mut events);
         Stream {
             id: self.id,
             side: self.side,
@@ -164,13 +167,13 @@ impl StreamCell {
             peer: self.peer.clone(),
             connection: (connection != 0).then_some(ConnectionId(connection)),
             task: (task != 0).then_some(TaskId(task)),
-            state: self.state(wire.as_ref()),
+            state: self.state(wire.as_ref(), frames.is_some_and(Wire::is_gone)),
             phase,
             phase_ns: clock::delta_ns(since, now),
             age_ns,
             received: self.received.traffic(now),
             sent: self.sent.traffic(now),
-            deadline: self.timeout.map(|timeout| {
+            deadline: self.timeout().map(|timeout| {
                 let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
                 let remaining_ns = i128::from(timeout_ns) - i128::from(age_ns);
                 let bounds = i128::from(i64::MIN)..=i128::from(i64::MAX);
@@ -179,17 +182,17 @@ impl StreamCell {
                     remaining_ns: remaining_ns.clamp(*bounds.start(), *bounds.end()) as i64,
                 }
             }),
-            cancelled_ago_ns: ago(self.cancelled.load(Relaxed)),
-            cancel_reason,
-            status,
+            cancelled_ago_ns: ago(told.cancelled),
+            cancel_reason: told.cancel_reason,
+            status: told.status,
             ended_ago_ns: ago(self.ended.load(Relaxed)),
             live_tasks: tasks,
             logged: self.logged(),
-            throttled_ns: ago(self.throttled.load(Relaxed)),
+            throttled_ns: ago(told.throttled),
             idle_expected: self.method.idle(),
             wire,
             events,
-            metadata: self.metadata.clone(),
+            metadata: self.metadata.as_deref().cloned().unwrap_or_default(),
         }
     }
 }

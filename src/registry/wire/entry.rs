@@ -1,14 +1,16 @@
 //! One HTTP/2 stream's numbers.
 
 use super::ring::Ring;
-use crate::model::{StreamEventKind, StreamWire, WireReset};
+use crate::model::{StreamEvent, StreamEventKind, StreamWire, WireReset};
 use crate::registry::clock;
 
 /// What is seen of a stream; times are in ticks, 0 for never.
 #[derive(Debug, Default)]
 pub(super) struct Entry {
-    pub(super) send_window: i64,
-    pub(super) recv_window: i64,
+    /// Between -(2^31 - 1) and 2^31 - 1 (RFC 9113, section 6.9); a peer that
+    /// goes beyond is at the bound for us, and soon gone.
+    send_window: i32,
+    recv_window: i32,
     pub(super) data_sent: u64,
     pub(super) data_received: u64,
     pub(super) last_received: u64,
@@ -26,10 +28,39 @@ pub(super) struct Entry {
     pub(super) answered: bool,
     /// A call that we follow has it, or may yet get it.
     pub(super) wanted: bool,
-    pub(super) events: Ring,
+    /// Events so far, modulo 256.
+    noted: u8,
+    events: Ring,
 }
 
 impl Entry {
+    /// Its HEADERS pass: the windows are what the settings say.
+    pub(super) fn open(&mut self, send_window: u32, recv_window: u32) {
+        self.opened = true;
+        self.send_window = saturated(send_window.into());
+        self.recv_window = saturated(recv_window.into());
+    }
+
+    /// The peer may send us so many bytes more, or fewer.
+    pub(super) fn shift_recv_window(&mut self, bytes: i64) {
+        self.recv_window = saturated(i64::from(self.recv_window) + bytes);
+    }
+
+    /// We may send so many bytes more, or fewer.
+    pub(super) fn shift_send_window(&mut self, bytes: i64) {
+        self.send_window = saturated(i64::from(self.send_window) + bytes);
+    }
+
+    pub(super) fn event(&mut self, kind: StreamEventKind, bytes: u32, now: u64) {
+        self.events.note(self.noted.into(), kind, bytes, now);
+        self.noted = self.noted.wrapping_add(1);
+    }
+
+    /// Its last events, in no order. `now` is in ticks.
+    pub(super) fn events(&self, now: u64) -> impl Iterator<Item = StreamEvent> {
+        self.events.read(now)
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.reset_at != 0 || (self.end_sent && self.end_received)
     }
@@ -40,14 +71,14 @@ impl Entry {
             self.send_closed = 0;
         } else if self.send_closed == 0 {
             self.send_closed = now;
-            self.events.push(StreamEventKind::WindowClosed, 0, now);
+            self.event(StreamEventKind::WindowClosed, 0, now);
         }
     }
 
     pub(super) fn reset(&mut self, by_peer: bool, code: u32, now: u64) {
         if self.reset_at == 0 {
             (self.reset_at, self.reset_code, self.reset_by_peer) = (now, code, by_peer);
-            self.events.push(StreamEventKind::Reset, code, now);
+            self.event(StreamEventKind::Reset, code, now);
         }
     }
 
@@ -59,7 +90,7 @@ impl Entry {
         };
         if !*flag {
             *flag = true;
-            self.events.push(kind, 0, now);
+            self.event(kind, 0, now);
         }
     }
 
@@ -68,8 +99,8 @@ impl Entry {
         StreamWire {
             stream_id: id,
             opened: self.opened,
-            send_window: self.send_window,
-            recv_window: self.recv_window,
+            send_window: self.send_window.into(),
+            recv_window: self.recv_window.into(),
             data_sent: self.data_sent,
             data_received: self.data_received,
             last_received_ago_ns: ago(self.last_received),
@@ -85,4 +116,8 @@ impl Entry {
             }),
         }
     }
+}
+
+fn saturated(window: i64) -> i32 {
+    window.clamp(i32::MIN.into(), i32::MAX.into()) as i32
 }

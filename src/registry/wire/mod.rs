@@ -177,7 +177,7 @@ impl Wire {
     pub fn stream(&self, id: u32, now: u64, events: &mut Vec<StreamEvent>) -> Option<StreamWire> {
         let state = self.state();
         let entry = state.streams.get(&id)?;
-        events.extend(entry.events.read(now));
+        events.extend(entry.events(now));
         Some(entry.to_model(id, now))
     }
 

@@ -11,7 +11,7 @@
 //! is good for some eight days back on a 3 GHz counter, to 22 µs.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::model::{StreamEvent, StreamEventKind};
 use crate::registry::clock;
@@ -59,19 +59,17 @@ pub fn unpack(word: u64, now: u64) -> Option<StreamEvent> {
 }
 
 /// One writer, any readers. A reader may miss an event that is being replaced.
+/// Which comes next the owner knows, who counts them anyway.
 #[derive(Debug, Default)]
 pub struct Ring {
     words: [AtomicU64; KEPT],
-    next: AtomicU8,
 }
 
 impl Ring {
-    /// Notes an event over the oldest.
+    /// Notes the event of that number over the oldest.
     #[inline]
-    pub fn push(&self, kind: StreamEventKind, bytes: u32, now: u64) {
-        let next = self.next.load(Relaxed);
-        self.words[usize::from(next) % KEPT].store(pack(kind, bytes, now), Relaxed);
-        self.next.store(next.wrapping_add(1), Relaxed);
+    pub fn note(&self, number: u64, kind: StreamEventKind, bytes: u32, now: u64) {
+        self.words[number as usize % KEPT].store(pack(kind, bytes, now), Relaxed);
     }
 
     /// What is there, in no order. `now` is in ticks.
@@ -128,7 +126,7 @@ mod tests {
     fn the_last_few_are_kept() {
         let ring = Ring::default();
         for bytes in 0..20 {
-            ring.push(StreamEventKind::Recv, bytes, 1 << 20);
+            ring.note(bytes.into(), StreamEventKind::Recv, bytes, 1 << 20);
         }
         let mut kept: Vec<_> = ring.read(1 << 20).map(|event| event.bytes).collect();
         kept.sort_unstable();

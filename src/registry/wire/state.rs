@@ -118,7 +118,7 @@ impl State {
                     self.recv_closed = now;
                 }
                 if let Some(entry) = self.streams.get_mut(&id) {
-                    entry.recv_window -= i64::from(bytes);
+                    entry.shift_recv_window(-i64::from(bytes));
                     entry.data_received += u64::from(bytes);
                     entry.last_received = now;
                     if end {
@@ -155,7 +155,7 @@ impl State {
                 let delta = i64::from(value) - i64::from(self.peer_initial);
                 self.peer_initial = value;
                 for entry in self.streams.values_mut().filter(|entry| !entry.is_closed()) {
-                    entry.send_window += delta;
+                    entry.shift_send_window(delta);
                     entry.send_window_changed(now);
                 }
             }
@@ -165,7 +165,7 @@ impl State {
                     let delta = i64::from(value) - i64::from(self.local_initial);
                     self.local_initial = value;
                     for entry in self.streams.values_mut().filter(|entry| !entry.is_closed()) {
-                        entry.recv_window += delta;
+                        entry.shift_recv_window(delta);
                     }
                 }
             }
@@ -177,10 +177,10 @@ impl State {
             }
             Frame::WindowUpdate { id, increment } => {
                 if let Some(entry) = self.streams.get_mut(&id) {
-                    entry.send_window += i64::from(increment);
+                    entry.shift_send_window(increment.into());
                     entry.last_received = now;
                     entry.window_update = now;
-                    entry.events.push(StreamEventKind::WindowReceived, increment, now);
+                    entry.event(StreamEventKind::WindowReceived, increment, now);
                     entry.send_window_changed(now);
                 }
             }
@@ -212,7 +212,7 @@ impl State {
                     entry.data_sent += u64::from(bytes);
                     entry.last_sent = now;
                     if bytes > 0 {
-                        entry.send_window -= i64::from(bytes);
+                        entry.shift_send_window(-i64::from(bytes));
                         entry.send_window_changed(now);
                     }
                     if end {
@@ -275,9 +275,9 @@ impl State {
             }
             Frame::WindowUpdate { id, increment } => {
                 if let Some(entry) = self.streams.get_mut(&id) {
-                    entry.recv_window += i64::from(increment);
+                    entry.shift_recv_window(increment.into());
                     entry.last_sent = now;
-                    entry.events.push(StreamEventKind::WindowSent, increment, now);
+                    entry.event(StreamEventKind::WindowSent, increment, now);
                 }
             }
             Frame::Ping { ack: false, payload } => {
@@ -324,9 +324,7 @@ impl State {
             Slot::Vacant(slot) => slot.insert(Box::default()),
         };
         entry.wanted |= self.side == Side::Server;
-        entry.opened = true;
-        entry.send_window = i64::from(self.peer_initial);
-        entry.recv_window = i64::from(self.local_initial);
+        entry.open(self.peer_initial, self.local_initial);
         entry.send_window_changed(now);
         self.open += 1;
     }

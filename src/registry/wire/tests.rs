@@ -110,3 +110,8 @@ fn pings_are_told_apart_by_their_payload() {
 fn an_entry_is_small() {
     assert!(size_of::<entry::Entry>() <= 192, "{}", size_of::<entry::Entry>());
 }
+
+#[test]
+fn an_entry_is_small() {
+    assert!(size_of::<super::entry::Entry>() <= 144);
+}
