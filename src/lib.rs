@@ -61,12 +61,11 @@ mod channelz;
 mod console;
 mod debuginfo;
 /// What `fuzz/` feeds with any bytes.
-#[cfg(all(fuzzing, target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(fuzzing, feature = "cli", target_os = "linux", target_arch = "x86_64"))]
 #[doc(hidden)]
 pub mod fuzzing {
     pub use crate::debuginfo::layout::damage::any_bytes as layouts;
     pub use crate::inspect::image::core::try_bytes as core_dump;
-    #[cfg(feature = "grpc")]
     pub use crate::instrument::grpc::any_frames as frames;
 }
 mod inspect;

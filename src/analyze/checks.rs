@@ -14,10 +14,15 @@ pub fn checks(snapshot: &Snapshot) -> Vec<Check> {
     let workers = snapshot.workers.len() as u64;
     let streams = snapshot.streams.len() as u64;
     let ended = snapshot.ended_streams.len() as u64;
+    // Names of root futures are no chains.
+    let named_only = snapshot.coverage.missing.iter().any(|missing| {
+        missing.reason == Reason::TypesOnly && missing.count > 0
+    });
     let read = snapshot
         .tasks
         .iter()
         .filter(|task| task.stack.as_deref().is_some_and(|s| s.source == StackSource::Await))
+        .filter(|_| !named_only)
         .count() as u64;
     let unread = unread(snapshot, read);
     let check = |kind, examined, unavailable: &Option<String>| Check {

@@ -55,7 +55,7 @@ pub fn join(hooked: Vec<Task>, read: TasksRead, known: &HashMap<u64, RuntimeId>)
     let whole: Vec<RuntimeId> = read
         .owners
         .iter()
-        .filter(|owner| owner.read >= owner.alive)
+        .filter(|owner| owner.counted && owner.read >= owner.alive)
         .filter_map(|owner| runtimes.get(&owner.address).copied())
         .collect();
     let runtime_of =
@@ -254,7 +254,7 @@ mod tests {
     }
 
     fn owner(address: u64, alive: u64, read: u64) -> Owner {
-        Owner { address, flavor: "multi_thread", alive, read }
+        Owner { address, flavor: "multi_thread", alive, read, counted: true }
     }
 
     fn ids(joined: &Joined) -> Vec<(u64, u64)> {

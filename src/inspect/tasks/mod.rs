@@ -34,6 +34,7 @@ mod sockets;
 mod tests;
 mod tokio;
 mod trace;
+mod untyped;
 mod waits;
 mod walk;
 
@@ -154,6 +155,8 @@ pub struct Owner {
     pub alive: u64,
     /// Tasks read, those included that had just finished.
     pub read: u64,
+    /// `alive` is its own count, or all of its list; else what a search found.
+    pub counted: bool,
 }
 
 /// All that was read.

@@ -14,6 +14,7 @@ use super::search;
 use super::semaphores::Semaphores;
 use super::tokio::{BatchSemaphore, Offsets, state};
 use super::trace::Trace;
+use super::untyped;
 use super::walk::{Behind, Walker};
 use super::{Limits, Owner, Roots, TaskRead, TasksRead};
 use crate::debuginfo::layout::{Detail, Layouts};
@@ -30,7 +31,7 @@ const RESERVED: u64 = 1 << 20;
 
 /// References to an idle task besides the list's and the join handle's: its
 /// wakers and abort handles. On the way out, a join handle may count as one.
-fn wakers(bits: u64) -> u64 {
+pub fn wakers(bits: u64) -> u64 {
     let references = bits / state::REF_ONE;
     let join_handle = u64::from(bits & state::JOIN_INTEREST != 0);
     references.saturating_sub(1 + join_handle)
@@ -56,19 +57,22 @@ pub fn read(
         Detail::Nothing => None,
         Detail::Names | Detail::Full => Offsets::find(&mut types),
     };
+    let mut memory = Cached::new(image.memory.as_mut(), limits.bytes)
+        .map_err(|error| Error::io("no memory for reading an image", error))?;
     let Some(offsets) = offsets else {
+        if !types.layouts.task_polls().is_empty() {
+            return Ok(untyped::read(&mut memory, types, image.bias, roots, limits));
+        }
         let reason = match detail {
             Detail::Nothing => Reason::NoDebugInfo,
             Detail::Names | Detail::Full => Reason::TypesOnly,
         };
-        let detail = "the program's debug information has no types of tokio's tasks: \
+        let detail = "the program's debug information knows no tasks of tokio's: \
                       build it with `debug = \"full\"`, or give its layout file";
         let missing = Missing { reason, count: 0, detail: detail.into() };
         return Ok(TasksRead { missing: vec![missing], ..TasksRead::default() });
     };
     let semaphores = BatchSemaphore::find(&mut types);
-    let mut memory = Cached::new(image.memory.as_mut(), limits.bytes)
-        .map_err(|error| Error::io("no memory for reading an image", error))?;
     let mut reader = Reader {
         offsets,
         bias: image.bias,
@@ -198,6 +202,7 @@ impl<'a> Reader<'a> {
                 flavor: found.flavor,
                 alive,
                 read: seen,
+                counted: true,
             });
         }
     }

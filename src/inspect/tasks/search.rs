@@ -69,11 +69,7 @@ pub fn search(
     owners: &mut Owners,
     bound: u64,
 ) -> Searched {
-    let mut searched = Searched::default();
     let polls = types.layouts.task_polls();
-    let (Some(first), Some(last)) = (polls.first(), polls.last()) else { return searched };
-    let low = bias.wrapping_add(*first).saturating_sub(SPAN);
-    let high = bias.wrapping_add(*last).saturating_add(SPAN);
     let mut hunt = Hunt {
         offsets,
         bias,
@@ -82,23 +78,56 @@ pub fn search(
         schedulers: HashSet::new(),
         strays: Vec::new(),
     };
-    let mut piece = vec![0_u64; PIECE / 8];
+    let range = Sweep { polls: &polls, bias, bound, piece: PIECE };
+    let mut searched = sweep(memory, &range, &mut || false, &mut |memory, word, place| {
+        hunt.word(memory, types, owners, word, place);
+    });
+    searched.strays = hunt.strays;
+    searched
+}
+
+/// What to sweep for, and how much at most.
+pub struct Sweep<'s> {
+    /// The program's task `poll` functions as linked, ascending.
+    pub polls: &'s [u64],
+    pub bias: u64,
+    /// Bytes.
+    pub bound: u64,
+    /// Bytes read at once.
+    pub piece: usize,
+}
+
+/// Tells every word in writable memory that may point at a task's vtable, and
+/// where it is. Ends early once it is too `late`.
+pub fn sweep<'m>(
+    memory: &mut Cached<'m>,
+    range: &Sweep<'_>,
+    late: &mut dyn FnMut() -> bool,
+    each: &mut dyn FnMut(&mut Cached<'m>, u64, u64),
+) -> Searched {
+    let mut searched = Searched::default();
+    let (Some(first), Some(last)) = (range.polls.first(), range.polls.last()) else {
+        return searched;
+    };
+    let low = range.bias.wrapping_add(*first).saturating_sub(SPAN);
+    let high = range.bias.wrapping_add(*last).saturating_add(SPAN);
+    let mut piece = vec![0_u64; range.piece / 8];
     let regions = memory.memory().writable().to_vec();
     // Vtables are constants: no word that points into writable memory is one,
     // unless the program's own data could not be made read-only. That is the
     // first writable region behind its code.
-    let code = bias.wrapping_add(*last);
+    let code = range.bias.wrapping_add(*last);
     let data = regions.iter().find(|region| region.start >= code).cloned().unwrap_or(0..0);
     let heaps: Vec<Range<u64>> =
         regions.iter().filter(|&region| *region != data).cloned().collect();
     for region in regions {
         let mut at = region.start.next_multiple_of(8);
         while at < region.end {
-            let len = (region.end - at).min(PIECE as u64) as usize & !7;
+            let len = (region.end - at).min(range.piece as u64) as usize & !7;
             if len == 0 {
                 break;
             }
-            if searched.bytes >= bound {
+            if searched.bytes >= range.bound || late() {
                 searched.left += region.end - at;
                 break;
             }
@@ -115,8 +144,7 @@ pub fn search(
                         && word.is_multiple_of(8)
                         && !is_within(&heaps, word)
                     {
-                        let place = at + index as u64 * 8;
-                        hunt.word(memory, types, owners, word, place);
+                        each(memory, word, at + index as u64 * 8);
                     }
                     index += 1;
                 }
@@ -124,7 +152,6 @@ pub fn search(
             at += len as u64;
         }
     }
-    searched.strays = hunt.strays;
     searched
 }
 

@@ -58,6 +58,24 @@ pub struct Offsets {
 }
 
 impl Offsets {
+    /// What they are where no types are known: of tokio 1.13 to 1.54 at least.
+    ///
+    /// `Header` is `repr(C)`. `Vtable` is not, but has only words, which the
+    /// compiler leaves in their order: seven functions, then offsets. Whoever
+    /// uses these checks what is there.
+    pub const UNTYPED: Self = Self {
+        state: 0,
+        vtable: 16,
+        owner_id: 24,
+        poll: 0,
+        trailer_offset: 7 * 8,
+        scheduler_offset: 8 * 8,
+        id_offset: 9 * 8,
+        spawn_location_offset: Some(10 * 8),
+        // `Trailer` is not `repr(C)`.
+        next: 0,
+    };
+
     /// `None` if the program has no tokio tasks, or none that is known.
     pub fn find(types: &mut Types<'_>) -> Option<Self> {
         let header = types.layouts.find("tokio::runtime::task::core::Header")?;
