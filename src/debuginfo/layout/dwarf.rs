@@ -34,6 +34,9 @@ const MOST: usize = 1 << 20;
 
 /// Names of these types together, in bytes.
 const MAX_NAMES: usize = 256 << 20;
+/// Pages of the file are given back after so many questions: each touches
+/// some, with neighbours that the kernel brings along.
+const RELEASE: u32 = 32;
 
 /// Layouts from a program's debug information.
 pub struct Dwarf {
@@ -56,6 +59,8 @@ pub struct Dwarf {
     texts: HashSet<Arc<str>>,
     void: Option<TypeId>,
     path: PathBuf,
+    /// Questions that needed the debug information.
+    asked: u32,
 }
 
 /// A type that was met.
@@ -149,6 +154,7 @@ impl Dwarf {
             texts: HashSet::new(),
             void: None,
             path: path.to_owned(),
+            asked: 0,
         })
     }
 
@@ -229,7 +235,12 @@ impl Dwarf {
     /// Runs foreign parsers over the file's bytes.
     fn safely<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let path = self.path.clone();
-        guarded(&path, || run(self))?
+        let answer = guarded(&path, || run(self))?;
+        self.asked = self.asked.wrapping_add(1);
+        if self.asked.is_multiple_of(RELEASE) {
+            self.store.release();
+        }
+        answer
     }
 
     /// The type that a reference means, every equal one the same.

@@ -15,8 +15,9 @@ use super::{Fault, Memory};
 const CHUNK: usize = 16 * 1024;
 /// What a chunk falls back to where part of it is not there.
 const PAGE: usize = 4096;
-/// 16 MiB in all.
-const SLOTS: usize = 1024;
+/// 4 MiB in all: tasks are followed as they were spawned, so neighbours on the
+/// heap come near each other, and few chunks are needed at a time.
+const SLOTS: usize = 256;
 const NO_CHUNK: u64 = u64::MAX;
 
 /// Memory behind a bounded cache.
