@@ -475,6 +475,33 @@ pub mod lab_client {
                 .insert(GrpcMethod::new("taskprof.lab.v1.Lab", "KeepRequests"));
             self.inner.streaming(req, path, codec).await
         }
+        /// Answers, headers and all, once the first message has come: a client that
+        /// sends none before it has the headers waits for ever. The milliseconds go in
+        /// the metadata key x-taskprof-hold-ms.
+        pub async fn answer_first_message(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::Chunk>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Chunk>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/taskprof.lab.v1.Lab/AnswerFirstMessage",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("taskprof.lab.v1.Lab", "AnswerFirstMessage"));
+            self.inner.streaming(req, path, codec).await
+        }
         /// Takes memory and keeps it.
         pub async fn exhaust_memory(
             &mut self,
@@ -610,6 +637,22 @@ pub mod lab_server {
             request: tonic::Request<tonic::Streaming<super::Chunk>>,
         ) -> std::result::Result<
             tonic::Response<Self::KeepRequestsStream>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the AnswerFirstMessage method.
+        type AnswerFirstMessageStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Chunk, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Answers, headers and all, once the first message has come: a client that
+        /// sends none before it has the headers waits for ever. The milliseconds go in
+        /// the metadata key x-taskprof-hold-ms.
+        async fn answer_first_message(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::Chunk>>,
+        ) -> std::result::Result<
+            tonic::Response<Self::AnswerFirstMessageStream>,
             tonic::Status,
         >;
         /// Takes memory and keeps it.
@@ -1248,6 +1291,50 @@ pub mod lab_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = KeepRequestsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/taskprof.lab.v1.Lab/AnswerFirstMessage" => {
+                    #[allow(non_camel_case_types)]
+                    struct AnswerFirstMessageSvc<T: Lab>(pub Arc<T>);
+                    impl<T: Lab> tonic::server::StreamingService<super::Chunk>
+                    for AnswerFirstMessageSvc<T> {
+                        type Response = super::Chunk;
+                        type ResponseStream = T::AnswerFirstMessageStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::Chunk>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Lab>::answer_first_message(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AnswerFirstMessageSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -98,7 +98,7 @@ impl Profiler {
     /// `docs/heartbeats.md`). tonic's default is none.
     ///
     /// ```no_run
-    /// # async fn client(profiler: taskprof::Profiler) -> taskprof::Result<()> {
+    /// # async fn client(profiler: taskprof::Profiler) -> Result<(), Box<dyn std::error::Error>> {
     /// let endpoint = profiler.endpoint("http://127.0.0.1:50051")?;
     /// let channel = profiler.connect(endpoint).await?;
     /// # Ok(())

@@ -117,13 +117,12 @@ impl Flight {
                 && (slot.want == want || !cheap || slot.outcome.peek().is_some())
                 && (slot.again || after.is_none_or(|number| slot.number > number))
         };
-        // The newest is the last.
-        if let Some(slot) = slots.live.iter().rfind(serves) {
+        // The newest is the last; one that is there comes before one that is
+        // still being taken.
+        let mut serving = slots.live.iter().rev().filter(serves);
+        let there = serving.clone().find(|slot| slot.outcome.peek().is_some());
+        if let Some(slot) = there.or_else(|| serving.next()) {
             return slot.outcome.clone();
-        }
-        if let Some(number) = after {
-            // Nobody is to be handed it any more: it only takes up room.
-            slots.live.retain(|slot| slot.number != number);
         }
         let number = slots.next;
         slots.next += 1;

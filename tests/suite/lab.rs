@@ -173,6 +173,26 @@ async fn a_cancelled_call_goes_on_and_ends_with_the_server() {
 }
 
 #[tokio::test]
+async fn headers_wait_for_the_first_message_and_end_with_the_server() {
+    let (server, mut client) = client().await;
+    let first = Chunk { data: vec![7].into() };
+    let requests = stream::iter([first.clone()]).chain(stream::pending());
+    let call = soon("the headers", client.answer_first_message(requests)).await.expect("a call");
+    let chunks: Vec<_> = soon("the end", call.into_inner().collect()).await;
+    assert_eq!(chunks.len(), 1);
+    assert_eq!(chunks[0].as_ref().expect("a chunk"), &first);
+
+    let mut request = Request::new(stream::pending::<Chunk>());
+    request.metadata_mut().insert("x-taskprof-hold-ms", 600_000.into());
+    let mut call = tokio::spawn(async move { client.answer_first_message(request).await });
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut call).await;
+    assert!(early.is_err(), "headers before a message: {early:?}");
+    soon("the drain", server.shutdown.begin()).await;
+    let status = soon("the end", call).await.expect("no panic").expect_err("a status");
+    assert_eq!(status.code(), Code::Unavailable);
+}
+
+#[tokio::test]
 async fn what_makes_no_sense_is_refused() {
     let (_server, mut client) = client().await;
     let same = CycleRequest { first: "a".into(), second: "a".into(), hold_ms: 1 };

@@ -272,6 +272,26 @@ pub static CASES: &[Case] = &[
         ..BASE
     },
     Case {
+        name: "both-wait",
+        about: "the client wants headers before it sends, the server a message before it answers",
+        scenario: "both-wait",
+        method: lab!("AnswerFirstMessage"),
+        server: WAITS,
+        client: WAITS,
+        ..BASE
+    },
+    Case {
+        name: "exhaust-memory",
+        about: "the handler takes 64 MiB and keeps them, and the call, for two minutes",
+        scenario: "exhaust-memory",
+        method: lab!("ExhaustMemory"),
+        // What it has taken is not for a stream's verdict to say.
+        server: Truth::Is(HandlerWaiting, &[IdleByDesign]),
+        client: WAITS,
+        within: OWED,
+        ..BASE
+    },
+    Case {
         name: "frozen-client",
         about: "the client's process is stopped; its stream is idle",
         scenario: "watch",
@@ -473,6 +493,15 @@ pub static CASES: &[Case] = &[
         method: lab!("IgnoreCancellation"),
         server: Truth::LeftAs(&[CancelledButRunning]),
         within: LATER,
+        ..BASE
+    },
+    Case {
+        name: "dropped-upload",
+        about: "uploads are cancelled while their windows are used up",
+        scenario: "dropped-upload",
+        method: lab!("NeverRead"),
+        server: Truth::Gone,
+        client: Truth::Gone,
         ..BASE
     },
     Case {

@@ -112,6 +112,17 @@ impl lab_server::Lab for Lab {
         Ok(Response::new(Box::pin(cancel::keep_requests(held, requests, &self.drain))))
     }
 
+    type AnswerFirstMessageStream = Chunks;
+
+    async fn answer_first_message(
+        &self,
+        request: Request<Streaming<Chunk>>,
+    ) -> Result<Response<Chunks>, Status> {
+        let held = Held::new(hold_ms(&request)?);
+        let chunks = streams::answer_first_message(held, request.into_inner(), &self.drain).await?;
+        Ok(Response::new(Box::pin(chunks)))
+    }
+
     type FloodStream = Chunks;
 
     async fn flood(&self, request: Request<FloodRequest>) -> Result<Response<Chunks>, Status> {

@@ -34,6 +34,18 @@ pub async fn never_read(
     Ok(held.reply(ended_by, 0))
 }
 
+/// Returns what it answers with, and so the headers, after the first message.
+pub async fn answer_first_message(
+    held: Held,
+    mut requests: Streaming<Chunk>,
+    drain: &Drain,
+) -> Result<impl Stream<Item = Result<Chunk, Status>> + Send + use<>, Status> {
+    tokio::select! {
+        first = requests.message() => Ok(stream::iter(first?.map(Ok))),
+        ended_by = held.over(drain) => end(ended_by).map(|()| stream::iter(None)),
+    }
+}
+
 /// Awaits its bound: an answer that is owed, and does not come before that.
 pub async fn never_answer(held: Held, drain: &Drain) -> Response<StuckReply> {
     let ended_by = held.over(drain).await;

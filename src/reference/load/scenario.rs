@@ -68,6 +68,8 @@ scenarios! {
     "window-hogs", 4, true, stuck::window_hogs, "three unread streams, and one that starves by them";
     "starved-upload", 18, true, stuck::starved_upload, "unread uploads, and one that starves by them";
     "never-answer", 2, true, stuck::never_answer, "unary calls without an answer";
+    "both-wait", 2, true, stuck::both_wait, "client and server each want the other to begin";
+    "dropped-upload", 2, true, stuck::dropped_upload, "unread uploads that are cancelled";
     "cancelled-unary", 4, true, stuck::cancelled_unary, "unary calls cancelled while they wait";
     "kept-requests", 2, true, stuck::kept_requests, "cancelled calls whose requests a task still holds";
     "slot-queue", 8, true, stuck::slot_queue, "four calls that last, and others that come after them";

@@ -174,6 +174,24 @@ pub async fn never_answer(caller: Caller) -> CallResult {
     until_stopped(&caller, lab(&caller).never_answer(request)).await
 }
 
+/// Wants the headers before it sends, of a server that wants a message before
+/// it answers.
+pub async fn both_wait(caller: Caller) -> CallResult {
+    let mut request = Request::new(stream::pending::<Chunk>());
+    request.metadata_mut().insert(HOLD_MS, ms(LONG).into());
+    until_stopped(&caller, lab(&caller).answer_first_message(request)).await
+}
+
+/// Drops an upload whose window is used up: the reset must not wait for it.
+pub async fn dropped_upload(caller: Caller) -> CallResult {
+    tokio::select! {
+        ending = never_read(caller.clone()) => return ending,
+        _ = caller.pause(Duration::from_millis(500)) => {}
+    }
+    caller.pause(LEFT_FOR).await;
+    Ok(Ending::Abandoned)
+}
+
 /// Cancels a call that has no answer yet; the handler is dropped with it.
 pub async fn cancelled_unary(caller: Caller) -> CallResult {
     let mut client = lab(&caller);

@@ -64,7 +64,8 @@ pub async fn list(State(shared): State<Shared>, uri: Uri) -> Answer {
 /// A snapshot to judge streams by. Await chains are dear: they are read if
 /// what a task waits for would make some verdict surer.
 async fn to_judge(shared: &Shared) -> Result<Arc<Held>, Arc<Error>> {
-    let held = ripe(shared, Want::COUNTS).await?;
+    let held = shared.flight.snapshot(Want::COUNTS).await?;
+    let held = ripened(shared, held, Want::COUNTS).await?;
     let looked = Arc::clone(&held);
     let wanted = call(&shared.stats, move || {
         let judge = Judge::new(&looked);
@@ -75,8 +76,8 @@ async fn to_judge(shared: &Shared) -> Result<Arc<Held>, Arc<Error>> {
     }
     // What cannot be had, or not in time, leaves verdicts that are less sure,
     // not none. The dump goes on, and the next to ask may have it.
-    match timeout(PATIENCE, ripe(shared, Want::ALL)).await {
-        Ok(Ok(whole)) => Ok(whole),
+    match timeout(PATIENCE, shared.flight.snapshot(Want::ALL)).await {
+        Ok(Ok(whole)) => ripened(shared, whole, Want::ALL).await,
         _ => Ok(held),
     }
 }
@@ -84,16 +85,19 @@ async fn to_judge(shared: &Shared) -> Result<Arc<Held>, Arc<Error>> {
 /// A snapshot is kept for a moment. One that came just before something had
 /// lasted for long enough to be judged would keep that from us until it is
 /// old: then another is taken in its place.
-async fn ripe(shared: &Shared, want: Want) -> Result<Arc<Held>, Arc<Error>> {
-    let held = shared.flight.snapshot(want).await?;
+async fn ripened(shared: &Shared, held: Arc<Held>, want: Want) -> Result<Arc<Held>, Arc<Error>> {
     let looked = Arc::clone(&held);
     let ripe = call(&shared.stats, move || {
         let ripens_in = |held: &_| Judge::new(held).ripens_in().map(Duration::from_nanos);
         Ok(looked.is_ripe(ripens_in))
     });
-    match ripe.await.map_err(Arc::new)? {
-        true => shared.flight.after(&held, want).await.or(Ok(held)),
-        false => Ok(held),
+    if !ripe.await.map_err(Arc::new)? {
+        return Ok(held);
+    }
+    // The older one says less, but says it now.
+    match timeout(PATIENCE, shared.flight.after(&held, want)).await {
+        Ok(Ok(later)) => Ok(later),
+        _ => Ok(held),
     }
 }
 

@@ -171,7 +171,7 @@ export function StreamTable({ answer, filter = '' }) {
         <td><bdi>${stream.peer ? clean(stream.peer) : NONE}</bdi></td>
         <td class="num"><${TaskLink} id=${stream.task} /></td>
       </tr>
-      ${stream.verdict && isAlarm(stream.verdict.kind) && html`<tr class="why"><td></td><td colspan=${HEAD.length - 1}>${clean(stream.verdict.evidence)}</td></tr>`}`,
+      ${stream.verdict && isAlarm(stream.verdict.kind) && html`<tr class="why"><td></td><td colspan=${HEAD.length - 1}><p>${clean(stream.verdict.evidence)}</p></td></tr>`}`,
     )}
   <//>`;
 }
