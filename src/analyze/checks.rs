@@ -15,9 +15,11 @@ pub fn checks(snapshot: &Snapshot) -> Vec<Check> {
     let streams = snapshot.streams.len() as u64;
     let ended = snapshot.ended_streams.len() as u64;
     // Names of root futures are no chains.
-    let named_only = snapshot.coverage.missing.iter().any(|missing| {
-        missing.reason == Reason::TypesOnly && missing.count > 0
-    });
+    let named_only = snapshot
+        .coverage
+        .missing
+        .iter()
+        .any(|missing| missing.reason == Reason::TypesOnly && missing.count > 0);
     let read = snapshot
         .tasks
         .iter()

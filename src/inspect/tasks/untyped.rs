@@ -172,7 +172,13 @@ impl Reader<'_, '_> {
             }
         }
         let scheduler_name = self.types.get(types.first()?.scheduler)?.name.clone();
-        Some(Kind { scheduler, id, spawned_at, flavor: flavor(&scheduler_name), stack: self.stack(&names) })
+        Some(Kind {
+            scheduler,
+            id,
+            spawned_at,
+            flavor: flavor(&scheduler_name),
+            stack: self.stack(&names),
+        })
     }
 
     /// The future's own frame, and what it may be as well where the linker
@@ -429,7 +435,10 @@ mod tests {
         assert_eq!(&*stack.frames[0].function_full, "app::watch");
         assert!(read.tasks[2].stack.is_none());
         let owner = &read.owners[..];
-        assert_eq!((owner[0].address, owner[0].flavor, owner[0].read), (SCHEDULER, "multi_thread", 4));
+        assert_eq!(
+            (owner[0].address, owner[0].flavor, owner[0].read),
+            (SCHEDULER, "multi_thread", 4)
+        );
         assert_eq!((read.missing[0].reason, read.missing[0].count), (Reason::TypesOnly, 4));
     }
 
