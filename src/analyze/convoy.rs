@@ -54,8 +54,9 @@ fn finding(
     match holder {
         Some((hold, task)) => {
             evidence.push(format!(
-                "Task {} holds it{}{}.",
+                "Task {} {} it{}{}.",
                 task.id,
+                if hold.doubtful { "held, and perhaps still holds," } else { "holds" },
                 waits::guard(hold.local, hold.function, hold.location),
                 match node.holds.len() {
                     1 => String::new(),
@@ -81,7 +82,10 @@ fn finding(
         id: format!("lock_convoy:{lock}"),
         kind: FindingKind::LockConvoy,
         severity: if blocked.is_some() { Severity::Critical } else { Severity::Warning },
-        confidence: if holder.is_some() { Confidence::Proven } else { Confidence::Likely },
+        confidence: match holder {
+            Some((hold, _)) if !hold.doubtful => Confidence::Proven,
+            _ => Confidence::Likely,
+        },
         title: format!(
             "{} wait for {what}{by}, the first{}",
             words::count(count, "task"),

@@ -206,6 +206,10 @@ fn link_sentence(graph: &Graph<'_>, link: &Link<'_>) -> String {
             "{text}; nobody is seen to hold it, but {who} queued for it in a future{guard} that it \
              keeps and does not poll"
         ),
+        (None, Side::Lock) if link.hold.doubtful => format!(
+            "{text}; {who} held it{guard} and may have dropped it: then somebody holds it whom no \
+             dump sees, such as a thread"
+        ),
         (None, Side::Lock) => format!("{text}; {who} holds it{guard}{}", dormant(link)),
         (None, Side::Permits) => {
             format!(

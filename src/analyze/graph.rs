@@ -76,6 +76,8 @@ pub struct Hold<'a> {
     pub location: Option<&'a Location>,
     /// In a future that its task does not poll.
     pub dormant: bool,
+    /// It may have been dropped by hand: only its bytes are seen.
+    pub doubtful: bool,
     /// Not held yet: a future that is not polled stands first in the queue.
     pub queued: bool,
 }
@@ -294,6 +296,7 @@ impl<'a> Building<'a> {
                 function: held.function.as_deref(),
                 location: held.location.as_ref(),
                 dormant: held.dormant,
+                doubtful: held.perhaps_dropped,
                 queued: false,
             });
         }
@@ -327,7 +330,8 @@ fn ends(tasks: &[Task], nodes: &mut [Node<'_>], index: &HashMap<Key, usize>) {
 impl Hold<'_> {
     fn of(task: usize) -> Self {
         let (within, local, function, location) = (None, None, None, None);
-        Self { task, within, local, function, location, dormant: false, queued: false }
+        let (dormant, doubtful, queued) = (false, false, false);
+        Self { task, within, local, function, location, dormant, doubtful, queued }
     }
 }
 

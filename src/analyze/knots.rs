@@ -50,6 +50,7 @@ pub fn knots<'a>(graph: &Graph<'a>) -> Vec<Knot<'a>> {
             function: frame.map(|frame| &*frame.function),
             location: frame.and_then(|frame| frame.location.as_ref()),
             dormant: true,
+            doubtful: false,
             queued: true,
         };
         let side = Side::Lock;
@@ -78,6 +79,8 @@ fn knot<'a>(graph: &Graph<'a>, tips: &[usize], links: Vec<Link<'a>>) -> Knot<'a>
             // Permits may be held where nobody looks; a free lock may be held there too.
             || link.side == Side::Permits
             || (link.hold.queued && link.own.is_none())
+            // That the lock is taken it knows itself; by whom, only the guard tells.
+            || (link.side == Side::Lock && link.hold.doubtful)
     });
     // A lock knows that it is held, and a task that it lives; that the end of
     // a channel has not been moved elsewhere, only its owner's locals tell.

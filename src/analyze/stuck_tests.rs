@@ -45,6 +45,30 @@ fn holding(mut task: Task, kind: HeldKind, name: &str, dormant: bool) -> Task {
     task
 }
 
+/// Its lock knows that it is taken; by whom, nothing tells.
+#[test]
+fn a_circle_through_a_guard_that_may_have_been_dropped_is_suspected() {
+    let circle = |since: u64, doubtful| {
+        let mut tasks = [locks(1, "b", &["a"]), locks(2, "a", &["b"])];
+        for task in &mut tasks {
+            task.wait.as_mut().unwrap().wait_ns = since;
+        }
+        for held in &mut tasks[0].holds {
+            held.perhaps_dropped = doubtful;
+        }
+        found(tasks)
+    };
+    assert_eq!(circle(SECOND, false)[0].confidence, Confidence::Proven);
+    assert!(circle(9 * SECOND, true).is_empty(), "not told at once");
+    let told = circle(11 * SECOND, true);
+    let deadlock = told.iter().find(|finding| finding.kind == FindingKind::Deadlock).unwrap();
+    assert_eq!(
+        (deadlock.severity, deadlock.confidence),
+        (Severity::Warning, Confidence::Suspected)
+    );
+    assert!(deadlock.evidence.iter().any(|it| it.contains("may have dropped it")), "{deadlock:#?}");
+}
+
 fn waits(id: u64, kind: WaitKind, name: &str) -> Task {
     waiting(id, "app::other", ("other", id as u32), kind, name)
 }

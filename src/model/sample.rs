@@ -172,6 +172,7 @@ pub fn held(
         function: Some(function.into()),
         location: Some(place(&format!("src/{}.rs", at.0), at.1)),
         dormant,
+        perhaps_dropped: false,
         within: None,
     }
 }

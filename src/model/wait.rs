@@ -144,6 +144,11 @@ pub struct Held {
     pub location: Option<Location>,
     /// It sits in a future that its task keeps but no longer polls.
     pub dormant: bool,
+    /// By a flag that the compiler keeps, some local of its function was moved
+    /// away or dropped before: it may be this one, of which only the bytes are
+    /// left. What rests on it is not proven.
+    #[serde(default)]
+    pub perhaps_dropped: bool,
     /// Of a task that awaits several things at once: the one whose future has
     /// this, so that it is given up when that future ends or is dropped; 0 for
     /// the task's main chain, n for `branches[n - 1]`. None if it lies around

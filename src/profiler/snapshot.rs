@@ -192,7 +192,8 @@ impl Core {
             return (tasks, Chains::Unread(missing.reason, missing.detail.clone()));
         }
         join::without_own(&mut read, &tasks);
-        let alive = read.alive();
+        let mut alive = read.alive();
+        let counted = read.owners.iter().all(|owner| owner.counted);
         let missing = std::mem::take(&mut read.missing);
         let owners = std::mem::take(&mut read.handles);
         let known: HashMap<u64, RuntimeId> =
@@ -213,6 +214,10 @@ impl Core {
             }
         }
         runtimes.extend(joined.strangers.iter().map(|(id, owner)| join::runtime(*id, owner)));
+        if !counted {
+            // What a search did not find may be alive for all that.
+            alive = alive.max(joined.tasks.len() as u64);
+        }
         (joined.tasks, Chains::Read { missing, alive })
     }
 

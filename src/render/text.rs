@@ -242,6 +242,9 @@ fn other(out: &mut String, branch: &Branch) {
 
 fn holds(out: &mut String, held: &Held) {
     let _ = write!(out, "holds {}", held.resource);
+    if held.perhaps_dropped {
+        out.push_str(", perhaps dropped");
+    }
     if held.dormant {
         out.push_str(" in a future that is not polled");
     }

@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use super::dump::agree;
 use super::server::tool;
-use super::targets::{Build, Made, Target, dump, run, taskprof_json};
+use super::targets::{
+    Attached, Build, Made, Target, dump, findings, marks, run, taskprof, taskprof_json,
+};
 use super::truth::{list, must_agree};
 
 /// Both scenes that between them have every wait and every shape.
@@ -107,25 +109,108 @@ fn stripped_with_its_layout_file() {
     assert!(size(&layout) * 20 < debug, "{} of {debug} bytes", size(&layout));
 }
 
-/// Names without types: no more is said than is known, and why is said.
+/// Every task with its state, and the name of its future; no more is said than
+/// is known, and why is said.
+fn named_only(mut target: Target) {
+    let snapshot = dump(&target, &[]);
+    let coverage = &snapshot["coverage"];
+    let tasks = list(&snapshot["tasks"]);
+    let told = list(&coverage["missing"]).iter().find(|it| it["reason"] == "types_only");
+    assert_eq!(told.expect("said")["count"], tasks.len(), "{coverage:#}");
+    assert_eq!(target.truth["alive"], tasks.len(), "{coverage:#}");
+    assert_eq!(coverage["alive"], tasks.len(), "{coverage:#}");
+    for role in list(&target.truth["tasks"]) {
+        let task = tasks.iter().find(|task| task["id"] == role["id"]);
+        let task = task.unwrap_or_else(|| panic!("listed: {role:#}"));
+        if role["state"].is_string() {
+            assert_eq!(task["state"], role["state"], "{role:#}");
+        }
+        // The outermost function is the future that was spawned.
+        let Some(mark) = list(&role["path"]).last().and_then(Value::as_str) else { continue };
+        let function = match mark.strip_prefix("fn:") {
+            Some(function) => function,
+            None => &marks()[mark].function,
+        };
+        let name = &list(&task["stack"]["frames"])[0]["function_full"];
+        assert!(name.as_str().is_some_and(|name| name.contains(function)), "{role:#}: {name}");
+    }
+    for task in tasks {
+        assert!(task["wait"].is_null() && list(&task["holds"]).is_empty(), "{task:#}");
+        for frame in list(&task["stack"]["frames"]) {
+            assert!(frame["location"].is_null(), "{frame:#}");
+        }
+    }
+    let report = findings(&target);
+    let deadlocks = list(&report["checked"]).iter().find(|it| it["kind"] == "deadlock");
+    assert!(deadlocks.expect("checked")["unavailable"].is_string(), "{:#}", report["checked"]);
+    target.must_be_well();
+}
+
+/// `debug = 1` on the oldest tokio; with `tokio_unstable` tasks know where they
+/// were spawned.
 #[test]
 fn names_only() {
     if !Build::OldNames.wanted() {
         return;
     }
-    let mut target = Target::start(&Build::OldNames.program(), "waits");
-    let snapshot = dump(&target, &[]);
-    let coverage = &snapshot["coverage"];
-    let reasons: Vec<&str> = list(&coverage["missing"])
-        .iter()
-        .filter_map(|missing| missing["reason"].as_str())
-        .collect();
-    assert!(reasons.contains(&"types_only"), "{coverage:#}");
-    for task in list(&snapshot["tasks"]) {
-        assert!(task["wait"].is_null(), "{task:#}");
-        for frame in list(&task["stack"]["frames"]) {
-            assert!(frame["location"].is_null(), "{frame:#}");
-        }
+    named_only(Target::start(&Build::OldNames.program(), "waits"));
+}
+
+#[test]
+fn line_tables_only() {
+    if !Build::Lines.wanted() {
+        return;
+    }
+    for scene in ["waits", "several-runtimes", "local-set"] {
+        named_only(Target::start(&Build::Lines.program(), scene));
+    }
+}
+
+/// Without debug information the linker's symbols do; without these nothing
+/// does, and that is said.
+#[test]
+fn symbols_only() {
+    let (Some(objcopy), Some(strip)) = (tool(&["objcopy"]), tool(&["strip"])) else { return };
+    let made = Made::new();
+    let (symbols, bare) = (made.path("symbols"), made.path("bare"));
+    run(&objcopy, &[&"--strip-debug", &Build::Dev.program(), &symbols]);
+    for scene in ["waits", "several-runtimes", "local-set"] {
+        named_only(Target::start(&symbols, scene));
+    }
+    run(&strip, &[&"-o", &bare, &symbols]);
+    let mut target = Target::start(&bare, "waits");
+    let pid = target.pid().to_string();
+    let refused = taskprof(&[&"dump", &"--pid", &pid]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("has no debug information"), "{said}");
+    target.must_be_well();
+}
+
+/// Tasks that end all the time leave their headers behind in freed memory:
+/// none of them is taken for a living one.
+#[test]
+fn names_under_churn_are_of_the_living() {
+    let Some(objcopy) = tool(&["objcopy"]) else { return };
+    let made = Made::new();
+    let symbols = made.path("symbols");
+    run(&objcopy, &[&"--strip-debug", &Build::Dev.program(), &symbols]);
+    let mut target = Target::start(&symbols, "churn");
+    let whole = Target::dev("churn");
+    let (by_name, by_type) = (Attached::to(&target), Attached::to(&whole));
+    // Both programs keep the same number of tasks coming and going.
+    let listed = |attached: &Attached| {
+        let snapshot = attached.json("/debug/snapshot");
+        snapshot["coverage"]["listed"].as_u64().expect("a number")
+    };
+    let most = (0..20).map(|_| listed(&by_type)).max().expect("some");
+    let parked = list(&target.truth["tasks"]).len() as u64;
+    for round in 0..20 {
+        let found = listed(&by_name);
+        let churning = most - parked;
+        assert!(
+            found >= parked && found <= parked + churning * 3 / 2,
+            "{round}: {found} of {most}"
+        );
     }
     target.must_be_well();
 }

@@ -96,6 +96,24 @@ fn a_guard_that_was_dropped_makes_no_deadlock() {
     told("stale-healthy");
 }
 
+/// The same where the lock is with a thread: no other holder is seen, so the
+/// guard is told, and said to be in doubt. A circle through it is not proven.
+#[test]
+fn a_guard_that_was_dropped_proves_nothing() {
+    let mut target = Target::dev("stale-unseen");
+    let report = findings(&target);
+    assert_eq!(found(&report), expected(&target.truth), "{:#}", report["findings"]);
+    let snapshot = dump(&target, &[]);
+    let held: Vec<(&Value, &Value)> = list(&snapshot["tasks"])
+        .iter()
+        .flat_map(|task| list(&task["holds"]))
+        .map(|held| (&held["local"], &held["perhaps_dropped"]))
+        .collect();
+    assert!(held.contains(&(&"outer".into(), &false.into())), "{held:?}");
+    assert!(held.contains(&(&"guard".into(), &true.into())), "{held:?}");
+    target.must_be_well();
+}
+
 #[test]
 fn a_futurelock_in_the_queue() {
     with_twin("futurelock");

@@ -19,6 +19,8 @@ use super::server::{Answer, DEADLINE};
 pub enum Build {
     /// `cargo build`, debug information in the binary.
     Dev,
+    /// As `Dev`, with line tables and no types.
+    Lines,
     /// `cargo build --release`, split debug information beside it.
     Release,
     /// Thin LTO, one codegen unit, debug information in the binary.
@@ -51,6 +53,7 @@ impl Build {
     fn build(self) -> PathBuf {
         let (name, profile, folder, flags) = match self {
             Self::Dev => ("targets", "dev", "debug", ""),
+            Self::Lines => ("targets", "lines", "lines", ""),
             Self::Release => ("targets", "release", "release", ""),
             Self::Thin => ("targets", "thin", "thin", ""),
             Self::Old => ("targets-old", "dev", "debug", "--cfg tokio_unstable"),

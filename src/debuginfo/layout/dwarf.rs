@@ -16,6 +16,7 @@ use super::polled;
 use super::sections::{Sections, malformed};
 use super::split::Found;
 use super::store::{Abbrevs, Open, Store};
+use super::symbols::Named;
 use super::tables::{NO_FUNCTION, Tables};
 use super::thread_local::Segment;
 use super::{Layouts as _, Place, Polled, Shape, TaskType, Type, TypeId};
@@ -56,6 +57,8 @@ pub struct Dwarf {
     task_polls: Arc<[u64]>,
     polled: HashMap<TypeId, Option<Arc<Polled>>>,
     tasks: HashMap<u64, Arc<[TaskType]>>,
+    /// By poll function, where nothing but symbols tells.
+    named: HashMap<u64, Named>,
     texts: HashSet<Arc<str>>,
     void: Option<TypeId>,
     path: PathBuf,
@@ -124,6 +127,24 @@ impl Dwarf {
         Self::new(store, segment, split, debug)
     }
 
+    /// Adds the tasks that only symbols tell of: of the program itself, or of
+    /// the file that has what was stripped from it.
+    pub(super) fn add_symbols(&mut self, program: &Path, debug: &Path) {
+        let found = guarded(debug, || {
+            let program = MappedFile::open(program)?;
+            let symbols = MappedFile::open(debug)?;
+            Ok::<_, std::io::Error>(super::symbols::tasks(program.as_ref(), symbols.as_ref()))
+        });
+        // They are a last resort: a file without any is no error.
+        let Ok(Ok(mut found)) = found else { return };
+        found.retain(|named| self.task_polls.binary_search(&named.poll).is_err());
+        let mut polls = self.task_polls.to_vec();
+        polls.extend(found.iter().map(|named| named.poll));
+        polls.sort_unstable();
+        self.task_polls = polls.into();
+        self.named = found.into_iter().map(|named| (named.poll, named)).collect();
+    }
+
     /// Goes over what was found.
     pub(super) fn new(
         store: Store,
@@ -151,6 +172,7 @@ impl Dwarf {
             task_polls: task_polls.into(),
             polled: HashMap::new(),
             tasks: HashMap::new(),
+            named: HashMap::new(),
             texts: HashSet::new(),
             void: None,
             path: path.to_owned(),

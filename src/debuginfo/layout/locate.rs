@@ -9,6 +9,7 @@
 //! | `/usr/lib/debug/.build-id/xx/yyyy.debug` | debug file, by build id |
 //! | the name in `.gnu_debuglink`: beside it, in `.debug/`, below `/usr/lib/debug` | debug file, by build id or checksum |
 //! | `EXE.debug` | debug file, by build id |
+//! | the symbols of the best of these | names of tasks, where types are missing |
 //!
 //! The first with everything wins; otherwise the one with most.
 
@@ -78,7 +79,7 @@ pub fn open(program: &Path, options: &Options) -> Result<Opened> {
             return saved(debug, program, &identity);
         }
         let layouts = debug_file(program, debug, &identity, &names)?;
-        return Ok(opened(layouts, debug.clone(), &identity));
+        return Ok(opened(layouts, program, debug.clone(), &identity));
     }
     for path in saved_files(&names, &identity, options) {
         if path.is_file()
@@ -88,7 +89,7 @@ pub fn open(program: &Path, options: &Options) -> Result<Opened> {
         }
     }
     let (layouts, path) = search(program, &identity, &names)?;
-    Ok(opened(layouts, path, &identity))
+    Ok(opened(layouts, program, path, &identity))
 }
 
 /// Debug information to make a saved layout file of.
@@ -147,8 +148,12 @@ fn search(program: &Path, identity: &Identity, names: &[PathBuf]) -> Result<(Dwa
 
 /// Debug information that had to be unpacked is let go again: what dumps need
 /// of it takes a hundredth of the memory, and a second once.
-fn opened(mut layouts: Dwarf, path: PathBuf, identity: &Identity) -> Opened {
+fn opened(mut layouts: Dwarf, program: &Path, path: PathBuf, identity: &Identity) -> Opened {
     let remark = layouts.remark();
+    if layouts.detail() != Detail::Full {
+        layouts.add_symbols(program, &path);
+        return Opened { layouts: Box::new(layouts), path, saved: false, remark };
+    }
     if layouts.unpacked_bytes() > UNPACKED
         && let Ok(compact) = saved::compact(&mut layouts, &identity.key())
     {

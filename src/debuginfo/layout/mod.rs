@@ -19,6 +19,7 @@ mod scan;
 mod sections;
 mod split;
 mod store;
+mod symbols;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -158,7 +159,7 @@ pub enum Detail {
     /// Nothing: spawn places from the hooks only.
     Nothing,
     /// Names of the tasks' root types and their states, no await points
-    /// (`debug = 1`).
+    /// (`debug = 1`, or symbols alone).
     Names,
     /// Everything (`debug = 2`).
     Full,

@@ -131,6 +131,7 @@ impl Render {
                     function: frame.map(|frame| frame.function.clone()),
                     location: frame.and_then(|frame| frame.location.clone()),
                     dormant: held.dormant,
+                    perhaps_dropped: held.doubtful,
                     within: within(trace, &polled, held.level),
                 })
             })

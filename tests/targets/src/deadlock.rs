@@ -272,6 +272,28 @@ pub async fn stale(stage: &mut Stage) {
     go.let_one_pass();
 }
 
+/// The same, and the lock's real holder is a thread, which no dump sees: only
+/// the guard that was dropped is left to be believed.
+pub async fn stale_unseen(stage: &mut Stage) {
+    let (m, n, go) = (Lock::default(), Lock::default(), Arc::new(Gate::default()));
+    let dropped = Arc::new(AtomicBool::new(false));
+    let first = role("first").path(&["wants_second"]).waits("mutex").on("n").queue(1);
+    stage.spawn(first, lock_drop_lock(m.clone(), n.clone(), dropped.clone(), go.clone()));
+    until(|| dropped.load(Ordering::Acquire)).await;
+    let held = m.clone();
+    std::thread::spawn(move || {
+        let guard = held.blocking_lock();
+        std::thread::sleep(HOUR);
+        drop(guard);
+    });
+    until(|| locked(&m)).await;
+    let second = stands_between("second", "n", "m");
+    stage.spawn(second, take_both(n.clone(), m.clone(), go.clone()));
+    until(|| locked(&n)).await;
+    go.let_one_pass();
+    go.let_one_pass();
+}
+
 async fn lock_drop_lock(first: Lock, second: Lock, dropped: Arc<AtomicBool>, go: Arc<Gate>) {
     let mut guard = first.lock().await;
     *guard += 1;

@@ -61,6 +61,7 @@ fn stuck(scene: &str) {
         "deadlock-permits" => multi_thread(deadlock::permits),
         "deadlock-permits-healthy" => multi_thread(deadlock::permits_with_way_out),
         "stale-healthy" => multi_thread(deadlock::stale),
+        "stale-unseen" => multi_thread(deadlock::stale_unseen),
         "futurelock" => multi_thread(futurelock::queued),
         "futurelock-healthy" => multi_thread(futurelock::queued_and_dropped),
         "futurelock-held" => multi_thread(futurelock::held),

@@ -53,6 +53,12 @@ impl Layouts for Dwarf {
                 types.push(task);
             }
         }
+        if let Some(named) = self.named.get(&poll).cloned()
+            && let Ok(future) = self.safely(|layouts| layouts.named(&named.future))
+            && let Ok(scheduler) = self.safely(|layouts| layouts.named(&named.scheduler))
+        {
+            types.push(TaskType { future, scheduler, cell: None });
+        }
         let types: Arc<[TaskType]> = types.into();
         // Only what is there is remembered: a wild address costs nothing.
         if !types.is_empty() {
