@@ -108,10 +108,5 @@ fn pings_are_told_apart_by_their_payload() {
 /// What a stream costs the tap, beside its place in a hash map.
 #[test]
 fn an_entry_is_small() {
-    assert!(size_of::<entry::Entry>() <= 192, "{}", size_of::<entry::Entry>());
-}
-
-#[test]
-fn an_entry_is_small() {
-    assert!(size_of::<super::entry::Entry>() <= 144);
+    assert!(size_of::<entry::Entry>() <= 144, "{}", size_of::<entry::Entry>());
 }
