@@ -222,7 +222,7 @@ mod polls {
 
         /// About now: within a poll the time of its begin or of an earlier
         /// birth does, unless the watchdog has told a later time since. So
-        /// births are exact to 10 ms, and to the microsecond where polls are
+        /// births are exact to 20 ms, and to the microsecond where polls are
         /// as short as they should be.
         #[inline]
         fn time_of_birth(&self) -> u64 {

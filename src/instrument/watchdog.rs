@@ -74,7 +74,7 @@ impl Watchdog {
                     let flag = stopped.0.lock().unwrap_or_else(PoisonError::into_inner);
                     let (flag, _) = stopped
                         .1
-                        .wait_timeout_while(flag, eye.period, |stop| !*stop)
+                        .wait_timeout_while(flag, eye.sleep(), |stop| !*stop)
                         .unwrap_or_else(PoisonError::into_inner);
                     if *flag {
                         return;
@@ -103,6 +103,9 @@ struct Eye {
     capture: Capture,
     period: Duration,
     threshold_ns: u64,
+    /// A poll was long at the last look: look again after one period. Else two
+    /// will do, since a poll found that late has its whole age counted.
+    alert: bool,
     /// Tick and processor time before the last sleep.
     slept: (u64, u64),
     /// The last long poll of each worker, by runtime and index.
@@ -132,12 +135,19 @@ impl Eye {
             capture,
             period: (threshold / 5).clamp(Duration::from_millis(2), Duration::from_millis(10)),
             threshold_ns: threshold.as_nanos() as u64,
+            alert: false,
             slept: (clock::now(), cpu_clock::process_ns()),
             suspects: HashMap::new(),
             looked: clock::now(),
             rolled: clock::now(),
             registry,
         }
+    }
+
+    /// Until the next look. Each wakes a processor that the application may
+    /// have for itself else.
+    fn sleep(&self) -> Duration {
+        if self.alert { self.period } else { 2 * self.period }
     }
 
     fn before_sleep(&mut self) {
@@ -150,6 +160,7 @@ impl Eye {
         self.notice_pause(now);
         let runtimes = self.registry.runtimes.list();
         self.end_what_ended(&runtimes, now);
+        self.alert = false;
         for runtime in &runtimes {
             for (index, cell) in runtime.workers().iter().enumerate() {
                 let worker = cell.now();
@@ -169,9 +180,9 @@ impl Eye {
     fn notice_pause(&self, now: u64) {
         let (before, cpu_before) = self.slept;
         let gap_ns = clock::delta_ns(before, now);
-        let cpu_ns = cpu_clock::process_ns().saturating_sub(cpu_before);
-        if gap_ns > (self.period + SHORTEST_PAUSE).as_nanos() as u64
-            && cpu_ns < gap_ns / STOPPED_CPU_SHARE
+        // The kernel sums up the time of all threads: only where it matters.
+        if gap_ns > (self.sleep() + SHORTEST_PAUSE).as_nanos() as u64
+            && cpu_clock::process_ns().saturating_sub(cpu_before) < gap_ns / STOPPED_CPU_SHARE
         {
             self.registry.blocked.paused(PauseSpan { from: before, to: now });
         }
@@ -179,14 +190,16 @@ impl Eye {
 
     /// The poll has had the threshold's worth of time. Looks at the thread's
     /// waits for a processor only for polls that are long already; time before
-    /// the first such look counts for two periods at most, since a watchdog
-    /// that comes late is itself a sign of too few processors.
+    /// the first such look counts for three periods at most, as old as a poll
+    /// can be that was too young at the look before; since a watchdog that
+    /// comes later is itself a sign of too few processors.
     fn is_blocked(&mut self, runtime: u8, index: usize, worker: WorkerNow, now: u64) -> bool {
         let period_ns = self.period.as_nanos() as u64;
         let age = self.registry.blocked.running_ns(worker.poll_began, now);
         if age < period_ns {
             return false;
         }
+        self.alert = true;
         let waited = thread::waited_for_processor_ns(worker.tid).unwrap_or(0);
         let first = Suspect { began: worker.poll_began, seen: now, age, waited };
         let suspect = self.suspects.entry((runtime, index)).or_insert(first);
@@ -195,7 +208,7 @@ impl Eye {
         }
         let since = self.registry.blocked.running_ns(suspect.seen, now);
         let had = since.saturating_sub(waited.saturating_sub(suspect.waited));
-        had + suspect.age.min(2 * period_ns) >= self.threshold_ns
+        had + suspect.age.min(3 * period_ns) >= self.threshold_ns
     }
 
     fn blocked(&self, runtime: &RuntimeCell, index: usize, now: u64) {

@@ -38,7 +38,7 @@ pub fn now() -> u64 {
 /// The watchdog's last look at the clock.
 static LATELY: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// The watchdog tells the time. It does so every 10 ms or more often.
+/// The watchdog tells the time. It does so every 20 ms or more often.
 pub fn tell(now: u64) {
     LATELY.store(now, Ordering::Relaxed);
 }
@@ -48,7 +48,7 @@ pub fn tell_no_more() {
     tell(u64::MAX);
 }
 
-/// A time told some 10 ms ago at most; later than everything while nobody
+/// A time told some 20 ms ago at most; later than everything while nobody
 /// tells it. Costs no look at the clock.
 #[inline]
 pub fn lately() -> u64 {

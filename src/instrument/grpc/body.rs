@@ -357,6 +357,6 @@ mod tests {
         assert!(size_of::<Meter>() <= 40);
         assert!(size_of::<StreamBody<hyper::body::Incoming>>() <= 88);
         assert!(size_of::<StreamBody<tonic::body::Body>>() <= 72);
-        assert!(size_of::<Call>() <= 80);
+        assert!(size_of::<Call>() <= 72);
     }
 }

@@ -2,28 +2,33 @@
 
 use std::fmt;
 use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
-use futures_util::task::AtomicWaker;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::tracker::Tracker;
 use crate::model::{Side, TaskId};
-use crate::registry::Registry;
 use crate::registry::streams::StreamCell;
 use crate::registry::tasks::spawning_for;
 
 /// One call, shared by its future, its bodies, its task and its scopes.
 pub struct Call {
-    registry: Arc<Registry>,
+    tracker: Arc<Tracker>,
     cell: Arc<StreamCell>,
-    /// Whoever can end the call: the stream's task, else the response's side.
-    ender: AtomicWaker,
-    /// Whoever polls the request's body: our handler, or the transport.
-    reader: AtomicWaker,
+    wakers: Mutex<Wakers>,
     /// Made when first needed: most streams never do.
     orders: OnceLock<Box<Orders>>,
+}
+
+/// Whom to tell of a call's end.
+#[derive(Default)]
+struct Wakers {
+    /// Whoever can end the call: the stream's task, else the response's side.
+    ender: Option<Waker>,
+    /// Whoever polls the request's body: our handler, or the transport.
+    reader: Option<Waker>,
 }
 
 /// How a call is told to end, and tells others.
@@ -35,14 +40,8 @@ struct Orders {
 }
 
 impl Call {
-    pub(super) fn new(registry: Arc<Registry>, cell: Arc<StreamCell>) -> Self {
-        Self {
-            registry,
-            cell,
-            ender: AtomicWaker::new(),
-            reader: AtomicWaker::new(),
-            orders: OnceLock::new(),
-        }
+    pub(super) fn new(tracker: Arc<Tracker>, cell: Arc<StreamCell>) -> Self {
+        Self { tracker, cell, wakers: Mutex::default(), orders: OnceLock::new() }
     }
 
     pub(crate) fn cell(&self) -> &Arc<StreamCell> {
@@ -55,8 +54,8 @@ impl Call {
         if self.orders().stop.set(status).is_ok() {
             self.cell.cancel(&message);
             self.cancel_token();
-            self.ender.wake();
-            self.reader.wake();
+            let Wakers { ender, reader } = std::mem::take(&mut *self.wakers());
+            ender.into_iter().chain(reader).for_each(Waker::wake);
         }
     }
 
@@ -77,20 +76,27 @@ impl Call {
     }
 
     pub(super) fn wake_ender_by(&self, waker: &Waker) {
-        self.ender.register(waker);
+        let before = keep(&mut self.wakers().ender, waker);
+        drop(before);
     }
 
     pub(super) fn wake_reader_by(&self, waker: &Waker) {
-        self.reader.register(waker);
+        let before = keep(&mut self.wakers().reader, waker);
+        drop(before);
+    }
+
+    fn wakers(&self) -> MutexGuard<'_, Wakers> {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The call is over.
     pub(super) fn end(&self) {
-        self.registry.streams.end(&self.cell);
+        self.tracker.registry.streams.end(&self.cell, Some(&self.tracker.endpoint));
         // Pairs with the fence in `token`: one of the two sees the other.
         fence(Ordering::SeqCst);
         if self.cell.side() == Side::Client {
-            self.reader.wake();
+            let reader = self.wakers().reader.take();
+            reader.into_iter().for_each(Waker::wake);
         }
         self.cancel_token();
     }
@@ -122,7 +128,7 @@ impl Call {
     /// Says that a task, spawned by others, works for this call now.
     pub(crate) fn tag(&self, task: TaskId) {
         if let Some(slot) = self.cell.slot() {
-            self.registry.tasks.tag(task, slot);
+            self.tracker.registry.tasks.tag(task, slot);
         }
     }
 
@@ -131,6 +137,15 @@ impl Call {
         let message = crate::registry::streams::sanitise(status.message(), 200);
         self.cell.status(status.code() as i32, &message);
     }
+}
+
+/// Most polls come from the task that came before. Returns the one that is not
+/// wanted any more, to be dropped without the lock: with it a task may go.
+fn keep(place: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
+    if place.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+        return None;
+    }
+    place.replace(waker.clone())
 }
 
 impl fmt::Debug for Call {
@@ -147,7 +162,7 @@ pub(crate) struct Tracked {
 
 impl Tracked {
     pub(crate) fn new(call: Arc<Call>) -> Self {
-        let retained = call.registry.streams.track(&call.cell);
+        let retained = call.tracker.registry.streams.track(&call.cell);
         Self { call, retained }
     }
 
@@ -158,6 +173,6 @@ impl Tracked {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        self.call.registry.streams.untrack(&self.call.cell, self.retained);
+        self.call.tracker.registry.streams.untrack(&self.call.cell, self.retained);
     }
 }

@@ -53,7 +53,7 @@ impl Tracker {
 
     /// Begins to follow a request; `None` if it is no gRPC.
     pub(super) fn begin(
-        &self,
+        self: &Arc<Self>,
         side: Side,
         parts: &Parts,
         connection: Option<Arc<ConnectionCell>>,
@@ -67,7 +67,7 @@ impl Tracker {
             side,
             path: parts.uri.path(),
             connection,
-            endpoint: Some(self.endpoint.clone()),
+            endpoint: Some(&self.endpoint),
             span: self.registry.streams.spans.is_on().then(|| {
                 Box::new(Seed { trace: trace_context(&parts.headers), ..Seed::default() })
             }),
@@ -85,7 +85,7 @@ impl Tracker {
         // where there is none; its service has a pace of its own.
         let paced = parts.uri.path() == heartbeat::PATH;
         let messages = if paced { None } else { Throttle::new(RateUnit::Messages, all()) };
-        let call = Arc::new(Call::new(self.registry.clone(), cell));
+        let call = Arc::new(Call::new(self.clone(), cell));
         let watch = Watch::new(&call, &self.limits);
         Some(Begun { call, watch, admission, messages })
     }

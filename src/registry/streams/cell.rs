@@ -126,7 +126,7 @@ pub struct Begin<'a> {
     /// Its connection, if known.
     pub connection: Option<Arc<ConnectionCell>>,
     /// The server or channel that it is a call of.
-    pub endpoint: Option<Arc<EndpointCell>>,
+    pub endpoint: Option<&'a Arc<EndpointCell>>,
     /// Its span is wanted; what the request told for it.
     pub span: Option<Box<Seed>>,
     /// The peer's name where the connection is not known.
@@ -136,6 +136,9 @@ pub struct Begin<'a> {
     /// Metadata that the allow-list let through.
     pub metadata: BTreeMap<Arc<str>, Arc<str>>,
 }
+
+/// The lowest bit of a [`StreamCell`]'s life.
+const ENDED: u64 = 1;
 
 /// No slot.
 const NO_SLOT: u32 = u32::MAX;
@@ -158,20 +161,20 @@ pub struct StreamCell {
     pub(super) began: u64,
     /// The caller's timeout in nanoseconds, and one more: a timeout can be 0.
     timeout: Option<NonZeroU64>,
-    pub(super) metadata: Option<Box<BTreeMap<Arc<str>, Arc<str>>>>,
     /// From the peer to us.
     pub received: Direction,
     /// From us to the peer.
     pub sent: Direction,
-    /// First poll of the handler, or of the call on the client.
-    pub(super) polled: AtomicU64,
+    /// Shifted left by one, the ticks of its end, and then the lowest bit is
+    /// set; before, of the first poll of the handler, or of the call on the
+    /// client, which nobody asks for after the end. 0 at first.
+    life: AtomicU64,
     /// The response headers are there.
     pub(super) responded: AtomicBool,
     pub(super) task: AtomicU64,
     pub(super) logged: AtomicBool,
     /// A limit makes it wait for a token.
     throttled: AtomicBool,
-    pub(super) ended: AtomicU64,
     /// Tasks that the scope tracks itself, hooks or not.
     pub(super) tracked: AtomicU32,
     pub(super) outcome: Mutex<Outcome>,
@@ -187,8 +190,6 @@ pub(super) struct Outcome {
     /// Kept only while the stream lives, so that the ring of ended streams
     /// does not keep closed connections in the list.
     pub(super) connection: Option<Arc<ConnectionCell>>,
-    /// The same.
-    pub(super) endpoint: Option<Arc<EndpointCell>>,
     /// Its span is wanted.
     pub(super) span: Option<Box<Seed>>,
     pub(super) rare: Option<Box<Rare>>,
@@ -205,6 +206,8 @@ pub(super) struct Rare {
     throttled: u64,
     /// More of the last messages, of a stream that is or was logged.
     pub(super) log: Log,
+    /// What the allow-list let through.
+    metadata: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 /// A copy of what an [`Outcome`] tells.
@@ -214,6 +217,7 @@ pub(super) struct Told {
     pub(super) cancelled: u64,
     pub(super) throttled: u64,
     pub(super) wire: Option<Arc<Wire>>,
+    pub(super) metadata: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 impl Outcome {
@@ -226,6 +230,7 @@ impl Outcome {
             cancelled: rare.map_or(0, |rare| rare.cancelled),
             throttled: rare.map_or(0, |rare| rare.throttled),
             wire: self.wire.clone(),
+            metadata: rare.map_or_else(BTreeMap::new, |rare| rare.metadata.clone()),
         }
     }
 
@@ -270,20 +275,19 @@ impl StreamCell {
                 let ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
                 NonZeroU64::MIN.saturating_add(ns)
             }),
-            metadata: (!begin.metadata.is_empty()).then(|| Box::new(begin.metadata)),
             received: Direction::new(now),
             sent: Direction::new(now),
-            polled: AtomicU64::new(0),
+            life: AtomicU64::new(0),
             responded: AtomicBool::new(false),
             task: AtomicU64::new(0),
             logged: AtomicBool::new(method.logged()),
             throttled: AtomicBool::new(false),
-            ended: AtomicU64::new(0),
             tracked: AtomicU32::new(0),
             outcome: Mutex::new(Outcome {
                 connection: begin.connection,
-                endpoint: begin.endpoint,
                 span: begin.span,
+                rare: (!begin.metadata.is_empty())
+                    .then(|| Box::new(Rare { metadata: begin.metadata, ..Rare::default() })),
                 ..Outcome::default()
             }),
             method,
@@ -323,8 +327,9 @@ impl StreamCell {
     /// The handler (server) or the call (client) is polled for the first
     /// time, or by another task than before.
     pub fn polled_by(&self, task: Option<TaskId>) {
-        if self.polled.load(Relaxed) == 0 {
-            self.polled.store(clock::now(), Relaxed);
+        if self.life.load(Relaxed) == 0 {
+            // It may have ended meanwhile: then that stays.
+            _ = self.life.compare_exchange(0, clock::now() << 1, Relaxed, Relaxed);
         }
         if let Some(task) = task {
             self.task.store(task.0, Relaxed);
@@ -354,7 +359,25 @@ impl StreamCell {
 
     /// Whether it is over.
     pub fn is_ended(&self) -> bool {
-        self.ended.load(Relaxed) != 0
+        self.life.load(Relaxed) & ENDED != 0
+    }
+
+    /// Ticks of its end; 0 before.
+    pub(super) fn ended(&self) -> u64 {
+        let life = self.life.load(Relaxed);
+        if life & ENDED != 0 { life >> 1 } else { 0 }
+    }
+
+    /// Ticks of the first poll; 0 before it, and after the end.
+    pub(super) fn polled(&self) -> u64 {
+        let life = self.life.load(Relaxed);
+        if life & ENDED == 0 { life >> 1 } else { 0 }
+    }
+
+    /// It is over. False if it was before; `now` is in ticks.
+    pub(super) fn ends(&self, now: u64) -> bool {
+        let end = |life| (life & ENDED == 0).then_some((now << 1) | ENDED);
+        self.life.fetch_update(Relaxed, Relaxed, end).is_ok()
     }
 
     /// Notes the final status, whose message the caller has cut and cleaned;

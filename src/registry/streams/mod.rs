@@ -17,6 +17,7 @@ pub use cell::{Begin, Direction, StreamCell};
 pub use methods::sanitise;
 
 use super::clock;
+use super::endpoints::EndpointCell;
 use super::spans::{Seed, Spans};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{EndedStream, Stream, StreamId, StreamKind};
@@ -150,20 +151,20 @@ impl Streams {
         cell
     }
 
-    /// A stream ends. Only the first call counts.
-    pub fn end(&self, cell: &Arc<StreamCell>) {
-        if cell.ended.compare_exchange(0, clock::now(), Relaxed, Relaxed).is_err() {
+    /// A stream of this server or channel ends. Only the first call counts.
+    pub fn end(&self, cell: &Arc<StreamCell>, endpoint: Option<&Arc<EndpointCell>>) {
+        if !cell.ends(clock::now()) {
             return;
         }
         self.ended.fetch_add(1, Relaxed);
-        let (connection, endpoint, seed, ok) = {
+        let (connection, seed, ok) = {
             let mut outcome = cell.outcome();
             let ok = outcome.status == Some(0);
-            (outcome.connection.take(), outcome.endpoint.take(), outcome.span.take(), ok)
+            (outcome.connection.take(), outcome.span.take(), ok)
         };
         if let Some(mut seed) = seed {
             seed.local = connection.as_ref().and_then(|connection| connection.local().cloned());
-            seed.endpoint = endpoint.as_ref().and_then(|endpoint| endpoint.name().cloned());
+            seed.endpoint = endpoint.and_then(|endpoint| endpoint.name().cloned());
             self.spans.ended(cell.clone(), seed);
         }
         if let Some(connection) = connection {

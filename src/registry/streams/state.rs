@@ -19,11 +19,11 @@ impl StreamCell {
     /// waits. A receiver that waits comes before a sender with nothing to
     /// send: in an echo the second only follows from the first.
     pub(super) fn phase(&self) -> (Phase, u64) {
-        let ended = self.ended.load(Relaxed);
+        let polled = self.polled();
+        let ended = self.ended();
         if ended != 0 {
             return (Phase::Ended, ended);
         }
-        let polled = self.polled.load(Relaxed);
         if polled == 0 {
             return (Phase::Starting, self.began);
         }
@@ -69,16 +69,14 @@ impl StreamCell {
         if received == BodyState::Error
             || sent == BodyState::Error
             || response == BodyState::Dropped
-            || (self.ended.load(Relaxed) != 0 && response != BodyState::End)
+            || (self.is_ended() && response != BodyState::End)
         {
             return Http2State::Reset;
         }
         // The response is complete and the request body is let go of: h2 then
         // closes the stream, even if that body was not at its end.
-        let over = |state| {
-            state == BodyState::End
-                || (self.ended.load(Relaxed) != 0 && state == BodyState::Dropped)
-        };
+        let over =
+            |state| state == BodyState::End || (self.is_ended() && state == BodyState::Dropped);
         match (over(sent), over(received)) {
             (true, true) => Http2State::Closed,
             (true, false) => Http2State::HalfClosedLocal,
@@ -185,14 +183,14 @@ impl StreamCell {
             cancelled_ago_ns: ago(told.cancelled),
             cancel_reason: told.cancel_reason,
             status: told.status,
-            ended_ago_ns: ago(self.ended.load(Relaxed)),
+            ended_ago_ns: ago(self.ended()),
             live_tasks: tasks,
             logged: self.logged(),
             throttled_ns: ago(told.throttled),
             idle_expected: self.method.idle(),
             wire,
             events,
-            metadata: self.metadata.as_deref().cloned().unwrap_or_default(),
+            metadata: told.metadata,
         }
     }
 }

@@ -26,8 +26,8 @@ fn what_does_not_fit_is_counted() {
     let seen = streams.snapshot(clock::now());
     assert_eq!((seen.live.len(), seen.untracked, seen.started), (3, 2, 5));
     for cell in &cells {
-        streams.end(cell);
-        streams.end(cell);
+        streams.end(cell, None);
+        streams.end(cell, None);
     }
     let seen = streams.snapshot(clock::now());
     assert_eq!((seen.live.len(), seen.ended.len()), (0, 2));
@@ -44,11 +44,11 @@ fn a_task_that_outlives_its_stream_keeps_it_in_sight() {
     let slot = cell.slot().unwrap();
     assert!(streams.retain(slot));
     assert_eq!(streams.snapshot(clock::now()).live[0].live_tasks, 1);
-    streams.end(&cell);
+    streams.end(&cell, None);
     // Newer streams push it out of the ring, not out of the list.
     for _ in 0..5 {
         let other = streams.begin(begin("/a.B/Other"));
-        streams.end(&other);
+        streams.end(&other, None);
     }
     let seen = streams.snapshot(clock::now());
     assert_eq!((seen.ended[0].id, seen.ended[0].live_tasks), (cell.id(), 1));
@@ -95,7 +95,7 @@ fn the_phase_names_who_is_waited_for() {
     assert_eq!(phase(), Phase::AwaitSend);
     cell.sent.finish(BodyState::End);
     assert_eq!(cell.http2_state(), Http2State::Closed);
-    streams.end(&cell);
+    streams.end(&cell, None);
     assert_eq!(phase(), Phase::Ended);
 }
 
@@ -124,7 +124,7 @@ fn slots_survive_many_threads() {
                     let cell = streams.begin(begin("/a.B/C"));
                     let held = cell.slot().is_some_and(|slot| streams.retain(slot));
                     assert_eq!(held, cell.slot().is_some());
-                    streams.end(&cell);
+                    streams.end(&cell, None);
                     if held {
                         let slot = cell.slot().unwrap();
                         assert_eq!(streams.info(slot).unwrap().stream, cell.id());
@@ -160,7 +160,7 @@ fn a_client_waits_for_a_slot_then_for_headers_then_for_messages() {
     cell.received.data(5, 1, clock::now());
     assert_eq!(phase(), Phase::Handler, "our caller does not read");
     cell.received.finish(BodyState::Dropped);
-    streams.end(&cell);
+    streams.end(&cell, None);
     assert_eq!(cell.http2_state(), Http2State::Reset);
 }
 
@@ -169,6 +169,6 @@ fn a_client_waits_for_a_slot_then_for_headers_then_for_messages() {
 fn a_cell_is_small() {
     // Each open stream has one; `cargo bench --bench streams` tells what it
     // costs in all.
-    assert!(size_of::<StreamCell>() <= 352, "{}", size_of::<StreamCell>());
+    assert!(size_of::<StreamCell>() <= 328, "{}", size_of::<StreamCell>());
     assert!(size_of::<Direction>() <= 96, "{}", size_of::<Direction>());
 }
