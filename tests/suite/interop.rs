@@ -21,12 +21,12 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::reference::{AnyChannel, Watched, soon, start_watched};
+use super::reference::{AnyChannel, By, soon, start_watched};
 
 const REQUESTS: [usize; 4] = [27_182, 8, 1_828, 45_904];
 const RESPONSES: [i32; 4] = [31_415, 9, 2_653, 58_979];
 
-async fn client(watched: Watched) -> TestServiceClient<AnyChannel> {
+async fn client(watched: By) -> TestServiceClient<AnyChannel> {
     TestServiceClient::new(start_watched(false, watched).await.channel)
 }
 
@@ -54,19 +54,19 @@ async fn sizes(mut responses: Streaming<StreamingOutputCallResponse>) -> Vec<usi
     sizes
 }
 
-async fn empty_unary(watched: Watched) {
+async fn empty_unary(watched: By) {
     let response = client(watched).await.empty_call(Empty {}).await.expect("an answer");
     assert_eq!(response.into_inner(), Empty {});
 }
 
-async fn large_unary(watched: Watched) {
+async fn large_unary(watched: By) {
     let request =
         SimpleRequest { response_size: 314_159, payload: payload(271_828), ..Default::default() };
     let response = client(watched).await.unary_call(request).await.expect("an answer").into_inner();
     assert_eq!(response.payload.expect("a payload").body, vec![0; 314_159]);
 }
 
-async fn sizes_that_make_no_sense_are_refused(watched: Watched) {
+async fn sizes_that_make_no_sense_are_refused(watched: By) {
     let mut client = client(watched).await;
     for response_size in [-1, i32::MAX] {
         let request = SimpleRequest { response_size, ..Default::default() };
@@ -75,7 +75,7 @@ async fn sizes_that_make_no_sense_are_refused(watched: Watched) {
     }
 }
 
-async fn client_compressed_and_server_compressed_unary(watched: Watched) {
+async fn client_compressed_and_server_compressed_unary(watched: By) {
     let plain = client(watched).await;
     let expect = |value| SimpleRequest {
         expect_compressed: Some(BoolValue { value }),
@@ -92,7 +92,7 @@ async fn client_compressed_and_server_compressed_unary(watched: Watched) {
     assert_eq!(response.into_inner().payload.expect("a payload").body.len(), 314_159);
 }
 
-async fn client_streaming(watched: Watched) {
+async fn client_streaming(watched: By) {
     let requests =
         stream::iter(REQUESTS.map(|size| StreamingInputCallRequest {
             payload: payload(size),
@@ -102,13 +102,13 @@ async fn client_streaming(watched: Watched) {
     assert_eq!(response.into_inner().aggregated_payload_size, 74_922);
 }
 
-async fn server_streaming(watched: Watched) {
+async fn server_streaming(watched: By) {
     let responses =
         client(watched).await.streaming_output_call(wants(&RESPONSES)).await.expect("a call");
     assert_eq!(sizes(responses.into_inner()).await, RESPONSES.map(|size| size as usize));
 }
 
-async fn responses_keep_their_interval(watched: Watched) {
+async fn responses_keep_their_interval(watched: By) {
     let mut request = wants(&[1, 1, 1]);
     for parameters in &mut request.response_parameters {
         parameters.interval_us = 50_000;
@@ -119,7 +119,7 @@ async fn responses_keep_their_interval(watched: Watched) {
     assert!(began.elapsed() >= Duration::from_millis(150), "{:?}", began.elapsed());
 }
 
-async fn ping_pong(watched: Watched) {
+async fn ping_pong(watched: By) {
     let (sender, mut receiver) = mpsc::channel(1);
     let requests = stream::poll_fn(move |cx| receiver.poll_recv(cx));
     let mut client = client(watched).await;
@@ -135,7 +135,7 @@ async fn ping_pong(watched: Watched) {
     assert!(soon("the end", responses.message()).await.expect("a clean end").is_none());
 }
 
-async fn half_duplex_answers_after_the_last_request(watched: Watched) {
+async fn half_duplex_answers_after_the_last_request(watched: By) {
     let (sender, mut receiver) = mpsc::channel(4);
     let requests = stream::poll_fn(move |cx| receiver.poll_recv(cx));
     let mut client = client(watched).await;
@@ -149,13 +149,13 @@ async fn half_duplex_answers_after_the_last_request(watched: Watched) {
     assert_eq!(sizes(responses).await, RESPONSES.map(|size| size as usize));
 }
 
-async fn empty_stream(watched: Watched) {
+async fn empty_stream(watched: By) {
     let none = stream::empty::<StreamingOutputCallRequest>();
     let responses = client(watched).await.full_duplex_call(none).await.expect("a call");
     assert!(sizes(responses.into_inner()).await.is_empty());
 }
 
-async fn asks_for_status(watched: Watched, message: &str) {
+async fn asks_for_status(watched: By, message: &str) {
     let mut client = client(watched).await;
     let wanted = || Some(EchoStatus { code: 2, message: message.into() });
     let unary = SimpleRequest { response_status: wanted(), ..Default::default() };
@@ -172,16 +172,16 @@ async fn asks_for_status(watched: Watched, message: &str) {
     assert_eq!((status.code(), status.message()), (Code::Unknown, message));
 }
 
-async fn status_code_and_message(watched: Watched) {
+async fn status_code_and_message(watched: By) {
     asks_for_status(watched, "test status message").await;
 }
 
-async fn special_status_message(watched: Watched) {
+async fn special_status_message(watched: By) {
     asks_for_status(watched, "\t\ntest with whitespace\r\nand Unicode BMP ☺ and non-BMP 😈\t\n")
         .await;
 }
 
-async fn unimplemented_method_and_service(watched: Watched) {
+async fn unimplemented_method_and_service(watched: By) {
     let server = start_watched(false, watched).await;
     let mut client = TestServiceClient::new(server.channel.clone());
     let status = client.unimplemented_call(Empty {}).await.expect_err("not implemented");
@@ -201,7 +201,7 @@ fn with_metadata<T>(message: T) -> Request<T> {
     request
 }
 
-async fn custom_metadata(watched: Watched) {
+async fn custom_metadata(watched: By) {
     let mut client = client(watched).await;
     let has_trailing = |metadata: &tonic::metadata::MetadataMap| {
         let value = metadata.get_bin("x-grpc-test-echo-trailing-bin").expect("in the trailers");
@@ -224,14 +224,14 @@ async fn custom_metadata(watched: Watched) {
     has_trailing(&responses.trailers().await.expect("an end").expect("trailers"));
 }
 
-async fn cancel_after_begin(watched: Watched) {
+async fn cancel_after_begin(watched: By) {
     let mut client = client(watched).await;
     let call = client.streaming_input_call(stream::pending::<StreamingInputCallRequest>());
     assert!(tokio::time::timeout(Duration::from_millis(100), call).await.is_err());
     client.empty_call(Empty {}).await.expect("the connection lives on");
 }
 
-async fn cancel_after_first_response(watched: Watched) {
+async fn cancel_after_first_response(watched: By) {
     let mut client = client(watched).await;
     let (sender, mut receiver) = mpsc::channel(1);
     let requests = stream::poll_fn(move |cx| receiver.poll_recv(cx));
@@ -243,7 +243,7 @@ async fn cancel_after_first_response(watched: Watched) {
     client.empty_call(Empty {}).await.expect("the connection lives on");
 }
 
-async fn timeout_on_sleeping_server(watched: Watched) {
+async fn timeout_on_sleeping_server(watched: By) {
     let mut message = wants(&[31_415]);
     message.response_parameters[0].interval_us = 10_000_000;
     let mut request = Request::new(stream::iter([message]));
@@ -261,7 +261,7 @@ async fn timeout_on_sleeping_server(watched: Watched) {
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
-async fn echo_in_all_four_kinds(watched: Watched) {
+async fn echo_in_all_four_kinds(watched: By) {
     let mut client = EchoClient::new(start_watched(false, watched).await.channel);
     let say = |message: &str| EchoRequest { message: message.into() };
     let unary = client.unary_echo(say("one")).await.expect("an answer").into_inner();
@@ -287,7 +287,7 @@ async fn echo_in_all_four_kinds(watched: Watched) {
     }
 }
 
-async fn reflection_lists_what_is_served_in_both_versions(watched: Watched) {
+async fn reflection_lists_what_is_served_in_both_versions(watched: By) {
     use tonic_reflection::pb::{v1, v1alpha};
 
     for faults in [false, true] {
@@ -341,7 +341,7 @@ async fn reflection_lists_what_is_served_in_both_versions(watched: Watched) {
     }
 }
 
-async fn a_drain_ends_streams_and_turns_health_off(watched: Watched) {
+async fn a_drain_ends_streams_and_turns_health_off(watched: By) {
     let server = start_watched(false, watched).await;
     let mut health = HealthClient::new(server.channel.clone());
     let service = "grpc.examples.echo.Echo".to_owned();
@@ -367,16 +367,16 @@ async fn a_drain_ends_streams_and_turns_health_off(watched: Watched) {
 
 /// Every case, under each way to watch.
 macro_rules! each {
-    ($($watched:ident as $module:ident),* => $cases:tt) => {
-        $(each!(@ $watched $module $cases);)*
+    ($($by:ident as $module:ident),* => $cases:tt) => {
+        $(each!(@ $by $module $cases);)*
     };
-    (@ $watched:ident $module:ident { $($case:ident,)* }) => {
+    (@ $by:ident $module:ident { $($case:ident,)* }) => {
         mod $module {
-            use super::super::reference::Watched;
+            use super::super::reference::By;
             $(
                 #[tokio::test]
                 async fn $case() {
-                    super::$case(Watched::$watched).await;
+                    super::$case(By::$by).await;
                 }
             )*
         }
@@ -384,8 +384,8 @@ macro_rules! each {
 }
 
 each! {
-    ByNobody as unwatched, ByLayer as layer, ByServer as served, ByClient as client_side,
-    ByBoth as both_sides => {
+    Nobody as unwatched, Layer as layer, Server as served, Client as client_side,
+    Both as both_sides => {
         empty_unary,
         large_unary,
         sizes_that_make_no_sense_are_refused,

@@ -34,17 +34,17 @@ pub async fn start(faults: bool) -> InProcess {
 
 /// Who watches a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Watched {
+pub enum By {
     /// Nobody: tonic's server and tonic's channel.
-    ByNobody,
+    Nobody,
     /// The layer in tonic's server.
-    ByLayer,
+    Layer,
     /// `Profiler::serve`.
-    ByServer,
+    Server,
     /// `Profiler::connect`, and the other end is tonic's server.
-    ByClient,
+    Client,
     /// `Profiler::serve` and `Profiler::connect`.
-    ByBoth,
+    Both,
 }
 
 /// Any channel: what clients see of it is the same.
@@ -71,18 +71,18 @@ where
     BoxCloneService::new(channel.map_err(|error| tonic::Status::from_error(error.into())))
 }
 
-pub async fn start_watched(faults: bool, watched: Watched) -> Watching {
+pub async fn start_watched(faults: bool, watched: By) -> Watching {
     let profiler =
-        (watched != Watched::ByNobody).then(|| Profiler::builder().start().expect("a profiler"));
+        (watched != By::Nobody).then(|| Profiler::builder().start().expect("a profiler"));
     let Reference { routes, shutdown } = Reference::new(faults).await.expect("the services");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("its address");
     match (&profiler, watched) {
-        (Some(profiler), Watched::ByServer | Watched::ByBoth) => {
+        (Some(profiler), By::Server | By::Both) => {
             let profiler = profiler.clone();
             tokio::spawn(async move { profiler.serve(routes, listener).await });
         }
-        (Some(profiler), Watched::ByLayer) => {
+        (Some(profiler), By::Layer) => {
             let server = Server::builder().layer(profiler.grpc_layer()).add_routes(routes);
             tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
         }
@@ -92,7 +92,7 @@ pub async fn start_watched(faults: bool, watched: Watched) -> Watching {
         }
     }
     let channel = match (&profiler, watched) {
-        (Some(profiler), Watched::ByClient | Watched::ByBoth) => {
+        (Some(profiler), By::Client | By::Both) => {
             let endpoint = profiler.endpoint(format!("http://{address}")).expect("an address");
             any(profiler.connect(endpoint).await.expect("the server listens"))
         }

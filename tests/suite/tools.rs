@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use tokio::runtime::Runtime;
 
-use super::reference::{Watched, start_watched};
+use super::reference::{By, start_watched};
 use super::server::{Server, tool};
 
 const PPROF: &[&str] = &["pprof", "/usr/lib/go-1.19/pkg/tool/linux_amd64/pprof"];
@@ -145,10 +145,10 @@ fn a_grpc_client_in_python_sees_no_difference_when_watched() {
         assert!(said.trim_end().ends_with("17 passed, 0 failed"), "{watched:?}: {said}");
         said
     };
-    let unwatched = ask(Watched::ByNobody);
+    let unwatched = ask(By::Nobody);
     assert!(unwatched.contains("UNKNOWN 'test status message'"), "{unwatched}");
     assert!(unwatched.contains("x-grpc-test-echo-trailing-bin"), "{unwatched}");
-    for watched in [Watched::ByLayer, Watched::ByServer] {
+    for watched in [By::Layer, By::Server] {
         assert_eq!(ask(watched), unwatched, "{watched:?}");
     }
 }
