@@ -195,22 +195,14 @@ fn names_under_churn_are_of_the_living() {
     let symbols = made.path("symbols");
     run(&objcopy, &[&"--strip-debug", &Build::Dev.program(), &symbols]);
     let mut target = Target::start(&symbols, "churn");
-    let whole = Target::dev("churn");
-    let (by_name, by_type) = (Attached::to(&target), Attached::to(&whole));
-    // Both programs keep the same number of tasks coming and going.
-    let listed = |attached: &Attached| {
-        let snapshot = attached.json("/debug/snapshot");
-        snapshot["coverage"]["listed"].as_u64().expect("a number")
-    };
-    let most = (0..20).map(|_| listed(&by_type)).max().expect("some");
+    let attached = Attached::to(&target);
     let parked = list(&target.truth["tasks"]).len() as u64;
-    for round in 0..20 {
-        let found = listed(&by_name);
-        let churning = most - parked;
-        assert!(
-            found >= parked && found <= parked + churning * 3 / 2,
-            "{round}: {found} of {most}"
-        );
+    // Each of the 500 that end leaves a successor first: for a moment it is two.
+    let living = parked + 500..=parked + 2 * 500;
+    for round in 0..10 {
+        let snapshot = attached.json("/debug/snapshot");
+        let found = snapshot["coverage"]["listed"].as_u64().expect("a number");
+        assert!(living.contains(&found), "{round}: {found} of {living:?}");
     }
     target.must_be_well();
 }

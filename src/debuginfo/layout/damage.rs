@@ -31,6 +31,14 @@ pub fn any_bytes(bytes: &[u8]) {
     };
 }
 
+/// Reads bytes as a program of which only symbols are known.
+pub fn any_program(bytes: &[u8]) {
+    super::symbols::tasks(bytes, bytes);
+    if let Ok(elf) = crate::debuginfo::elf::Elf::from_bytes(bytes) {
+        elf.function_start(elf.text.as_ref().map_or(0, |text| text.start));
+    }
+}
+
 /// The inverse of `sections`, for the corpus.
 #[cfg(test)]
 pub(super) fn seed(abbrev: &[u8], str: &[u8], info: &[u8]) -> Vec<u8> {

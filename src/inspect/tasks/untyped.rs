@@ -371,7 +371,7 @@ mod tests {
     struct Words {
         constants: Vec<u64>,
         heap: Vec<u64>,
-        writable: [Range<u64>; 1],
+        writable: Range<u64>,
     }
 
     impl Memory for Words {
@@ -389,7 +389,7 @@ mod tests {
         }
 
         fn writable(&self) -> &[Range<u64>] {
-            &self.writable
+            std::slice::from_ref(&self.writable)
         }
     }
 
@@ -408,7 +408,7 @@ mod tests {
         }
         heap.resize(heap.len().next_multiple_of(2048), 0);
         let end = SCHEDULER + heap.len() as u64 * 8;
-        Words { constants, heap, writable: [SCHEDULER..end] }
+        Words { constants, heap, writable: SCHEDULER..end }
     }
 
     fn read_words(mut words: Words, limits: &Limits) -> TasksRead {
@@ -446,7 +446,7 @@ mod tests {
     fn what_is_left_of_a_task_is_none() {
         for (word, value) in [
             // Finished, of nobody, never on a list, without an id, of no runtime.
-            (0, 2 * state::REF_ONE | state::COMPLETE),
+            (0, (2 * state::REF_ONE) | state::COMPLETE),
             (0, state::NOTIFIED),
             (3, 0),
             (5, 0),
@@ -470,7 +470,7 @@ mod tests {
         assert_eq!(read.tasks.len(), 3);
         assert_eq!((read.missing[1].reason, read.missing[1].count), (Reason::BoundReached, 2));
         let limits = Limits { search_bytes: 8, ..Limits::default() };
-        let words = Words { writable: [HEAP..HEAP + 8], ..memory(5) };
+        let words = Words { writable: HEAP..HEAP + 8, ..memory(5) };
         assert_eq!(read_words(words, &limits).missing.len(), 1);
         let late = Limits { search_bytes: 0, ..Limits::default() };
         let read = read_words(memory(5), &late);
