@@ -138,6 +138,24 @@ fn dumps_of_itself_under_churn_are_complete() {
     }
 }
 
+/// The heap is not searched for every dump; those between say what that hides.
+#[test]
+fn a_dump_without_a_search_says_so() {
+    let server = Server::with_faults(&[]);
+    let hidden = |json: &Value| {
+        let missing = list(&json["coverage"]["missing"]).iter();
+        let about = |it: &&Value| {
+            it["detail"].as_str().is_some_and(|it| it.contains("the heap was last searched"))
+        };
+        missing.filter(|it| it["reason"] == "no_hook").filter(about).cloned().next()
+    };
+    // The first has searched, if the debug information was read by then.
+    let said =
+        server.wait_for("/debug/tasks", "one between two searches", |json| hidden(json).is_some());
+    let said = hidden(&said).expect("just seen");
+    assert_eq!(said["count"], 0, "nobody knows whether there is any: {said}");
+}
+
 /// What the snapshot takes is given back: no child, no descriptor, no stopped
 /// thread is left, and nothing was told to the program.
 #[test]
