@@ -72,8 +72,9 @@ where
 }
 
 pub async fn start_watched(faults: bool, watched: By) -> Watching {
-    let profiler =
-        (watched != By::Nobody).then(|| Profiler::builder().start().expect("a profiler"));
+    // Dozens of them at once would each read this program's debug information.
+    let profiler = (watched != By::Nobody)
+        .then(|| Profiler::builder().await_chains(false).start().expect("a profiler"));
     let Reference { routes, shutdown } = Reference::new(faults).await.expect("the services");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("its address");
