@@ -147,7 +147,7 @@ fn a_dump_without_a_search_says_so() {
         let about = |it: &&Value| {
             it["detail"].as_str().is_some_and(|it| it.contains("the heap was last searched"))
         };
-        missing.filter(|it| it["reason"] == "no_hook").filter(about).cloned().next()
+        missing.filter(|it| it["reason"] == "no_hook").filter(about).next().cloned()
     };
     // The first has searched, if the debug information was read by then.
     let said =
