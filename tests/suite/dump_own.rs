@@ -143,7 +143,7 @@ fn dumps_of_itself_under_churn_are_complete() {
 fn a_dump_without_a_search_says_so() {
     let server = Server::with_faults(&[]);
     let hidden = |json: &Value| {
-        let mut missing = list(&json["coverage"]["missing"]).iter();
+        let missing = list(&json["coverage"]["missing"]).iter();
         let about = |it: &&Value| {
             it["detail"].as_str().is_some_and(|it| it.contains("the heap was last searched"))
         };
