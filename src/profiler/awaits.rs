@@ -130,7 +130,7 @@ impl Awaits {
         let read = read_whole(known, &mut roots, begun);
         known.layouts.release();
         let mut read = read?;
-        if let (None, Some(last)) = (read.searched, known.searched_at) {
+        if let Some(last) = known.searched_at.filter(|last| *last < begun) {
             read.missing.push(unsearched(begun.duration_since(last)));
         }
         Ok(read)

@@ -29,14 +29,6 @@ const CLOCK: u64 = 64;
 /// Room made for tasks on the word of a runtime's own count.
 const RESERVED: u64 = 1 << 20;
 
-/// References to an idle task besides the list's and the join handle's: its
-/// wakers and abort handles. On the way out, a join handle may count as one.
-pub fn wakers(bits: u64) -> u64 {
-    let references = bits / state::REF_ONE;
-    let join_handle = u64::from(bits & state::JOIN_INTEREST != 0);
-    references.saturating_sub(1 + join_handle)
-}
-
 /// Reads every task that the roots lead to.
 ///
 /// What cannot be read is named in [`TasksRead::missing`]; an image of
@@ -224,19 +216,13 @@ impl<'a> Reader<'a> {
             let at = memory.word(header.checked_add(offset)?).ok()?;
             self.kinds.place(memory, &mut self.plans.types, at)
         });
-        let state = if bits & state::RUNNING != 0 {
-            TaskState::Running
-        } else if bits & state::NOTIFIED != 0 {
-            TaskState::Scheduled
-        } else {
-            TaskState::Idle
-        };
+        let state = state::of(bits);
         let mut task = TaskRead {
             id: TaskId(id),
             owner,
             state,
             spawned_at,
-            wakers: (state == TaskState::Idle).then(|| wakers(bits)),
+            wakers: (state == TaskState::Idle).then(|| state::wakers(bits)),
             stack: None,
             wait: None,
             branches: Box::default(),

@@ -8,6 +8,8 @@ use crate::debuginfo::layout::TypeId;
 
 /// Bits of `Header.state` (tokio `runtime/task/state.rs`).
 pub mod state {
+    use crate::model::TaskState;
+
     /// A worker polls it.
     pub const RUNNING: u64 = 0b1;
     /// It has finished; its output may still be there.
@@ -18,6 +20,24 @@ pub mod state {
     pub const JOIN_INTEREST: u64 = 0b1000;
     /// Reference counts begin here.
     pub const REF_ONE: u64 = 1 << 6;
+
+    /// What a task that has not finished does.
+    pub fn of(bits: u64) -> TaskState {
+        if bits & RUNNING != 0 {
+            TaskState::Running
+        } else if bits & NOTIFIED != 0 {
+            TaskState::Scheduled
+        } else {
+            TaskState::Idle
+        }
+    }
+
+    /// References to an idle task besides the list's and the join handle's: its
+    /// wakers and abort handles. On the way out, a join handle may count as one.
+    pub fn wakers(bits: u64) -> u64 {
+        let join_handle = u64::from(bits & JOIN_INTEREST != 0);
+        (bits / REF_ONE).saturating_sub(1 + join_handle)
+    }
 }
 
 /// `batch_semaphore` keeps a flag below the number of permits.

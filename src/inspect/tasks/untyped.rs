@@ -27,7 +27,6 @@ use std::time::Instant;
 
 use super::fields::Types;
 use super::frames::Frames;
-use super::read::wakers;
 use super::search::{Sweep, sweep};
 use super::tokio::{Offsets, state};
 use super::{Limits, Owner, Roots, TaskRead, TasksRead};
@@ -220,19 +219,13 @@ impl Reader<'_, '_> {
         if !(1..COUNT).contains(&memory.word(scheduler).ok()?) {
             return None;
         }
-        let state = if bits & state::RUNNING != 0 {
-            TaskState::Running
-        } else if bits & state::NOTIFIED != 0 {
-            TaskState::Scheduled
-        } else {
-            TaskState::Idle
-        };
+        let state = state::of(bits);
         let task = TaskRead {
             id: TaskId(id),
             owner: scheduler,
             state,
             spawned_at: spawned_at.and_then(|at| self.place(memory, at)),
-            wakers: (state == TaskState::Idle).then(|| wakers(bits)),
+            wakers: (state == TaskState::Idle).then(|| state::wakers(bits)),
             // Of one that runs, the thread has the stack.
             stack: kind.stack.clone().filter(|_| state != TaskState::Running),
             wait: None,

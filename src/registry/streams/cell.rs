@@ -145,7 +145,8 @@ const NO_SLOT: u32 = u32::MAX;
 
 /// One stream. Writers are the layer's future and bodies.
 ///
-/// Each open stream has one, so its bytes count, and a test holds them. What few streams have is in [`Rare`].
+/// Each open stream has one, so its bytes count, and a test holds them. What
+/// few streams have is in [`Rare`].
 #[derive(Debug)]
 pub struct StreamCell {
     pub(super) id: StreamId,

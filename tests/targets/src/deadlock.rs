@@ -257,35 +257,34 @@ async fn lock_then_permit(lock: Lock, permits: Arc<Semaphore>, go: Arc<Gate>) {
 /// What looks like a circle and is none: a guard that was dropped before the
 /// end of its scope leaves its bytes in the task.
 pub async fn stale(stage: &mut Stage) {
-    let (m, n, go) = (Lock::default(), Lock::default(), Arc::new(Gate::default()));
-    let dropped = Arc::new(AtomicBool::new(false));
-    let first = role("first").path(&["wants_second"]).waits("mutex").on("n").queue(1);
-    stage.spawn(first, lock_drop_lock(m.clone(), n.clone(), dropped.clone(), go.clone()));
-    until(|| dropped.load(Ordering::Acquire)).await;
-    let sleeper = role("sleeper").path(&["hold"]).waits("sleep");
-    stage.spawn(sleeper.holds("mutex", "m", "guard", "hold"), hold(m.clone()));
-    until(|| locked(&m)).await;
-    let second = stands_between("second", "n", "m");
-    stage.spawn(second, take_both(n.clone(), m.clone(), go.clone()));
-    until(|| locked(&n)).await;
-    go.let_one_pass();
-    go.let_one_pass();
+    beside_a_dropped_guard(stage, |stage, m| {
+        let sleeper = role("sleeper").path(&["hold"]).waits("sleep");
+        stage.spawn(sleeper.holds("mutex", "m", "guard", "hold"), hold(m));
+    })
+    .await;
 }
 
 /// The same, and the lock's real holder is a thread, which no dump sees: only
 /// the guard that was dropped is left to be believed.
 pub async fn stale_unseen(stage: &mut Stage) {
+    beside_a_dropped_guard(stage, |_, m| {
+        std::thread::spawn(move || {
+            let guard = m.blocking_lock();
+            std::thread::sleep(HOUR);
+            drop(guard);
+        });
+    })
+    .await;
+}
+
+/// `take` has the lock taken whose guard a task has dropped.
+async fn beside_a_dropped_guard(stage: &mut Stage, take: impl FnOnce(&mut Stage, Lock)) {
     let (m, n, go) = (Lock::default(), Lock::default(), Arc::new(Gate::default()));
     let dropped = Arc::new(AtomicBool::new(false));
     let first = role("first").path(&["wants_second"]).waits("mutex").on("n").queue(1);
     stage.spawn(first, lock_drop_lock(m.clone(), n.clone(), dropped.clone(), go.clone()));
     until(|| dropped.load(Ordering::Acquire)).await;
-    let held = m.clone();
-    std::thread::spawn(move || {
-        let guard = held.blocking_lock();
-        std::thread::sleep(HOUR);
-        drop(guard);
-    });
+    take(stage, m.clone());
     until(|| locked(&m)).await;
     let second = stands_between("second", "n", "m");
     stage.spawn(second, take_both(n.clone(), m.clone(), go.clone()));
