@@ -284,7 +284,7 @@ pub struct LabArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=100))]
     pub patience: u8,
 
-    /// Cases that run at one time
+    /// Cases that run at one time; those that compute run alone
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub jobs: u8,
 }

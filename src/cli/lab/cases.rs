@@ -32,6 +32,9 @@ pub struct Case {
     pub client: Truth,
     /// How long that may take: 2 s from the stall, more where it says so.
     pub within: Duration,
+    /// Its handlers compute: cases beside it would have too little of the
+    /// processors to be in time, and so would it.
+    pub computes: bool,
 }
 
 /// What is done to a case's processes and to what lies between them.
@@ -117,6 +120,7 @@ const BASE: Case = Case {
     server: Truth::Unasked,
     client: Truth::Unasked,
     within: STALL,
+    computes: false,
 };
 
 const ECHO: &str = "/grpc.examples.echo.Echo/BidirectionalStreamingEcho";
@@ -219,6 +223,7 @@ pub static CASES: &[Case] = &[
         method: lab!("BusyLoop"),
         server: Truth::Is(WorkerBlocked, &[]),
         client: Truth::AnyOf(&[WaitingForPeer, PeerFrozen]),
+        computes: true,
         ..BASE
     },
     Case {
@@ -231,6 +236,7 @@ pub static CASES: &[Case] = &[
         server: Truth::Is(WorkerBlocked, &[]),
         client: FROZEN,
         within: PING,
+        computes: true,
         ..BASE
     },
     Case {

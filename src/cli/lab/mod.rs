@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::RwLock;
 
 use super::args::{LabArgs, LabFormat};
 use super::style::{faint, say, strong};
@@ -60,10 +61,16 @@ pub fn run(args: &LabArgs) -> Done {
 
 async fn board(chosen: Vec<&'static Case>, args: &LabArgs, folder: &Folder) -> Done {
     let bar = bar(chosen.len() as u64);
+    // Whoever computes has it for itself.
+    let machine = RwLock::new(());
     let mut results: Vec<_> = stream::iter(chosen.iter().copied().enumerate())
         .map(|(index, case)| {
-            let bar = &bar;
+            let (bar, machine) = (&bar, &machine);
             async move {
+                let (_shared, _alone) = match case.computes {
+                    false => (Some(machine.read().await), None),
+                    true => (None, Some(machine.write().await)),
+                };
                 bar.set_message(case.name);
                 let outcome = run::run(case, folder.path(), args.patience.into()).await;
                 bar.inc(1);
