@@ -197,6 +197,8 @@ mod polls {
         began: Cell<u64>,
         cell: Cell<CellNumber>,
         worker: Cell<u16>,
+        /// The task has ended in this poll.
+        ended: Cell<bool>,
         /// Polls around this one.
         depth: Cell<usize>,
         /// The worker that this thread was last, and of which runtime.
@@ -250,6 +252,7 @@ mod polls {
                 began: Cell::new(0),
                 cell: Cell::new(CellNumber::NONE),
                 worker: Cell::new(NO_WORKER),
+                ended: Cell::new(false),
                 depth: Cell::new(0),
                 home: Cell::new(NO_WORKER),
                 home_runtime: Cell::new(u16::MAX),
@@ -364,7 +367,7 @@ mod polls {
             if began == 0 {
                 return;
             }
-            let now = clock::now();
+            let now = self.time_of_end(current, began);
             self.registry.tasks.polled(current.cell.get(), began, now);
             let worker = current.worker.get();
             if let Some(cell) = self.runtime.worker(worker.into()) {
@@ -378,6 +381,18 @@ mod polls {
             }
         }
 
+        /// Now, or about now where nobody would tell the difference: nothing is
+        /// kept of a task that has ended, the worker's time between polls lasts
+        /// until its next sign, and a poll since whose begin the watchdog has
+        /// not looked is no blocked one.
+        #[inline]
+        fn time_of_end(&self, current: &Current, began: u64) -> u64 {
+            if current.ended.replace(false) && clock::lately() <= began {
+                return current.looked.get();
+            }
+            clock::now()
+        }
+
         #[inline]
         pub fn ended(&self, meta: &TaskMeta<'_>) {
             let task = task_id::number(meta.id()).0;
@@ -385,6 +400,7 @@ mod polls {
                 if current.began.get() != 0 && current.task.get() == task {
                     // The hook after this poll comes when the cell may be another's.
                     current.cell.set(CellNumber::NONE);
+                    current.ended.set(true);
                 }
             });
             self.registry.tasks.ended(task);
@@ -405,6 +421,8 @@ mod polls {
 
     #[cold]
     fn nest(current: &Current) {
+        // Else the inner poll would take it for its own.
+        current.ended.set(false);
         OUTER.with_borrow_mut(|outer| {
             if outer.len() < MAX_NESTED {
                 outer.push(Outer {
