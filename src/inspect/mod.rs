@@ -5,6 +5,7 @@
 //! answers `Unsupported`.
 
 mod captured;
+mod footprints;
 pub mod image;
 pub mod join;
 pub mod since;

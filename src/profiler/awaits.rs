@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use crate::debuginfo::layout::{self, Detail, Layouts, Options};
 use crate::debuginfo::symbols::own_executable;
 use crate::error::{Error, ErrorKind};
-use crate::inspect::image::own;
+use crate::inspect::image::own::{self, Extent, Own};
 use crate::inspect::tasks::{self, Limits, Roots, Stray, TasksRead};
 use crate::model::{Missing, Reason};
 
@@ -63,8 +63,11 @@ struct Known {
     strays: Vec<Stray>,
     /// When the last search was.
     searched_at: Option<Instant>,
-    /// When the next is due.
+    /// When the next is due, and where it goes on.
     search_at: Option<Instant>,
+    search_from: u64,
+    /// Bytes that the last did not see.
+    unseen: u64,
 }
 
 impl fmt::Debug for Awaits {
@@ -133,6 +136,9 @@ impl Awaits {
         if let Some(last) = known.searched_at.filter(|last| *last < begun) {
             read.missing.push(unsearched(begun.duration_since(last)));
         }
+        if known.unseen > 0 {
+            read.missing.push(unseen(known.unseen));
+        }
         Ok(read)
     }
 }
@@ -147,6 +153,16 @@ fn unsearched(since: Duration) -> Missing {
     Missing { reason: Reason::NoHook, count: 0, detail }
 }
 
+/// Of a large heap a search sees a share at a time.
+fn unseen(bytes: u64) -> Missing {
+    let detail = format!(
+        "LocalSets and runtimes without hooks in {} MiB of memory from which no task was read: \
+         each search sees another part of it",
+        bytes >> 20
+    );
+    Missing { reason: Reason::NoHook, count: 0, detail }
+}
+
 /// Reads images until one is whole, or as good as can be had.
 fn read_whole(
     known: &mut Known,
@@ -154,14 +170,22 @@ fn read_whole(
     begun: Instant,
 ) -> Result<TasksRead, (Reason, String)> {
     let mut best: Option<TasksRead> = None;
-    for _ in 0..ATTEMPTS {
-        let read = read_once(known, roots).map_err(|error| {
+    let mut lacked = false;
+    for attempt in 1..=ATTEMPTS {
+        let extent = match attempt {
+            // What leads from one region to the next takes too many images.
+            ATTEMPTS if lacked => Extent::Everything,
+            _ if roots.search => Extent::Search { from: known.search_from },
+            _ => Extent::Needed,
+        };
+        let read = read_once(known, roots, extent).map_err(|error| {
             let reason = match error.kind() {
                 ErrorKind::Malformed => Reason::NoDebugInfo,
                 _ => Reason::NoMemoryImage,
             };
             (reason, error.to_string())
         });
+        lacked = matches!(read, Ok((_, false)));
         let late = begun.elapsed() > PATIENCE;
         match (read, &best) {
             (Ok((read, _)), None) if late => return Ok(read),
@@ -177,8 +201,12 @@ fn read_whole(
 }
 
 /// Reads one image; and whether that had all that was to be read.
-fn read_once(known: &mut Known, roots: &mut Roots) -> Result<(TasksRead, bool), Error> {
-    let mut image = own::take(LIFE)?;
+fn read_once(
+    known: &mut Known,
+    roots: &mut Roots,
+    extent: Extent,
+) -> Result<(TasksRead, bool), Error> {
+    let Own { mut image, left_out, next } = own::take(LIFE, extent)?;
     roots.monotonic_ns = Some(image.taken_ns);
     roots.process = Some(image.pid);
     let limits = Limits { deadline: Some(Instant::now() + READING), ..Limits::default() };
@@ -186,11 +214,17 @@ fn read_once(known: &mut Known, roots: &mut Roots) -> Result<(TasksRead, bool), 
     let whole = !image.memory.lacked();
     known.strays.clone_from(&read.strays);
     roots.strays.clone_from(&read.strays);
-    if let Some(took) = read.searched {
+    // What a search found may have led to where the image was left out: the
+    // next image has that, and is searched in the same place.
+    if let Some(took) = read.searched
+        && whole
+    {
         roots.search = false;
         let now = Instant::now();
         known.searched_at = Some(now);
         known.search_at = Some(now + (took * SEARCH_REST).max(SEARCH_LEAST));
+        known.search_from = next;
+        known.unseen = left_out;
     }
     Ok((read, whole))
 }
@@ -212,5 +246,7 @@ fn open(options: &Options) -> State {
         strays: Vec::new(),
         searched_at: None,
         search_at: None,
+        search_from: 0,
+        unseen: 0,
     }))
 }

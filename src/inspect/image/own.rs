@@ -5,13 +5,26 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::learned::Regions;
+use super::learned::{Regions, without};
 use super::{Fault, Image, Memory, Origin, bias};
 use crate::error::{Error, ErrorKind, Result};
+use crate::inspect::footprints::{self, Footprint};
 use crate::inspect::maps;
 use crate::sys::clock;
 use crate::sys::fork::Copy;
 use crate::sys::fork::leave_out::LeaveOut;
+
+/// How much of the process an image has. Small regions it always has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// What earlier images were read from, as far as it is known.
+    Needed,
+    /// Besides a share of the rest, from an address on: what was
+    /// [`Own::next`] of the search before, or 0.
+    Search { from: u64 },
+    /// All that can be copied.
+    Everything,
+}
 
 /// How long a copy may hold up whoever allocates or first writes to a page
 /// meanwhile. The kernel copies page tables at some 25 ms for each GiB of
@@ -45,26 +58,27 @@ const PAUSE_A_GIB: Duration = Duration::from_millis(25);
 /// # Errors
 /// `Busy` while another image of this process lives; `OutOfMemory`,
 /// `Permission` or `Unsupported` where the system refuses; `Unsupported` if
-/// the process is so large that the pause would exceed [`Limits::pause`].
-pub fn take(life: Duration) -> Result<Image> {
-    take_within(Limits { life, ..Limits::default() })
+/// what is to be copied is so large that the pause would exceed
+/// [`Limits::pause`].
+pub fn take(life: Duration, extent: Extent) -> Result<Own> {
+    take_within(Limits { life, ..Limits::default() }, extent)
 }
 
 /// [`take`], with a say in all limits.
 ///
 /// # Errors
 /// As [`take`].
-pub fn take_within(limits: Limits) -> Result<Image> {
-    if pause_for(kilobytes("status", "RssAnon:")) > limits.pause {
-        // Exact, but the kernel walks all page tables to tell.
-        let anonymous = kilobytes("smaps_rollup", "Anonymous:");
-        let huge = kilobytes("smaps_rollup", "AnonHugePages:");
-        foresee(anonymous.saturating_sub(huge), limits.pause)?;
-    }
+pub fn take_within(limits: Limits, extent: Extent) -> Result<Own> {
     let bias = bias::own()?;
     // Before the copy: what is mapped later can only be missing there.
     let mappings = maps::own()?;
-    let mut regions = Regions::plan(&mappings);
+    let mut regions = Regions::plan(&mappings, extent, || footprints::own().unwrap_or_default());
+    if pause_for(anonymous()) > limits.pause {
+        // Exact, but the kernel walks all page tables to tell.
+        let all = footprints::own()?;
+        let small = all.iter().map(|it| small_besides(it, regions.left_out())).sum();
+        foresee(small, limits.pause)?;
+    }
     let before: HashSet<_> = mappings.iter().map(|mapping| mapping.range.clone()).collect();
     let leave_out = LeaveOut {
         regions: regions.left_out().to_vec(),
@@ -77,9 +91,11 @@ pub fn take_within(limits: Limits) -> Result<Image> {
     let copy = Copy::new(limits.life, leave_out)?;
     let taken_ns = clock::monotonic_ns();
     regions.taken(copy.left_out(), || maps::of(copy.pid()).unwrap_or_default());
+    let left_out = regions.left_out().iter().map(|range| range.end - range.start).sum();
+    let next = regions.next();
     let writable = without(maps::writable(&mappings), regions.left_out());
-    let memory = Own { copy, regions, writable };
-    Ok(Image {
+    let memory = OwnMemory { copy, regions, writable };
+    let image = Image {
         memory: Box::new(memory),
         bias,
         threads: Vec::new(),
@@ -87,61 +103,70 @@ pub fn take_within(limits: Limits) -> Result<Image> {
         taken_ns,
         frozen_ns: 0,
         origin: Origin::own(mappings),
-    })
+    };
+    Ok(Own { image, left_out, next })
 }
 
-/// A line of a file on this process's memory; 0 if it is not there.
-fn kilobytes(file: &str, line: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
-    let value = text.lines().find_map(|it| it.strip_prefix(line)?.trim().strip_suffix(" kB"));
-    value.and_then(|value| value.parse().ok()).unwrap_or(0)
+/// An image of this process, and what is not in it.
+pub struct Own {
+    /// The image.
+    pub image: Image,
+    /// Bytes left out of it, for nobody has needed them.
+    pub left_out: u64,
+    /// Where the next search goes on.
+    pub next: u64,
 }
 
-fn pause_for(kilobytes: u64) -> Duration {
-    PAUSE_A_GIB.mul_f64(gib(kilobytes))
+/// Bytes of private memory, as of a moment ago; 0 if the kernel does not tell.
+fn anonymous() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let value = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kilobytes = value.and_then(|value| value.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kilobytes.unwrap_or(0).saturating_mul(1024)
 }
 
-fn gib(kilobytes: u64) -> f64 {
-    kilobytes as f64 / f64::from(1 << 20)
+/// What copying a mapping but for what is left out costs, taking its memory
+/// for evenly spread.
+fn small_besides(mapping: &Footprint, left_out: &[Range<u64>]) -> u64 {
+    if !mapping.forked {
+        return 0;
+    }
+    let whole = mapping.range.clone();
+    let rest = without(vec![whole.clone()], left_out);
+    let rest: u64 = rest.iter().map(|part| part.end - part.start).sum();
+    let part = u128::from(mapping.small) * u128::from(rest);
+    (part / u128::from(whole.end - whole.start).max(1)) as u64
 }
 
-fn foresee(kilobytes: u64, allowed: Duration) -> Result<()> {
-    let pause = pause_for(kilobytes);
+fn pause_for(bytes: u64) -> Duration {
+    PAUSE_A_GIB.mul_f64(gib(bytes))
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
+fn foresee(bytes: u64, allowed: Duration) -> Result<()> {
+    let pause = pause_for(bytes);
     if pause <= allowed {
         return Ok(());
     }
     let text = format!(
         "copying the memory of this process ({:.1} GiB) would hold it up for some {} ms, more than the {} ms allowed",
-        gib(kilobytes),
+        gib(bytes),
         pause.as_millis(),
         allowed.as_millis()
     );
     Err(Error::new(ErrorKind::Unsupported, text))
 }
 
-/// Ranges less those that were left out, each of which is part of one.
-fn without(ranges: Vec<Range<u64>>, left_out: &[Range<u64>]) -> Vec<Range<u64>> {
-    let mut rest = Vec::with_capacity(ranges.len());
-    for mut range in ranges {
-        for hole in left_out {
-            if range.contains(&hole.start) {
-                rest.push(range.start..hole.start);
-                range.start = hole.end.min(range.end);
-            }
-        }
-        rest.push(range);
-    }
-    rest.retain(|range| !range.is_empty());
-    rest
-}
-
-struct Own {
+struct OwnMemory {
     copy: Copy,
     regions: Regions,
     writable: Vec<Range<u64>>,
 }
 
-impl Memory for Own {
+impl Memory for OwnMemory {
     fn read(&mut self, address: u64, to: &mut [u8]) -> std::result::Result<(), Fault> {
         self.regions.read(address, to.len());
         self.copy
@@ -165,51 +190,82 @@ mod tests {
 
     const LONG: Limits = Limits { life: Duration::from_secs(20), pause: Duration::from_secs(20) };
 
+    const GIB: u64 = 1 << 30;
+
     #[test]
     fn a_pause_that_would_be_too_long_is_not_begun() {
-        foresee(4 << 20, Duration::from_millis(100)).unwrap();
-        let error = foresee(10 << 20, Duration::from_millis(100)).unwrap_err();
+        foresee(4 * GIB, Duration::from_millis(100)).unwrap();
+        let error = foresee(10 * GIB, Duration::from_millis(100)).unwrap_err();
         assert_eq!(
             error.to_string(),
             "copying the memory of this process (10.0 GiB) would hold it up for some 250 ms, \
              more than the 100 ms allowed"
         );
-        let none = take_within(Limits { pause: Duration::ZERO, ..LONG }).unwrap_err();
-        assert_eq!(none.kind(), ErrorKind::Unsupported);
+        let none = take_within(Limits { pause: Duration::ZERO, ..LONG }, Extent::Needed);
+        assert_eq!(none.err().unwrap().kind(), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn what_is_left_out_holds_nobody_up() {
+        let whole = 100 * GIB..140 * GIB;
+        let footprint = Footprint { range: whole.clone(), small: 20 * GIB, forked: true };
+        let besides = |left_out: &[Range<u64>]| small_besides(&footprint, left_out);
+        assert_eq!(besides(&[]), 20 * GIB);
+        assert_eq!(besides(&[whole]), 0);
+        assert_eq!(besides(&[100 * GIB..110 * GIB, 120 * GIB..130 * GIB]), 10 * GIB);
+        let unasked = Footprint { forked: false, ..footprint };
+        assert_eq!(small_besides(&unasked, &[]), 0);
+    }
+
+    /// A region that nobody else frees or reads, with a 7 in its midst.
+    fn large() -> (Vec<u8>, u64) {
+        let mut large = vec![0_u8; 300 << 20];
+        large[100 << 20] = 7;
+        let place = large.as_ptr() as u64 + (100 << 20);
+        (large, place)
+    }
+
+    fn covers(own: &Own, place: u64) -> bool {
+        own.image.memory.writable().iter().any(|range| range.contains(&place))
     }
 
     #[test]
     fn a_large_region_is_left_out_until_it_is_read_from() {
         let _one = one_copy_at_a_time();
-        let mut large = vec![0_u8; 300 << 20];
-        let (at, place) = (large.as_ptr() as u64, 100 << 20);
-        large[place] = 7;
-        let place = at + place as u64;
+        let (_large, place) = large();
         let mut byte = [0];
-        let mut covers = |take_it: bool| {
-            let mut image = when_free(|| take_within(LONG));
-            let covers = image.memory.writable().iter().any(|range| range.contains(&place));
-            if take_it {
-                assert_eq!(image.memory.read(place, &mut byte).is_ok(), covers);
-            }
-            covers
-        };
-        // Nobody has seen it yet, or another test made images of ours before.
-        assert!(covers(false));
-        // Left out, unless another thread is in `fork` right now.
+        // Nothing is left out while another thread is in `fork`.
         let begin = std::time::Instant::now();
-        while covers(false) {
+        let mut own = when_free(|| take_within(LONG, Extent::Needed));
+        while covers(&own, place) {
             assert!(begin.elapsed() < LONG.life, "never left out");
+            drop(own);
+            own = when_free(|| take_within(LONG, Extent::Needed));
         }
-        covers(true);
-        assert!(covers(true), "read from");
-        assert!(covers(true));
+        assert!(own.left_out >= 300 << 20);
+        own.image.memory.read(place, &mut byte).unwrap_err();
+        assert!(own.image.memory.lacked());
+        drop(own);
+        for _ in 0..2 {
+            let mut own = when_free(|| take_within(LONG, Extent::Needed));
+            own.image.memory.read(place, &mut byte).unwrap();
+            assert_eq!((byte, own.image.memory.lacked()), ([7], false));
+        }
     }
 
     #[test]
-    fn what_was_left_out_is_no_place_to_search() {
-        let rest = without(vec![0..10, 20..90], &[20..30, 40..50]);
-        assert_eq!(rest, [0..10, 30..40, 50..90]);
+    fn searches_see_every_part_in_turn() {
+        let _one = one_copy_at_a_time();
+        let (_large, place) = large();
+        let mut from = 0;
+        let seen = (0..100).any(|_| {
+            let own = when_free(|| take_within(LONG, Extent::Search { from }));
+            from = own.next;
+            covers(&own, place)
+        });
+        assert!(seen);
+        let everything = when_free(|| take_within(LONG, Extent::Everything));
+        assert!(covers(&everything, place) && everything.left_out == 0);
     }
 
     #[test]
@@ -218,12 +274,13 @@ mod tests {
         let mut kept: Vec<u64> = (0..10_000).collect();
         let at = kept.as_ptr() as u64;
         let mut word = [0; 8];
-        let mut image = when_free(|| take_within(LONG));
+        let take = || when_free(|| take_within(LONG, Extent::Needed)).image;
+        let mut image = take();
         if image.memory.read(at, &mut word).is_err() {
             // An arena that no image has needed yet; the next one has it.
             assert!(image.memory.lacked());
             drop(image);
-            image = when_free(|| take_within(LONG));
+            image = take();
         }
         kept.fill(0);
         let memory = &mut image.memory;
