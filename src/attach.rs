@@ -145,7 +145,8 @@ impl Target {
             monotonic_ns: (image.taken_ns != 0).then_some(image.taken_ns),
             process: matches!(self.of, Of::Process(_)).then_some(image.pid),
         };
-        let read = tasks::read(&mut image, layouts, &roots, &Limits::default())?;
+        let limits = Limits { deadline: Some(Instant::now() + DECODING), ..Limits::default() };
+        let read = tasks::read(&mut image, layouts, &roots, &limits)?;
         Ok((image, read))
     }
 
@@ -153,6 +154,10 @@ impl Target {
         u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
+
+/// Decoding an image stops here and says so: a million tasks take seconds,
+/// and damaged memory must not keep it for ever.
+const DECODING: Duration = Duration::from_secs(60);
 
 /// Images taken until one is whole: see [`TasksRead::short`].
 const ATTEMPTS: u32 = 4;
@@ -166,6 +171,17 @@ fn identity(pid: u32, path: &Path) -> u64 {
 impl Source for Target {
     fn process(&self) -> Process {
         Process { uptime_ns: self.uptime_ns(), ..self.process.clone() }
+    }
+
+    fn command_line(&self) -> Vec<String> {
+        let arguments = match self.of {
+            Of::Process(pid) => std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default(),
+            Of::Core { .. } => return vec![self.process.executable.to_string()],
+        };
+        // Each ends with a NUL.
+        let arguments = arguments.strip_suffix(b"\0").unwrap_or(&arguments);
+        let arguments = arguments.split(|&byte| byte == 0);
+        arguments.map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
     }
 
     fn snapshot(&self, _want: Want) -> Result<Snapshot> {

@@ -153,6 +153,28 @@ impl Profiler {
         Ok(analyze::analyze(&self.snapshot(Want::ALL)?))
     }
 
+    /// The program is about to end: closes the event streams of the debug
+    /// server and the console, within a second. What asks and is answered goes
+    /// on until [`shutdown`](Self::shutdown), so that a program that will not
+    /// end can still be asked why.
+    pub fn close_streams(&self) {
+        for server in &*self.shared.http.lock().unwrap_or_else(PoisonError::into_inner) {
+            server.close_events();
+        }
+        self.close_console();
+    }
+
+    fn close_console(&self) {
+        #[cfg(feature = "console")]
+        {
+            let console = &self.shared.console;
+            let taken = console.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(console) = taken {
+                console.shutdown();
+            }
+        }
+    }
+
     /// Closes the debug server and the console: event streams end, connections
     /// close, within a second; and exports the spans that are left, in another.
     /// The watchdog and the accounting go on until the last clone goes. Later
@@ -163,14 +185,7 @@ impl Profiler {
             // Only a panic of its thread, which has said so itself.
             let _ = server.shutdown();
         }
-        #[cfg(feature = "console")]
-        {
-            let console = &self.shared.console;
-            let taken = console.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(console) = taken {
-                console.shutdown();
-            }
-        }
+        self.close_console();
         #[cfg(feature = "otel")]
         drop(self.shared.otel.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
@@ -182,6 +197,10 @@ const PROFILED_TASKS: usize = 10_000;
 impl Source for Core {
     fn process(&self) -> Process {
         self.process_now()
+    }
+
+    fn command_line(&self) -> Vec<String> {
+        std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect()
     }
 
     fn snapshot(&self, want: Want) -> Result<Snapshot> {

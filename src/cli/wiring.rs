@@ -197,8 +197,11 @@ impl Server {
             .enable_time()
             .build()
             .map_err(|error| Failure::failed(format!("cannot start a runtime: {error}")))?;
+        // Watchers are not kept waiting while calls drain. The debug server
+        // answers until they have: it tells which will not end.
+        stop.cancel();
+        profiler.close_streams();
         let drained = control.block_on(async {
-            stop.cancel();
             tokio::time::timeout(GRACE + Duration::from_secs(1), async {
                 shutdown.begin().await;
                 serving.await

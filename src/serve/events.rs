@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream::unfold;
@@ -21,9 +21,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
+use super::api::params::Params;
 use super::flight::call;
 use super::problem;
-use super::server::{Shared, stopped};
+use super::server::{Phase, Shared, reached};
 use super::source::Want;
 use super::stats::Stats;
 use crate::analyze::{Judge, analyze};
@@ -91,7 +92,7 @@ impl Events {
 
 struct Client {
     seen: watch::Receiver<Seen>,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Phase>,
     findings_look: u64,
     _feed: Arc<Feed>,
     _room: OwnedSemaphorePermit,
@@ -114,7 +115,10 @@ impl Drop for Counted {
 }
 
 /// `GET /debug/events`
-pub async fn events(State(shared): State<Shared>) -> Response {
+pub async fn events(State(shared): State<Shared>, uri: Uri) -> Response {
+    if let Err(problem) = Params::parse(&uri, &[]) {
+        return problem.into_response();
+    }
     let Ok(room) = Arc::clone(&shared.events.room).try_acquire_owned() else {
         return problem::text(
             StatusCode::TOO_MANY_REQUESTS,
@@ -144,12 +148,12 @@ pub async fn events(State(shared): State<Shared>) -> Response {
 }
 
 impl Client {
-    /// The next bytes; none once the server stops.
+    /// The next bytes; none once the server is about to stop.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             tokio::select! {
                 biased;
-                () = stopped(&mut self.stop) => return None,
+                () = reached(Phase::Closing, &mut self.stop) => return None,
                 changed = self.seen.changed() => {
                     changed.ok()?;
                     let seen = self.seen.borrow_and_update().clone();

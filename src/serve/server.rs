@@ -46,25 +46,40 @@ pub struct Context {
     /// Deltas keep a snapshot of their own for seconds: few at once.
     pub deltas: Semaphore,
     pub stats: Arc<Stats>,
-    /// Turns true when the server stops.
-    pub stop: watch::Receiver<bool>,
+    /// How far the server's end has come.
+    pub stop: watch::Receiver<Phase>,
 }
 
 /// [`Context`], shared.
 pub type Shared = Arc<Context>;
 
-/// Resolves once the server stops.
-pub async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // Its guard must not live across an await. An error means that the
+/// How far the server's end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// It serves.
+    Serving,
+    /// Event streams end; what asks and is answered goes on.
+    Closing,
+    /// It stops.
+    Stopped,
+}
+
+/// Resolves once the server has come to that phase.
+pub async fn reached(phase: Phase, stop: &mut watch::Receiver<Phase>) {
     // `Server` is gone, which is a stop too.
-    let _ = stop.wait_for(|stop| *stop).await;
+    let _ = stop.wait_for(|now| *now >= phase).await;
+}
+
+/// Resolves once the server stops.
+pub async fn stopped(stop: &mut watch::Receiver<Phase>) {
+    reached(Phase::Stopped, stop).await;
 }
 
 /// A running debug server. Dropping it shuts it down.
 #[derive(Debug)]
 pub struct Server {
     listen: Listen,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Phase>,
     thread: Mutex<Option<Running>>,
     drain: Duration,
 }
@@ -94,7 +109,7 @@ pub fn start(config: ServeConfig, source: Arc<dyn Source>) -> Result<Server> {
         .thread_name("taskprof-pool")
         .build()
         .map_err(|error| Error::io("cannot start the debug server's runtime", error))?;
-    let (stop, stopped) = watch::channel(false);
+    let (stop, stopped) = watch::channel(Phase::Serving);
     let (finished, done) = mpsc::channel();
     let drain = config.limits.drain;
     let name = listen.clone();
@@ -123,6 +138,13 @@ impl Server {
         }
     }
 
+    /// Ends event streams, which would else last as long as their readers
+    /// like. All else is answered as before, until
+    /// [`shutdown`](Self::shutdown).
+    pub fn close_events(&self) {
+        let _ = self.stop.send(Phase::Closing);
+    }
+
     /// Closes event streams, lets answers under way finish for a moment and
     /// stops. Blocks for a second at most; a second call does nothing.
     ///
@@ -133,7 +155,7 @@ impl Server {
         else {
             return Ok(());
         };
-        let _ = self.stop.send(true);
+        let _ = self.stop.send(Phase::Stopped);
         match running.done.recv_timeout(self.drain + Duration::from_millis(200)) {
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 Err(Error::new(ErrorKind::Timeout, "the debug server did not stop in time"))
@@ -158,7 +180,7 @@ fn run(
     listen: &Listen,
     config: ServeConfig,
     source: Arc<dyn Source>,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Phase>,
 ) {
     let stats = Arc::new(Stats::default());
     let flight = Flight::new(Arc::clone(&source), config.limits.dump_wait, Arc::clone(&stats));

@@ -41,6 +41,9 @@ pub trait Source: Send + Sync + 'static {
     /// The process that is watched.
     fn process(&self) -> Process;
 
+    /// Its arguments, the program's name first; empty where nobody knows.
+    fn command_line(&self) -> Vec<String>;
+
     /// Takes a snapshot now.
     ///
     /// # Errors

@@ -115,6 +115,10 @@ fn a_stopped_process_is_no_blocked_worker() {
 #[test]
 fn a_signal_ends_it_cleanly_with_event_streams_open() {
     let mut server = Server::with_faults(&[]);
+    let _load = server.load("never-answer", &["--streams", "2", "--seconds", "60"]);
+    server.wait_for("/debug/streams", "calls that will not end", |json| {
+        json["streams"].as_array().is_some_and(|streams| streams.len() == 2)
+    });
     let mut events = std::net::TcpStream::connect(server.http).expect("connect");
     let request = format!("GET /debug/events HTTP/1.1\r\nHost: {}\r\n\r\n", server.http);
     std::io::Write::write_all(&mut events, request.as_bytes()).expect("request");
@@ -122,5 +126,13 @@ fn a_signal_ends_it_cleanly_with_event_streams_open() {
     std::io::Read::read_exact(&mut events, &mut first).expect("an answer");
     assert_eq!(&first, b"HTTP/1.1 200");
     server.signal("TERM");
+    let began = std::time::Instant::now();
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut events, &mut rest).expect("the stream's end");
+    assert!(began.elapsed() < std::time::Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(rest.ends_with(b"0\r\n\r\n"), "it ends as it should, and is not cut off");
+    // The calls drain meanwhile, and the server can be asked about them.
+    let streams = server.json("/debug/streams");
+    assert_eq!(streams["streams"].as_array().map(Vec::len), Some(2), "{streams:#}");
     assert_eq!(server.wait().code(), Some(0));
 }

@@ -1,6 +1,6 @@
 //! The endpoints: one file per family, one table of routes.
 
-mod params;
+pub mod params;
 mod pprof;
 mod report;
 mod snapshot;

@@ -22,7 +22,7 @@ use crate::render::text;
 use crate::serve::body::streamed;
 use crate::serve::flight::call;
 use crate::serve::problem;
-use crate::serve::server::{Shared, stopped};
+use crate::serve::server::{Phase, Shared, stopped};
 use crate::serve::source::Want;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -239,7 +239,7 @@ pub async fn profile(State(shared): State<Shared>, uri: Uri) -> Response {
     let stopped = shared.stop.clone();
     let source = Arc::clone(&shared.source);
     let sampled = call(&shared.stats, move || {
-        let stop = || gone.load(Ordering::Relaxed) || *stopped.borrow();
+        let stop = || gone.load(Ordering::Relaxed) || *stopped.borrow() == Phase::Stopped;
         let profile = source.cpu_profile(duration, &stop)?;
         Ok(pprof::cpu(&source.process(), &profile))
     });
@@ -264,10 +264,8 @@ impl Drop for SetOnDrop {
     }
 }
 
-pub async fn cmdline() -> Response {
-    let arguments: Vec<_> =
-        std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
-    plain(arguments.join("\0").into())
+pub async fn cmdline(State(shared): State<Shared>) -> Response {
+    plain(shared.source.command_line().join("\0").into())
 }
 
 /// `num_symbols: 1`, then a line for every address that has a name.

@@ -46,7 +46,9 @@ pub async fn workers(State(shared): State<Shared>, uri: Uri) -> Answer {
 
 pub async fn metrics(
     State(shared): State<Shared>,
+    uri: Uri,
 ) -> Result<Response, crate::serve::problem::Problem> {
+    Params::parse(&uri, &[])?;
     let held = shared.flight.snapshot(Want::ALL).await?;
     let stats = Arc::clone(&shared.stats);
     let text = call(&shared.stats, move || {
@@ -66,7 +68,8 @@ pub async fn metrics(
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.await?).into_response())
 }
 
-pub async fn health(State(shared): State<Shared>) -> Answer {
+pub async fn health(State(shared): State<Shared>, uri: Uri) -> Answer {
+    Params::parse(&uri, &[])?;
     let held = shared.flight.snapshot(Want::COUNTS).await?;
     Ok(answer(&HealthAnswer { head: Head::of(&held), status: "ok", runtimes: liveness(&held) }))
 }

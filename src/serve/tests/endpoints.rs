@@ -55,6 +55,14 @@ fn every_json_answer_keeps_to_the_schema() {
         ("/debug/streams/999", 404),
         ("/debug/streams?filter=colour:red", 400),
         ("/debug/findings?x=1", 400),
+        ("/debug/connections?x=1", 400),
+        ("/debug/workers?x=1", 400),
+        ("/debug/snapshot?x=1", 400),
+        ("/debug/streams/1?x=1", 400),
+        ("/debug/tasks/10?x=1", 400),
+        ("/debug/events?x=1", 400),
+        ("/metrics?x=1", 400),
+        ("/healthz?x=1", 400),
     ] {
         let answer = target.get(path);
         assert_eq!(answer.status, status, "{path}: {}", answer.text());
@@ -85,6 +93,13 @@ fn pages_of_tasks_cover_all_of_them() {
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen.len(), 1_000);
+}
+
+#[test]
+fn the_command_line_is_that_of_the_process_watched() {
+    let answer = busy().get("/debug/pprof/cmdline");
+    assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
+    assert_eq!(answer.text(), "billing\0--region\0north sea");
 }
 
 #[test]

@@ -36,6 +36,10 @@ impl Source for Saved {
         sample::process()
     }
 
+    fn command_line(&self) -> Vec<String> {
+        vec!["billing".into(), "--region".into(), "north sea".into()]
+    }
+
     fn snapshot(&self, _: Want) -> Result<Snapshot> {
         self.taken.fetch_add(1, Ordering::SeqCst);
         std::thread::sleep(self.takes);
