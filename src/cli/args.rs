@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::debuginfo::layout::Options;
+
 /// Where the real `console_subscriber` listens with `--console full`, and ours by default.
 pub const CONSOLE_DEFAULT: &str = "127.0.0.1:6669";
 
@@ -345,6 +347,26 @@ pub struct DebugArgs {
     /// A layout file that `taskprof index` made of the program before it was stripped
     #[arg(long, value_name = "FILE")]
     pub layout: Option<PathBuf>,
+
+    /// A folder with such files of many builds: the one of this build is found
+    #[arg(long, value_name = "DIR")]
+    pub debug_folder: Option<PathBuf>,
+}
+
+impl DebugArgs {
+    /// Where to look.
+    pub fn options(&self) -> Options {
+        Options {
+            debug_file: self.debug_file.clone(),
+            layout: self.layout.clone(),
+            folder: self.debug_folder.clone(),
+        }
+    }
+
+    /// Whether anything was said.
+    pub fn any(&self) -> bool {
+        self.debug_file.is_some() || self.layout.is_some() || self.debug_folder.is_some()
+    }
 }
 
 #[derive(Debug, Args)]

@@ -104,6 +104,16 @@ fn stripped_with_its_layout_file() {
         must_agree(&target.truth, &dump(&target, &[&"--layout", &layout]));
         target.must_be_well();
     }
+    // As the documentation says: in a folder, under any name, or beside it.
+    let folder = made.path("layouts");
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::copy(&layout, folder.join("server.taskprof")).expect("a copy");
+    let mut target = Target::start(&bare, "waits");
+    must_agree(&target.truth, &dump(&target, &[&"--debug-folder", &folder]));
+    target.must_be_well();
+    std::fs::copy(&layout, made.path("bare.taskprof")).expect("a copy");
+    agree(Target::start(&bare, "waits"));
+
     let size = |path: &Path| path.metadata().expect("a file").len();
     let debug = size(&program) - size(&bare);
     assert!(size(&layout) * 20 < debug, "{} of {debug} bytes", size(&layout));

@@ -4,11 +4,11 @@
 //! | looked at | as |
 //! | --- | --- |
 //! | what the user names | debug file, package or layout file; must be of the same build |
-//! | `EXE.taskprof`, `FOLDER/BUILDID.taskprof` | saved layout file |
-//! | the program | DWARF, with `EXE.dwp` or its `.dwo` files where it is split |
-//! | `/usr/lib/debug/.build-id/xx/yyyy.debug` | debug file, by build id |
-//! | the name in `.gnu_debuglink`: beside it, in `.debug/`, below `/usr/lib/debug` | debug file, by build id or checksum |
-//! | `EXE.debug` | debug file, by build id |
+//! | `EXE.taskprof`, `FOLDER/BUILDID.taskprof`, any `.taskprof` of this build in FOLDER | saved layout file |
+//! | the program | DWARF, with `EXE.dwp`, `FOLDER/EXE.dwp` or its `.dwo` files where it is split |
+//! | `.build-id/xx/yyyy.debug` below `/usr/lib/debug` and FOLDER | debug file, by build id |
+//! | the name in `.gnu_debuglink`: beside it, in `.debug/`, below `/usr/lib/debug`, in FOLDER | debug file, by build id or checksum |
+//! | `EXE.debug`, `FOLDER/EXE.debug` | debug file, by build id |
 //! | the symbols of the best of these | names of tasks, where types are missing |
 //!
 //! The first with everything wins; otherwise the one with most.
@@ -24,6 +24,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// The system's folder of debug information.
 const SYSTEM: &str = "/usr/lib/debug";
 
+/// Files of a folder that are looked at.
+const MOST_FILES: usize = 1_000;
+
 /// Unpacked debug information that is kept in memory.
 const UNPACKED: usize = 4 << 20;
 
@@ -34,7 +37,8 @@ pub struct Options {
     pub debug_file: Option<PathBuf>,
     /// A saved layout file.
     pub layout: Option<PathBuf>,
-    /// A folder of saved layout files, named `BUILDID.taskprof`.
+    /// A folder of saved layout files and of debug files; what it has of other
+    /// builds is passed over.
     pub folder: Option<PathBuf>,
 }
 
@@ -61,6 +65,15 @@ impl std::fmt::Debug for Opened {
     }
 }
 
+/// Folders in which files of many programs lie.
+#[derive(Clone, Copy)]
+struct Stores<'f> {
+    /// The system's.
+    system: &'f Path,
+    /// The user's.
+    folder: Option<&'f Path>,
+}
+
 /// Finds the layouts of a program. One without any is no error: the answer
 /// then knows nothing ([`Detail::Nothing`]).
 ///
@@ -69,8 +82,13 @@ impl std::fmt::Debug for Opened {
 /// `InvalidInput` if such a file is of another build; `Malformed` for damaged
 /// ones. Damaged files that were only come across are passed over.
 pub fn open(program: &Path, options: &Options) -> Result<Opened> {
+    open_with(program, options, Path::new(SYSTEM))
+}
+
+fn open_with(program: &Path, options: &Options, system: &Path) -> Result<Opened> {
     let identity = Identity::of(program)?;
     let names = names_of(program);
+    let stores = Stores { system, folder: options.folder.as_deref() };
     if let Some(layout) = &options.layout {
         return saved(layout, program, &identity);
     }
@@ -81,14 +99,14 @@ pub fn open(program: &Path, options: &Options) -> Result<Opened> {
         let layouts = debug_file(program, debug, &identity, &names)?;
         return Ok(opened(layouts, program, debug.clone(), &identity));
     }
-    for path in saved_files(&names, &identity, options) {
+    for path in saved_files(&names, &identity, stores.folder) {
         if path.is_file()
             && let Ok(found) = saved(&path, program, &identity)
         {
             return Ok(found);
         }
     }
-    let (layouts, path) = search(program, &identity, &names)?;
+    let (layouts, path) = search(program, &identity, &names, stores)?;
     Ok(opened(layouts, program, path, &identity))
 }
 
@@ -118,7 +136,10 @@ pub fn source(program: &Path, debug: Option<&Path>) -> Result<Source> {
     let names = names_of(program);
     let (layouts, path) = match debug {
         Some(debug) => (debug_file(program, debug, &identity, &names)?, debug.to_owned()),
-        None => search(program, &identity, &names)?,
+        None => {
+            let stores = Stores { system: Path::new(SYSTEM), folder: None };
+            search(program, &identity, &names, stores)?
+        }
     };
     let bytes = super::identity::debug_bytes(&path)?
         + layouts.package().map_or(Ok(0), super::identity::debug_bytes)?;
@@ -126,10 +147,17 @@ pub fn source(program: &Path, debug: Option<&Path>) -> Result<Source> {
 }
 
 /// The best debug information that there is.
-fn search(program: &Path, identity: &Identity, names: &[PathBuf]) -> Result<(Dwarf, PathBuf)> {
-    let packages: Vec<PathBuf> = names.iter().map(|name| package_of(name)).collect();
+fn search(
+    program: &Path,
+    identity: &Identity,
+    names: &[PathBuf],
+    stores: Stores<'_>,
+) -> Result<(Dwarf, PathBuf)> {
+    let mut packages: Vec<PathBuf> = names.iter().map(|name| package_of(name)).collect();
+    let kept = names.iter().filter_map(|name| Some(stores.folder?.join(name.file_name()?)));
+    packages.extend(kept.map(|name| package_of(&name)));
     let mut best = (Dwarf::read(program, program, &packages)?, program.to_owned());
-    for (path, sum) in debug_files(names, identity) {
+    for (path, sum) in debug_files(names, identity, stores) {
         if best.0.detail() == Detail::Full {
             break;
         }
@@ -248,33 +276,52 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn saved_files(names: &[PathBuf], identity: &Identity, options: &Options) -> Vec<PathBuf> {
-    let beside = names.iter().map(|name| with_suffix(name, ".taskprof"));
-    let kept =
-        options.folder.iter().map(|folder| folder.join(format!("{}.taskprof", identity.key())));
-    beside.chain(kept).collect()
+fn saved_files(names: &[PathBuf], identity: &Identity, folder: Option<&Path>) -> Vec<PathBuf> {
+    let mut files: Vec<_> = names.iter().map(|name| with_suffix(name, ".taskprof")).collect();
+    let Some(folder) = folder else { return files };
+    files.push(folder.join(format!("{}.taskprof", identity.key())));
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut others: Vec<_> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "taskprof"))
+        .take(MOST_FILES)
+        .filter(|path| saved::key_of(path).is_some_and(|key| key == identity.key()))
+        .collect();
+    others.sort();
+    files.extend(others);
+    files
 }
 
 /// Debug files that may belong to a program, with the checksum that the
 /// program knows of it.
-fn debug_files(names: &[PathBuf], identity: &Identity) -> Vec<(PathBuf, Option<u32>)> {
+fn debug_files(
+    names: &[PathBuf],
+    identity: &Identity,
+    stores: Stores<'_>,
+) -> Vec<(PathBuf, Option<u32>)> {
     let mut files = Vec::new();
     if let Some(id) = &identity.build_id
         && id.len() > 2
         && id.is_ascii()
     {
         let (head, tail) = id.split_at(2);
-        files.push((format!("{SYSTEM}/.build-id/{head}/{tail}.debug").into(), None));
+        let within = format!(".build-id/{head}/{tail}.debug");
+        files.push((stores.system.join(&within), None));
+        files.extend(stores.folder.map(|folder| (folder.join(&within), None)));
     }
     for name in names {
         let Some(folder) = name.parent() else { continue };
         if let Some((link, sum)) = &identity.debug_link {
-            let system = folder.strip_prefix("/").map(|inside| Path::new(SYSTEM).join(inside));
-            files.push((folder.join(link), Some(*sum)));
-            files.push((folder.join(".debug").join(link), Some(*sum)));
-            files.extend(system.map(|system| (system.join(link), Some(*sum))));
+            let below = folder.strip_prefix("/").map(|inside| stores.system.join(inside));
+            let mut folders = vec![folder.to_owned(), folder.join(".debug")];
+            folders.extend(below);
+            folders.extend(stores.folder.map(Path::to_owned));
+            files.extend(folders.into_iter().map(|folder| (folder.join(link), Some(*sum))));
         }
         files.push((with_suffix(name, ".debug"), None));
+        if let (Some(folder), Some(name)) = (stores.folder, name.file_name()) {
+            files.push((with_suffix(&folder.join(name), ".debug"), None));
+        }
     }
     files
 }
@@ -288,3 +335,6 @@ fn matches(path: &Path, sum: Option<u32>, identity: &Identity) -> bool {
         _ => sum.is_some_and(|sum| checksum(path).is_ok_and(|found| found == sum)),
     }
 }
+
+#[cfg(test)]
+mod tests;
