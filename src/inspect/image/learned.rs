@@ -27,8 +27,6 @@ const LARGE: u64 = 16 << 20;
 /// The most that an image has of regions of which nothing is known, and of
 /// those that only a search wants: some 3 ms.
 const SHARE: u64 = 128 << 20;
-/// Reads longer than this are searches.
-const SEARCH: usize = 128 << 10;
 /// A region that so many images had for nothing is not needed any more.
 const FOR_NOTHING: u32 = 30;
 
@@ -253,11 +251,9 @@ impl Regions {
         self.lacked
     }
 
-    /// A read of the image, whether it succeeded or not.
+    /// A read of the image, whether it succeeded or not. A search's reads are
+    /// none.
     pub fn read(&mut self, address: u64, len: usize) {
-        if len > SEARCH {
-            return;
-        }
         let end = address.saturating_add(len as u64);
         let read = address..end;
         for (range, touched) in &mut self.large {

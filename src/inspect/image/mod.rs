@@ -54,6 +54,15 @@ pub trait Memory {
     /// Part of the range is not there.
     fn read(&mut self, address: u64, to: &mut [u8]) -> Result<(), Fault>;
 
+    /// The same for a search that goes through all that is there: it does not
+    /// mean that anybody needs it.
+    ///
+    /// # Errors
+    /// Part of the range is not there.
+    fn search(&mut self, address: u64, to: &mut [u8]) -> Result<(), Fault> {
+        self.read(address, to)
+    }
+
     /// Private writable mappings, ascending: where heaps are.
     fn writable(&self) -> &[Range<u64>];
 

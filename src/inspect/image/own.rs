@@ -169,6 +169,10 @@ struct OwnMemory {
 impl Memory for OwnMemory {
     fn read(&mut self, address: u64, to: &mut [u8]) -> std::result::Result<(), Fault> {
         self.regions.read(address, to.len());
+        self.search(address, to)
+    }
+
+    fn search(&mut self, address: u64, to: &mut [u8]) -> std::result::Result<(), Fault> {
         self.copy
             .read(address, to)
             .map_err(|there| Fault { address: address.saturating_add(there as u64) })
@@ -243,6 +247,8 @@ mod tests {
             own = when_free(|| take_within(LONG, Extent::Needed));
         }
         assert!(own.left_out >= 300 << 20);
+        own.image.memory.search(place, &mut byte).unwrap_err();
+        assert!(!own.image.memory.lacked(), "a search does not tell what is needed");
         own.image.memory.read(place, &mut byte).unwrap_err();
         assert!(own.image.memory.lacked());
         drop(own);

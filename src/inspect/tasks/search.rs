@@ -133,7 +133,7 @@ pub fn sweep<'m>(
             }
             searched.bytes += len as u64;
             let words = &mut piece[..len / 8];
-            if memory.memory().read(at, bytes_of_slice_mut(words)).is_ok() {
+            if memory.memory().search(at, bytes_of_slice_mut(words)).is_ok() {
                 // Kept plain: without optimisation an iterator here takes
                 // longer than all the rest of a dump.
                 let mut index = 0;
