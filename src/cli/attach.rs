@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::args::{AttachArgs, DebugArgs};
+use super::args::AttachArgs;
 use super::style::{faint, say, strong};
 use super::{Failure, Outcome, signals, token};
 use crate::attach::Target;
-use crate::debuginfo::layout::Options;
 use crate::error::ErrorKind;
 use crate::serve::{self, Listen, ServeConfig, Source as _, Token, Want};
 
@@ -16,8 +15,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Serves until a signal, `--seconds`, or the end of the process.
 pub fn run(args: &AttachArgs) -> Outcome {
-    let DebugArgs { debug_file, layout } = args.debug.clone();
-    let options = Options { debug_file, layout, folder: None };
+    let options = args.debug.options()?;
     let target = Arc::new(Target::process(args.pid, &options)?);
     // What cannot be read at all is said now, not to the first browser.
     let first = target.snapshot(Want::ALL)?;

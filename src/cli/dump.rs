@@ -6,11 +6,10 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::args::{DebugArgs, DumpArgs, Format};
+use super::args::{DumpArgs, Format};
 use super::{Failure, Outcome, fetch};
 use crate::analyze::{Judge, analyze};
 use crate::attach::Target;
-use crate::debuginfo::layout::Options;
 use crate::model::{Report, Snapshot, human_duration};
 use crate::render::json::{self, FindingsAnswer, Head};
 use crate::render::{Chunks, html, pprof, text};
@@ -20,16 +19,16 @@ use crate::serve::{Source as _, Want};
 pub fn run(args: &DumpArgs) -> Outcome {
     let output = args.output.as_deref();
     if let Some(url) = &args.url {
-        if args.debug.debug_file.is_some() || args.debug.layout.is_some() {
+        if args.debug.any() {
             return Err(Failure::usage(
-                "--debug-file and --layout are for --pid and --core; a server finds its own",
+                "--debug-file, --layout and --debug-folder are for --pid and --core; a server \
+                 finds its own",
             ));
         }
         let mut body = fetch::open(url, args.format, args.token_file.as_deref())?;
         return write(output, |out| io::copy(&mut body, out).map(drop));
     }
-    let DebugArgs { debug_file, layout } = args.debug.clone();
-    let options = Options { debug_file, layout, folder: None };
+    let options = args.debug.options()?;
     let target = match (args.pid, &args.core, &args.exe) {
         (Some(pid), ..) => Target::process(pid, &options)?,
         (None, Some(core), Some(exe)) => Target::core(core, exe, &options)?,

@@ -48,3 +48,18 @@ pub(super) fn is_saved(path: &Path) -> bool {
     std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
         && magic == *MAGIC
 }
+
+/// The build that a file of saved layouts says it is for, the rest unread;
+/// `None` for anything else.
+pub(super) fn key_of(path: &Path) -> Option<String> {
+    const FIXED: usize = MAGIC.len() + 12;
+    let mut file = std::fs::File::open(path).ok()?;
+    let mut head = [0; FIXED + 1];
+    file.read_exact(&mut head).ok()?;
+    if !head.starts_with(MAGIC) {
+        return None;
+    }
+    let mut key = vec![0; usize::from(head[FIXED])];
+    file.read_exact(&mut key).ok()?;
+    String::from_utf8(key).ok()
+}
