@@ -242,3 +242,23 @@ fn a_layout_file_of_another_build_is_passed_over() {
     index(&other, &places.at("given/server.taskprof"));
     assert_eq!(places.open(&bare).layouts.detail(), Detail::Nothing);
 }
+
+/// Each way in which binutils compresses the sections of a debug file.
+#[test]
+fn compressed_debug_information_is_read() {
+    if !can_strip() {
+        return;
+    }
+    let places = Places::new();
+    let program = places.build(&[]);
+    let polls = places.open(&program).layouts.task_polls().to_vec();
+    assert_eq!(polls.len(), 1);
+    for way in ["zlib", "zlib-gnu", "zstd"] {
+        let packed = places.at(&format!("bin/{way}"));
+        let how = format!("--compress-debug-sections={way}");
+        objcopy(&[how.as_ref(), program.as_ref(), packed.as_ref()]);
+        let mut found = places.open(&packed);
+        assert_eq!(found.layouts.detail(), Detail::Full, "{way}");
+        assert_eq!(found.layouts.task_polls().to_vec(), polls, "{way}");
+    }
+}
