@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::Failure;
 use crate::debuginfo::layout::Options;
 
 /// Where the real `console_subscriber` listens with `--console full`, and ours by default.
@@ -348,24 +349,34 @@ pub struct DebugArgs {
     #[arg(long, value_name = "FILE")]
     pub layout: Option<PathBuf>,
 
-    /// A folder with such files of many builds: the one of this build is found
+    /// A folder with layout files or debug information of this build among
+    /// others; may be given several times
     #[arg(long, value_name = "DIR")]
-    pub debug_folder: Option<PathBuf>,
+    pub debug_folder: Vec<PathBuf>,
 }
 
 impl DebugArgs {
-    /// Where to look.
-    pub fn options(&self) -> Options {
-        Options {
-            debug_file: self.debug_file.clone(),
-            layout: self.layout.clone(),
-            folder: self.debug_folder.clone(),
-        }
+    /// Whether anything was given.
+    pub fn any(&self) -> bool {
+        self.debug_file.is_some() || self.layout.is_some() || !self.debug_folder.is_empty()
     }
 
-    /// Whether anything was said.
-    pub fn any(&self) -> bool {
-        self.debug_file.is_some() || self.layout.is_some() || self.debug_folder.is_some()
+    /// Where to look.
+    ///
+    /// # Errors
+    /// For a folder that cannot be listed: what lies in it would be missed in
+    /// silence.
+    pub fn options(&self) -> Result<Options, Failure> {
+        for folder in &self.debug_folder {
+            std::fs::read_dir(folder).map_err(|error| {
+                Failure::usage(format!("cannot read the folder {}: {error}", folder.display()))
+            })?;
+        }
+        Ok(Options {
+            debug_file: self.debug_file.clone(),
+            layout: self.layout.clone(),
+            folders: self.debug_folder.clone(),
+        })
     }
 }
 

@@ -15,7 +15,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Serves until a signal, `--seconds`, or the end of the process.
 pub fn run(args: &AttachArgs) -> Outcome {
-    let options = args.debug.options();
+    let options = args.debug.options()?;
     let target = Arc::new(Target::process(args.pid, &options)?);
     // What cannot be read at all is said now, not to the first browser.
     let first = target.snapshot(Want::ALL)?;

@@ -28,7 +28,7 @@ pub fn run(args: &DumpArgs) -> Outcome {
         let mut body = fetch::open(url, args.format, args.token_file.as_deref())?;
         return write(output, |out| io::copy(&mut body, out).map(drop));
     }
-    let options = args.debug.options();
+    let options = args.debug.options()?;
     let target = match (args.pid, &args.core, &args.exe) {
         (Some(pid), ..) => Target::process(pid, &options)?,
         (None, Some(core), Some(exe)) => Target::core(core, exe, &options)?,

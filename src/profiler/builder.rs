@@ -172,11 +172,14 @@ impl Builder {
         self
     }
 
-    /// Where to look for layout files and debug information of a stripped
-    /// executable, besides the places beside it and `/usr/lib/debug`.
+    /// Where to look for layout files (`*.taskprof`, of whatever name: the
+    /// build id in them tells) and debug information (`xx/yyyy.debug` by build
+    /// id, the name in `.gnu_debuglink`, `EXE.debug`, `EXE.dwp`, `.dwo` files)
+    /// of a stripped executable, besides the places beside it and
+    /// `/usr/lib/debug`. May be called again for further folders.
     #[must_use]
     pub fn debug_folder(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.debug_options.folder = Some(folder.into());
+        self.debug_options.folders.push(folder.into());
         self
     }
 

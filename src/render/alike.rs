@@ -1,6 +1,7 @@
 //! Tasks that have the same stack and the same labels: one sample each.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::model::{Location, Snapshot, Stack, Task, TaskState, WaitKind};
 
@@ -34,9 +35,14 @@ impl<'a> Key<'a> {
         }
     }
 
+    /// What the stack may be of as well.
+    fn others(&self) -> Option<&'a [Arc<str>]> {
+        self.stack.map(|stack| &*stack.or_one_of).filter(|others| !others.is_empty())
+    }
+
     /// What orders keys of equal weight, but for the frames.
     fn rest(&self) -> impl Ord + use<'a> {
-        (self.spawned_at, self.method, self.state, self.wait, self.holder)
+        (self.spawned_at, self.method, self.state, self.wait, self.holder, self.others())
     }
 
     /// Labels in the order of their names, as Go writes them.
@@ -44,6 +50,8 @@ impl<'a> Key<'a> {
         let labels = [
             self.method.map(|method| ("grpc.method", method.to_owned())),
             self.holder.map(|place| ("holder", place.to_string())),
+            // Equal code was merged: the frames name one of several types.
+            self.others().map(|others| ("or_one_of", others.join(", "))),
             Some(("state", self.state.as_str().to_owned())),
             self.spawned_at.map(|place| ("task.spawned_at", place.to_string())),
             self.wait.map(|wait| ("wait", wait.as_str().to_owned())),
@@ -139,4 +147,30 @@ fn frames<'a>(key: &Key<'a>) -> impl Iterator<Item = (u64, &'a str)> + use<'a> {
         .into_iter()
         .flat_map(|stack| &stack.frames)
         .map(|frame| (frame.address, &*frame.function_full))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::sample;
+
+    #[test]
+    fn a_stack_of_merged_code_is_labelled_with_what_else_it_may_be_of() {
+        let mut snapshot = sample::stuck_server();
+        snapshot.tasks.retain(|task| task.stack.is_some());
+        let mut merged = snapshot.tasks[0].stack.as_deref().expect("a stack").clone();
+        merged.or_one_of = vec!["app::one".into(), "app::two".into()];
+        snapshot.tasks.truncate(1);
+        let mut other = snapshot.tasks[0].clone();
+        other.stack = Some(Arc::new(merged));
+        snapshot.tasks.push(other);
+        let sums = sorted(sums(&snapshot));
+        assert_eq!(sums.len(), 2, "they are not alike");
+        let labels = sums.iter().flat_map(|(key, _)| key.labels());
+        let told: Vec<_> = labels.filter(|(name, _)| *name == "or_one_of").collect();
+        assert_eq!(told, [("or_one_of", "app::one, app::two".to_owned())]);
+        for (key, _) in &sums {
+            assert!(key.labels().is_sorted_by_key(|(name, _)| name), "as Go writes them");
+        }
+    }
 }

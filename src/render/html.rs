@@ -1,12 +1,16 @@
 //! One self-contained page of a snapshot, to keep or to send: findings first,
 //! then tasks by place. No script, nothing loaded from anywhere.
 
+mod waits;
+
+use std::collections::HashMap;
 use std::fmt::{self, Display, Write as _};
 
 use super::json::TaskGroup;
 use super::select::{GroupSort, group_tasks, task_filter};
 use crate::model::{
-    Finding, Frame, FrameKind, Report, Severity, Snapshot, StackSource, human_duration,
+    Finding, Frame, FrameKind, Report, Severity, Snapshot, Stack, StackSource, Task, TaskId,
+    WaitKind, human_duration,
 };
 
 /// Groups on the page; the JSON has them all. A page of this many is 2 MB.
@@ -61,7 +65,17 @@ pub fn html(snapshot: &Snapshot, report: &Report) -> Vec<u8> {
     let Ok(all) = task_filter("") else { return out.into_bytes() };
     let page = group_tasks(snapshot, &all, GroupSort::Count, None, GROUPS);
     let _ = write!(out, "<h2>{} tasks in {} groups</h2>", page.matched, page.total);
-    page.groups.iter().for_each(|one| group(&mut out, one));
+    let named = page.groups.iter().flat_map(|one| &one.example_ids);
+    let mut tasks: HashMap<TaskId, Option<&Task>> = named.map(|&id| (id, None)).collect();
+    for task in &snapshot.tasks {
+        if let Some(place) = tasks.get_mut(&task.id) {
+            *place = Some(task);
+        }
+    }
+    for one in &page.groups {
+        let examples = one.example_ids.iter().filter_map(|id| *tasks.get(id)?);
+        group(&mut out, one, examples);
+    }
     if page.total > GROUPS as u64 {
         let _ = write!(
             out,
@@ -85,7 +99,7 @@ fn finding(out: &mut String, found: &Finding) {
     out.push_str("</div>");
 }
 
-fn group(out: &mut String, group: &TaskGroup) {
+fn group<'a>(out: &mut String, group: &TaskGroup, examples: impl Iterator<Item = &'a Task>) {
     let name = group.function.as_deref().or(group.waiting_in.as_deref()).unwrap_or("task");
     let _ = write!(out, "<details><summary><b>{}</b> <code>{}</code>", group.count, Escaped(name));
     if let Some(place) = &group.place {
@@ -94,8 +108,12 @@ fn group(out: &mut String, group: &TaskGroup) {
     if let Some(waiting) = &group.waiting_in {
         let _ = write!(out, " <span class=\"faint\">in {}</span>", Escaped(waiting));
     }
-    if group.longest_state_ns > 0 {
-        let longest = human_duration(group.longest_state_ns);
+    if let Some(wait) = group.wait {
+        let _ = write!(out, " [{}]", wait.words());
+    }
+    let longest = group.wait.map_or(group.longest_state_ns, |_: WaitKind| group.longest_wait_ns);
+    if longest > 0 {
+        let longest = human_duration(longest);
         let _ = write!(out, " <span class=\"faint\">up to {longest}</span>");
     }
     out.push_str("</summary>");
@@ -110,15 +128,31 @@ fn group(out: &mut String, group: &TaskGroup) {
         let _ = write!(out, "<p class=\"faint\">{what}, innermost first</p><ol>");
         stack.frames.iter().for_each(|one| frame(out, one));
         out.push_str("</ol>");
-        if let Some(why) = &stack.truncated {
-            let _ = write!(out, "<p class=\"faint\">{}</p>", Escaped(why));
-        }
+        doubts(out, stack);
     }
     if let Some(spawned_at) = &group.spawned_at {
         let _ = write!(out, "<p class=\"faint\">spawned at <code>{}</code>", Escaped(spawned_at));
     }
     let ids: Vec<String> = group.example_ids.iter().map(ToString::to_string).collect();
-    let _ = write!(out, "<p class=\"faint\">tasks {}</details>", ids.join(", "));
+    let _ = write!(out, "<p class=\"faint\">tasks {}", ids.join(", "));
+    let more = group.count.saturating_sub(ids.len() as u64);
+    if more > 0 {
+        let _ = write!(out, " and {more} more");
+    }
+    out.push_str("</p>");
+    examples.for_each(|task| waits::task(out, task));
+    out.push_str("</details>");
+}
+
+/// What keeps a stack from being certain or whole.
+fn doubts(out: &mut String, stack: &Stack) {
+    if !stack.or_one_of.is_empty() {
+        let others = stack.or_one_of.join(", ");
+        let _ = write!(out, "<p>or one of: <code>{}</code></p>", Escaped(others));
+    }
+    if let Some(why) = &stack.truncated {
+        let _ = write!(out, "<p class=\"faint\">{}</p>", Escaped(why));
+    }
 }
 
 fn frame(out: &mut String, frame: &Frame) {
@@ -168,9 +202,11 @@ impl<T: Display> Display for Escaped<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::analyze::analyze;
-    use crate::model::sample;
+    use crate::model::{About, Branch, Held, HeldKind, Holder, Resource, Wait, sample};
 
     fn page(snapshot: &Snapshot) -> String {
         String::from_utf8(html(snapshot, &analyze(snapshot))).unwrap()
@@ -183,6 +219,66 @@ mod tests {
         for outside in ["src=", "href=", "url(", "<script", "http:"] {
             assert!(!page.contains(outside), "{outside}");
         }
+    }
+
+    /// Everything that the text says of a wait stands on the page as well.
+    #[test]
+    fn waits_holders_and_doubts_are_on_the_page() {
+        let mut snapshot = sample::stuck_server();
+        snapshot.tasks.retain(|task| task.stack.is_some());
+        snapshot.tasks.truncate(1);
+        let place = snapshot.tasks[0].spawned_at.as_deref().expect("a place").clone();
+        let resource = Resource::at(0x7f10).expect("an address");
+        let holder =
+            Holder { task: TaskId(77), local: Some("guard".into()), location: Some(place) };
+        let about = About {
+            detail: Some("one <permit>".into()),
+            holders: vec![holder],
+            ..About::default()
+        };
+        let wait = Wait {
+            queue: Some(61),
+            wait_ns: 90_000_000_000,
+            ..Wait::new(WaitKind::Mutex, Some(resource)).with(about)
+        };
+        let mut stack = snapshot.tasks[0].stack.as_deref().expect("a stack").clone();
+        stack.or_one_of = vec!["audit::<twin>".into()];
+        let stack = Arc::new(stack);
+        let task = &mut snapshot.tasks[0];
+        task.stack = Some(stack.clone());
+        task.wait = Some(wait.clone());
+        task.branches = vec![Branch { stack, wait: Some(wait), dormant: true }].into();
+        task.holds = vec![Held {
+            kind: HeldKind::MpscSender,
+            resource,
+            local: Some("feed".into()),
+            function: Some("app::feeds".into()),
+            location: None,
+            dormant: false,
+            perhaps_dropped: true,
+            within: None,
+        }]
+        .into();
+        let page = page(&snapshot);
+        let on = format!("on {resource}");
+        for said in [
+            "[mutex lock]",
+            "at least 1m30s",
+            &on,
+            "one &lt;permit&gt;",
+            "61 in its queue",
+            "held by task 77",
+            "guard",
+            "kept but not polled",
+            "holds mpsc sender",
+            "perhaps dropped",
+            "app::feeds",
+            "or one of: <code>audit::&lt;twin&gt;</code>",
+        ] {
+            assert!(page.contains(said), "{said} in {page}");
+        }
+        assert_eq!(page.matches("held by task 77").count(), 2, "of the branch too");
+        assert_eq!(page.matches("or one of").count(), 2, "of the branch too");
     }
 
     #[test]

@@ -75,6 +75,12 @@ fn a_blocked_task_has_the_native_stack_of_its_worker() {
     let snapshot = dump(&target, &[]);
     let wrong = differences(&truth, &snapshot);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    must_have_native_stack(&truth, &snapshot);
+    target.must_be_well();
+}
+
+/// The blocked task's own functions, through those of C.
+pub fn must_have_native_stack(truth: &Value, snapshot: &Value) {
     let role = list(&truth["tasks"]).iter().find(|role| role["name"] == "blocked").expect("it");
     let task = list(&snapshot["tasks"]).iter().find(|task| task["id"] == role["id"]);
     let stack = &task.expect("listed")["stack"];
@@ -89,7 +95,6 @@ fn a_blocked_task_has_the_native_stack_of_its_worker() {
     for function in ["compare", "through_c", "blocking_task"] {
         assert!(rest.any(|name| name.contains(function)), "{function} in {own:#?}");
     }
-    target.must_be_well();
 }
 
 /// As many dumps as it takes for luck to run out, each complete.

@@ -104,19 +104,36 @@ fn stripped_with_its_layout_file() {
         must_agree(&target.truth, &dump(&target, &[&"--layout", &layout]));
         target.must_be_well();
     }
-    // As the documentation says: in a folder, under any name, or beside it.
-    let folder = made.path("layouts");
-    std::fs::create_dir(&folder).expect("a folder");
-    std::fs::copy(&layout, folder.join("server.taskprof")).expect("a copy");
-    let mut target = Target::start(&bare, "waits");
-    must_agree(&target.truth, &dump(&target, &[&"--debug-folder", &folder]));
-    target.must_be_well();
-    std::fs::copy(&layout, made.path("bare.taskprof")).expect("a copy");
-    agree(Target::start(&bare, "waits"));
-
     let size = |path: &Path| path.metadata().expect("a file").len();
     let debug = size(&program) - size(&bare);
     assert!(size(&layout) * 20 < debug, "{} of {debug} bytes", size(&layout));
+}
+
+/// As documented: the layouts saved under a name of one's own, in a folder
+/// that is given.
+#[test]
+fn stripped_with_its_layout_file_in_a_folder() {
+    let Some(strip) = tool(&["strip"]) else { return };
+    let made = Made::new();
+    let (bare, folder) = (made.path("bare"), made.path("kept"));
+    std::fs::create_dir(&folder).expect("folder");
+    let program = Build::Dev.program();
+    let layout = folder.join("server.taskprof");
+    run(env!("CARGO_BIN_EXE_taskprof"), &[&"index", &program, &"-o", &layout]);
+    run(&strip, &[&"-o", &bare, &program]);
+    let mut target = Target::start(&bare, "deadlock");
+    let empty = made.folder.path();
+    must_agree(
+        &target.truth,
+        &dump(&target, &[&"--debug-folder", &empty, &"--debug-folder", &folder]),
+    );
+    let pid = target.pid().to_string();
+    let without = taskprof(&[&"dump", &"--pid", &pid]);
+    assert!(!without.status.success(), "the folder is what helps");
+    let missing = taskprof(&[&"dump", &"--pid", &pid, &"--debug-folder", &made.path("none")]);
+    let said = String::from_utf8_lossy(&missing.stderr);
+    assert!(missing.status.code() == Some(2) && said.contains("none"), "{said}");
+    target.must_be_well();
 }
 
 /// Every task with its state, and the name of its future; no more is said than
@@ -234,6 +251,22 @@ fn a_core_dump_tells_the_same() {
             taskprof_json(&[&"dump", &"--core", &core, &"--exe", &program, &"--format", &"json"]);
         must_agree(&truth, &snapshot);
     }
+}
+
+/// A task that ran when the core was left has the native stack of its worker.
+#[test]
+fn a_blocked_task_in_a_core_has_its_native_stack() {
+    let Some(gcore) = tool(&["gcore"]) else { return };
+    let made = Made::new();
+    let program = Build::Dev.program();
+    let mut target = Target::start(&program, "blocked");
+    let pid = target.pid().to_string();
+    run(&gcore, &[&"-o", &made.path("blocked"), &pid]);
+    target.must_be_well();
+    let core = made.path(&format!("blocked.{pid}"));
+    let snapshot =
+        taskprof_json(&[&"dump", &"--core", &core, &"--exe", &program, &"--format", &"json"]);
+    super::dump::must_have_native_stack(&target.truth, &snapshot);
 }
 
 /// A core does not tell what time it was, nor where its sockets led.

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use super::server::tool;
-use super::targets::{Made, Target, run, taskprof};
+use super::targets::{Attached, Made, Target, run, taskprof};
 
 /// It failed with one line that has all these words.
 fn refused(output: &Output, words: &[&str]) {
@@ -66,6 +66,33 @@ fn a_program_without_tokio_is_named_as_such() {
         &taskprof(&[&"dump", &"--pid", &other.pid()]),
         &["parks", "debug information of tokio", "if it uses tokio"],
     );
+}
+
+#[test]
+fn a_core_of_another_program_is_refused() {
+    let Some(gcore) = tool(&["gcore"]) else { return };
+    let mut target = Target::dev("deadlock");
+    let made = Made::new();
+    let pid = target.pid().to_string();
+    run(&gcore, &[&"-o", &made.path("core"), &pid]);
+    target.must_be_well();
+    let core = made.path(&format!("core.{pid}"));
+    // taskprof's own program: of tokio, but not the one that left the core.
+    let own = env!("CARGO_BIN_EXE_taskprof");
+    misused(&taskprof(&[&"dump", &"--core", &core, &"--exe", &own]), &["core", "taskprof"]);
+}
+
+/// The process ends while it is attached to.
+#[test]
+fn the_end_of_the_process_ends_attach_and_is_said() {
+    let target = Target::dev("deadlock");
+    let pid = target.pid();
+    let attached = Attached::to(&target);
+    target.end();
+    let (code, said) = attached.wait();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&format!("process {pid} has ended")), "{said}");
+    assert_eq!(said.trim_end().lines().count(), 1, "one line: {said}");
 }
 
 #[test]

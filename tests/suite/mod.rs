@@ -9,6 +9,7 @@ mod docs;
 mod dump;
 mod dump_builds;
 mod dump_errors;
+mod dump_formats;
 mod dump_own;
 mod dump_stuck;
 mod embed;

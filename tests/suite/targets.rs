@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -256,6 +256,7 @@ impl Attached {
             .args(["attach", "--http", "127.0.0.1:0", "--pid", &target.pid().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("taskprof starts");
         let mut lines = BufReader::new(child.stdout.take().expect("output")).lines();
@@ -273,6 +274,38 @@ impl Attached {
         let answer = Answer::to(self.address, path);
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         serde_json::from_slice(&answer.body).expect("JSON")
+    }
+
+    /// Asks for anything.
+    pub fn get(&self, path: &str) -> Answer {
+        Answer::to(self.address, path)
+    }
+
+    /// Asks for events, and reads up to the end of the first; they never end.
+    pub fn first_event(&self) -> String {
+        let mut socket = std::net::TcpStream::connect(self.address).expect("connect");
+        socket.set_read_timeout(Some(DEADLINE)).expect("timeout");
+        let request = format!("GET /debug/events HTTP/1.1\r\nHost: {}\r\n\r\n", self.address);
+        socket.write_all(request.as_bytes()).expect("request");
+        let mut said = String::new();
+        let mut lines = BufReader::new(socket).lines();
+        while !said.lines().any(|line| line.starts_with("data:")) {
+            said.push_str(&lines.next().expect("an event").expect("a line"));
+            said.push('\n');
+        }
+        said
+    }
+
+    /// Waits for its own end; its code, and what it said of it.
+    pub fn wait(mut self) -> (Option<i32>, String) {
+        let status = eventually("attach ends", || {
+            let ended = self.child.try_wait().expect("wait");
+            ended.ok_or_else(|| "it runs".to_owned())
+        });
+        let mut said = String::new();
+        let error = self.child.stderr.as_mut().expect("its errors");
+        error.read_to_string(&mut said).expect("text");
+        (status.code(), said)
     }
 }
 

@@ -4,11 +4,15 @@
 //! | looked at | as |
 //! | --- | --- |
 //! | what the user names | debug file, package or layout file; must be of the same build |
-//! | `EXE.taskprof`, `FOLDER/BUILDID.taskprof`, any `.taskprof` of this build in FOLDER | saved layout file |
-//! | the program | DWARF, with `EXE.dwp`, `FOLDER/EXE.dwp` or its `.dwo` files where it is split |
-//! | `.build-id/xx/yyyy.debug` below `/usr/lib/debug` and FOLDER | debug file, by build id |
-//! | the name in `.gnu_debuglink`: beside it, in `.debug/`, below `/usr/lib/debug`, in FOLDER | debug file, by build id or checksum |
-//! | `EXE.debug`, `FOLDER/EXE.debug` | debug file, by build id |
+//! | `EXE.taskprof`, `FOLDER/BUILDID.taskprof` | saved layout file |
+//! | any other `FOLDER/*.taskprof` | saved layout file, by the build id in its header |
+//! | the program | DWARF, with its `.dwp` or `.dwo` files, beside it or in `FOLDER`, where it is split |
+//! | `FOLDER/xx/yyyy.debug`, `FOLDER/.build-id/xx/yyyy.debug` | debug file, by build id |
+//! | the name in `.gnu_debuglink` in `FOLDER` | debug file, by build id or checksum |
+//! | `FOLDER/EXE.debug` | debug file, by build id |
+//! | `/usr/lib/debug/.build-id/xx/yyyy.debug` | debug file, by build id |
+//! | the name in `.gnu_debuglink`: beside it, in `.debug/`, below `/usr/lib/debug` | debug file, by build id or checksum |
+//! | `EXE.debug` | debug file, by build id |
 //! | the symbols of the best of these | names of tasks, where types are missing |
 //!
 //! The first with everything wins; otherwise the one with most.
@@ -24,8 +28,10 @@ use crate::error::{Error, ErrorKind, Result};
 /// The system's folder of debug information.
 const SYSTEM: &str = "/usr/lib/debug";
 
-/// Files of a folder that are looked at.
-const MOST_FILES: usize = 1_000;
+/// Names looked at in a folder that the user gave, and layout files of other
+/// names that are opened there.
+const LISTED: usize = 16_384;
+const HEADERS: usize = 1_024;
 
 /// Unpacked debug information that is kept in memory.
 const UNPACKED: usize = 4 << 20;
@@ -37,9 +43,9 @@ pub struct Options {
     pub debug_file: Option<PathBuf>,
     /// A saved layout file.
     pub layout: Option<PathBuf>,
-    /// A folder of saved layout files and of debug files; what it has of other
-    /// builds is passed over.
-    pub folder: Option<PathBuf>,
+    /// Folders of saved layout files and debug information, of this program
+    /// and of others; the first that has something of this build wins.
+    pub folders: Vec<PathBuf>,
 }
 
 /// Layouts and where they were found.
@@ -65,15 +71,6 @@ impl std::fmt::Debug for Opened {
     }
 }
 
-/// Folders in which files of many programs lie.
-#[derive(Clone, Copy)]
-struct Stores<'f> {
-    /// The system's.
-    system: &'f Path,
-    /// The user's.
-    folder: Option<&'f Path>,
-}
-
 /// Finds the layouts of a program. One without any is no error: the answer
 /// then knows nothing ([`Detail::Nothing`]).
 ///
@@ -82,13 +79,13 @@ struct Stores<'f> {
 /// `InvalidInput` if such a file is of another build; `Malformed` for damaged
 /// ones. Damaged files that were only come across are passed over.
 pub fn open(program: &Path, options: &Options) -> Result<Opened> {
-    open_with(program, options, Path::new(SYSTEM))
+    open_below(program, options, Path::new(SYSTEM))
 }
 
-fn open_with(program: &Path, options: &Options, system: &Path) -> Result<Opened> {
+/// The same with the system's debug information elsewhere.
+pub(super) fn open_below(program: &Path, options: &Options, system: &Path) -> Result<Opened> {
     let identity = Identity::of(program)?;
     let names = names_of(program);
-    let stores = Stores { system, folder: options.folder.as_deref() };
     if let Some(layout) = &options.layout {
         return saved(layout, program, &identity);
     }
@@ -99,14 +96,13 @@ fn open_with(program: &Path, options: &Options, system: &Path) -> Result<Opened>
         let layouts = debug_file(program, debug, &identity, &names)?;
         return Ok(opened(layouts, program, debug.clone(), &identity));
     }
-    for path in saved_files(&names, &identity, stores.folder) {
-        if path.is_file()
-            && let Ok(found) = saved(&path, program, &identity)
-        {
-            return Ok(found);
-        }
+    let found = saved_files(&names, &identity, &options.folders)
+        .filter(|path| path.is_file())
+        .find_map(|path| saved(&path, program, &identity).ok());
+    if let Some(found) = found {
+        return Ok(found);
     }
-    let (layouts, path) = search(program, &identity, &names, stores)?;
+    let (layouts, path) = search(program, &identity, &names, &options.folders, system)?;
     Ok(opened(layouts, program, path, &identity))
 }
 
@@ -136,10 +132,7 @@ pub fn source(program: &Path, debug: Option<&Path>) -> Result<Source> {
     let names = names_of(program);
     let (layouts, path) = match debug {
         Some(debug) => (debug_file(program, debug, &identity, &names)?, debug.to_owned()),
-        None => {
-            let stores = Stores { system: Path::new(SYSTEM), folder: None };
-            search(program, &identity, &names, stores)?
-        }
+        None => search(program, &identity, &names, &[], Path::new(SYSTEM))?,
     };
     let bytes = super::identity::debug_bytes(&path)?
         + layouts.package().map_or(Ok(0), super::identity::debug_bytes)?;
@@ -151,13 +144,19 @@ fn search(
     program: &Path,
     identity: &Identity,
     names: &[PathBuf],
-    stores: Stores<'_>,
+    folders: &[PathBuf],
+    system: &Path,
 ) -> Result<(Dwarf, PathBuf)> {
-    let mut packages: Vec<PathBuf> = names.iter().map(|name| package_of(name)).collect();
-    let kept = names.iter().filter_map(|name| Some(stores.folder?.join(name.file_name()?)));
-    packages.extend(kept.map(|name| package_of(&name)));
+    // Files of single units are looked for beside these, so in the folders too.
+    let kept = in_folders(folders, names);
+    let mut packages: Vec<PathBuf> =
+        names.iter().chain(&kept).map(|name| package_of(name)).collect();
+    if let Some((link, _)) = &identity.debug_link {
+        packages.extend(folders.iter().map(|folder| package_of(&folder.join(link))));
+    }
     let mut best = (Dwarf::read(program, program, &packages)?, program.to_owned());
-    for (path, sum) in debug_files(names, identity, stores) {
+    let given = kept_debug_files(folders, &kept, identity);
+    for (path, sum) in given.into_iter().chain(debug_files(names, identity, system)) {
         if best.0.detail() == Detail::Full {
             break;
         }
@@ -276,19 +275,78 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn saved_files(names: &[PathBuf], identity: &Identity, folder: Option<&Path>) -> Vec<PathBuf> {
-    let mut files: Vec<_> = names.iter().map(|name| with_suffix(name, ".taskprof")).collect();
-    let Some(folder) = folder else { return files };
-    files.push(folder.join(format!("{}.taskprof", identity.key())));
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut others: Vec<_> = entries
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "taskprof"))
-        .take(MOST_FILES)
-        .filter(|path| saved::key_of(path).is_some_and(|key| key == identity.key()))
+/// The program's names, each in each of the folders.
+fn in_folders(folders: &[PathBuf], names: &[PathBuf]) -> Vec<PathBuf> {
+    let mut kept = Vec::new();
+    for folder in folders {
+        for name in names.iter().filter_map(|name| name.file_name()) {
+            let path = folder.join(name);
+            if !kept.contains(&path) {
+                kept.push(path);
+            }
+        }
+    }
+    kept
+}
+
+/// Saved layout files that are or may be the program's, surest first; the
+/// folders are listed only if what is asked for by name was not right.
+fn saved_files<'a>(
+    names: &'a [PathBuf],
+    identity: &Identity,
+    folders: &'a [PathBuf],
+) -> impl Iterator<Item = PathBuf> + use<'a> {
+    let key = identity.key();
+    let name = format!("{key}.taskprof");
+    let beside = names.iter().map(|name| with_suffix(name, ".taskprof"));
+    let kept = folders.iter().map(move |folder| folder.join(&name));
+    // Without a build id and without code all programs would have one key.
+    let told = identity.build_id.is_some() || identity.code.is_some();
+    let listed = folders.iter().filter(move |_| told);
+    let others = listed.flat_map(move |folder| of_build(folder, &key));
+    beside.chain(kept).chain(others)
+}
+
+/// The layout files in a folder whose headers say that they are of this
+/// build, in the order of their names.
+fn of_build(folder: &Path, key: &str) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = entries
+        .take(LISTED)
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|end| end == "taskprof"))
         .collect();
-    others.sort();
-    files.extend(others);
+    paths.sort_unstable();
+    paths.truncate(HEADERS);
+    // A fifo of that name would never answer.
+    paths.retain(|path| path.is_file() && saved::key_of(path).is_some_and(|of| of == key));
+    paths
+}
+
+/// Where a build id's debug file is in a folder of them.
+fn by_build_id(folder: &Path, identity: &Identity) -> Option<PathBuf> {
+    let id = identity.build_id.as_ref().filter(|id| id.len() > 2 && id.is_ascii())?;
+    let (head, tail) = id.split_at(2);
+    Some(folder.join(head).join(format!("{tail}.debug")))
+}
+
+/// Debug files in the folders that the user gave; `kept` are the program's
+/// names there.
+fn kept_debug_files(
+    folders: &[PathBuf],
+    kept: &[PathBuf],
+    identity: &Identity,
+) -> Vec<(PathBuf, Option<u32>)> {
+    let mut files = Vec::new();
+    for folder in folders {
+        for store in [folder.clone(), folder.join(".build-id")] {
+            files.extend(by_build_id(&store, identity).map(|path| (path, None)));
+        }
+        if let Some((link, sum)) = &identity.debug_link {
+            files.push((folder.join(link), Some(*sum)));
+        }
+    }
+    files.extend(kept.iter().map(|name| (with_suffix(name, ".debug"), None)));
     files
 }
 
@@ -297,31 +355,19 @@ fn saved_files(names: &[PathBuf], identity: &Identity, folder: Option<&Path>) ->
 fn debug_files(
     names: &[PathBuf],
     identity: &Identity,
-    stores: Stores<'_>,
+    system: &Path,
 ) -> Vec<(PathBuf, Option<u32>)> {
     let mut files = Vec::new();
-    if let Some(id) = &identity.build_id
-        && id.len() > 2
-        && id.is_ascii()
-    {
-        let (head, tail) = id.split_at(2);
-        let within = format!(".build-id/{head}/{tail}.debug");
-        files.push((stores.system.join(&within), None));
-        files.extend(stores.folder.map(|folder| (folder.join(&within), None)));
-    }
+    files.extend(by_build_id(&system.join(".build-id"), identity).map(|path| (path, None)));
     for name in names {
         let Some(folder) = name.parent() else { continue };
         if let Some((link, sum)) = &identity.debug_link {
-            let below = folder.strip_prefix("/").map(|inside| stores.system.join(inside));
-            let mut folders = vec![folder.to_owned(), folder.join(".debug")];
-            folders.extend(below);
-            folders.extend(stores.folder.map(Path::to_owned));
-            files.extend(folders.into_iter().map(|folder| (folder.join(link), Some(*sum))));
+            let below = folder.strip_prefix("/").map(|inside| system.join(inside));
+            files.push((folder.join(link), Some(*sum)));
+            files.push((folder.join(".debug").join(link), Some(*sum)));
+            files.extend(below.map(|below| (below.join(link), Some(*sum))));
         }
         files.push((with_suffix(name, ".debug"), None));
-        if let (Some(folder), Some(name)) = (stores.folder, name.file_name()) {
-            files.push((with_suffix(&folder.join(name), ".debug"), None));
-        }
     }
     files
 }
@@ -337,4 +383,5 @@ fn matches(path: &Path, sum: Option<u32>, identity: &Identity) -> bool {
 }
 
 #[cfg(test)]
+#[path = "locate_tests.rs"]
 mod tests;

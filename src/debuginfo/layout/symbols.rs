@@ -275,6 +275,19 @@ mod tests {
         }
     }
 
+    /// What a fuzzer once found, or began with: none of it panics.
+    #[test]
+    fn the_whole_corpus_is_read_or_refused() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/symbols");
+        let mut read = 0;
+        for entry in std::fs::read_dir(corpus).unwrap() {
+            let program = std::fs::read(entry.unwrap().path()).unwrap();
+            crate::debuginfo::layout::damage::any_program(&program);
+            read += 1;
+        }
+        assert!(read >= 2, "{read} files");
+    }
+
     #[test]
     fn names_of_drop_glue_tell_future_and_scheduler() {
         let mangled = b"_ZN4core3ptr171drop_in_place$LT$tokio..runtime..task..core..Cell$LT$app\

@@ -42,20 +42,24 @@ const VERSION: u32 = 1;
 /// tens of MiB.
 const MAX_INFLATED: usize = 256 << 20;
 
-/// Which build a file of saved layouts says it is of; none if it is no such
-/// file.
-pub(super) fn key_of(path: &Path) -> Option<String> {
-    let mut file = std::fs::File::open(path).ok()?;
-    let mut head = [0; MAGIC.len() + 3 * size_of::<u32>() + 1];
-    file.read_exact(&mut head).ok()?;
-    let mut key = vec![0; usize::from(head[head.len() - 1])];
-    file.read_exact(&mut key).ok()?;
-    head.starts_with(MAGIC).then(|| String::from_utf8(key).ok())?
-}
-
 /// Whether a file is one of saved layouts.
 pub(super) fn is_saved(path: &Path) -> bool {
     let mut magic = [0; MAGIC.len()];
     std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
         && magic == *MAGIC
+}
+
+/// The build that a file of saved layouts says it is for, the rest unread;
+/// `None` for anything else.
+pub(super) fn key_of(path: &Path) -> Option<String> {
+    const FIXED: usize = MAGIC.len() + 12;
+    let mut file = std::fs::File::open(path).ok()?;
+    let mut head = [0; FIXED + 1];
+    file.read_exact(&mut head).ok()?;
+    if !head.starts_with(MAGIC) {
+        return None;
+    }
+    let mut key = vec![0; usize::from(head[FIXED])];
+    file.read_exact(&mut key).ok()?;
+    String::from_utf8(key).ok()
 }
