@@ -89,6 +89,8 @@ fn finding(snapshot: &Snapshot, place: String, channels: &[Stuck<'_>]) -> Findin
             waits::doing(snapshot, holder.task).map(|doing| format!("Its holder: {doing}.")),
         );
     }
+    let by_looks = wait.lower_bound || worst.instead.lower_bound;
+    evidence.extend(by_looks.then(|| waits::SEEN.to_owned()));
     if channels.len() > 1 {
         evidence.push(format!(
             "{} are in the same state; this is the one that has waited longest.",
@@ -106,7 +108,7 @@ fn finding(snapshot: &Snapshot, place: String, channels: &[Stuck<'_>]) -> Findin
             words::count(count, "task"),
             worst.receiver.id,
             words::article(worst.instead.kind.words()),
-            waits::lasted(worst.instead.wait_ns, worst.instead.lower_bound)
+            waits::seen(worst.instead)
         ),
         evidence,
         place: (!place.is_empty()).then_some(place),

@@ -71,6 +71,9 @@ fn finding(
                 .to_owned(),
         ),
     }
+    // Between two looks a wait may have ended and another begun unseen.
+    let by_looks = waiters.iter().any(|(_, wait)| wait.lower_bound);
+    evidence.extend(by_looks.then(|| waits::SEEN.to_owned()));
     evidence.push(
         "Hold it for less: drop the guard before awaiting, or give the data to one task that \
          others send to."
@@ -83,13 +86,13 @@ fn finding(
         kind: FindingKind::LockConvoy,
         severity: if blocked.is_some() { Severity::Critical } else { Severity::Warning },
         confidence: match holder {
-            Some((hold, _)) if !hold.doubtful => Confidence::Proven,
+            Some((hold, _)) if !hold.doubtful && !by_looks => Confidence::Proven,
             _ => Confidence::Likely,
         },
         title: format!(
             "{} wait for {what}{by}, the first{}",
             words::count(count, "task"),
-            waits::lasted(since_ns, wait.lower_bound)
+            waits::seen(wait)
         ),
         evidence,
         place: waits::at(worst).map(ToString::to_string),

@@ -29,6 +29,19 @@ pub fn lasted(ns: u64, lower_bound: bool) -> String {
     }
 }
 
+/// The same of a wait that a finding rests on: of a lower bound it says that
+/// looks alone tell it.
+pub fn seen(wait: &Wait) -> String {
+    match (wait.wait_ns, wait.lower_bound) {
+        (ns, true) if ns > 0 => format!(", at every look for {}", human_duration(ns)),
+        (ns, lower_bound) => lasted(ns, lower_bound),
+    }
+}
+
+/// What a time that looks alone tell rests on.
+pub const SEEN: &str = "How long is told by looks, not by hooks: each time the same wait was seen, \
+                        by its chain, its place in the queue and the counters of what it waits for.";
+
 /// `a mutex lock`, with its identity.
 pub fn what(wait: &Wait) -> String {
     let mut text = words::article(wait.kind.words());

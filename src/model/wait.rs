@@ -207,6 +207,12 @@ pub struct Wait {
     pub wait_ns: u64,
     /// What few waits have; read it through the wait.
     pub about: Option<Box<About>>,
+    /// Of the counters that move on when such a wait ends: two looks with
+    /// different ones saw two waits. Not told: it says nothing by itself.
+    pub mark: u64,
+    /// How many stand before it in a first-come queue, where that is known.
+    /// Not told either.
+    pub ahead: Option<u32>,
 }
 
 /// What only few waits have.
@@ -236,6 +242,8 @@ impl Wait {
             deadline_in_ns: None,
             wait_ns: 0,
             about: None,
+            mark: 0,
+            ahead: None,
         }
     }
 
@@ -296,8 +304,8 @@ struct Told {
 
 impl From<Wait> for Told {
     fn from(wait: Wait) -> Self {
-        let Wait { kind, lower_bound, queue, senders, resource, deadline_in_ns, wait_ns, about } =
-            wait;
+        let Wait { kind, lower_bound, queue, senders, resource, wait_ns, about, .. } = wait;
+        let deadline_in_ns = wait.deadline_in_ns;
         let About { detail, task, stream, fd, holders } = about.map(|it| *it).unwrap_or_default();
         Self {
             kind,

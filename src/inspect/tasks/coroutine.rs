@@ -40,6 +40,8 @@ pub struct CoState {
     pub drop_flags: Box<[u64]>,
     /// Identity of the channel that the function is about.
     pub subject: Option<Route>,
+    /// To what that channel counts up with each message.
+    pub sent: Option<Route>,
     /// To a socket that the function is about.
     pub socket: Option<(Route, Rc<leaves::Socket>)>,
 }
@@ -154,6 +156,7 @@ impl Plans<'_> {
                     locals: Box::default(),
                     drop_flags: Box::default(),
                     subject: None,
+                    sent: None,
                     socket: None,
                 };
                 self.state(&mut state, variant, &captured, arguments, scope);
@@ -223,7 +226,8 @@ impl Plans<'_> {
         if state.subject.is_none() {
             let found = tokio::channel(&mut self.types, part.ty)
                 .or_else(|| self.types.route(part.ty, &[tokio::WATCH, tokio::BROADCAST], 2));
-            state.subject = found.map(moved);
+            state.subject = found.map(&moved);
+            state.sent = tokio::sent(&mut self.types, part.ty).map(&moved);
         }
         if state.socket.is_none()
             && let Some(route) = self.types.route(part.ty, &[tokio::POLL_EVENTED], 2)

@@ -23,6 +23,7 @@ pub enum Leaf {
         channel: Route,
         waker: Option<Route>,
         senders: Option<Route>,
+        sent: Option<Route>,
     },
     /// `None` inside: it has its value.
     Oneshot {
@@ -32,10 +33,14 @@ pub enum Leaf {
         notify: Route,
         state: u64,
         states: Variants,
+        /// In the `Notify`: counts the calls that wake all.
+        calls: Option<u64>,
     },
     Broadcast {
         shared: Route,
         senders: Option<u64>,
+        /// Counts the messages.
+        position: Option<u64>,
     },
     /// To the header of the task.
     Join {
@@ -52,6 +57,8 @@ pub enum Leaf {
     /// A wait for a socket whose descriptor another frame knows.
     Readiness {
         io: Route,
+        /// In there: readiness, with a tick of the driver's.
+        tick: Option<u64>,
         interest: Option<u64>,
     },
     GrpcMessage,
@@ -64,6 +71,8 @@ pub struct Socket {
     pub fd: Option<u64>,
     /// To what the driver keeps of it.
     pub io: Route,
+    /// In there: readiness, with a tick of the driver's.
+    pub tick: Option<u64>,
     pub reader: Option<WakerPlace>,
     pub writer: Option<WakerPlace>,
 }
@@ -113,19 +122,17 @@ pub fn find(types: &mut Types<'_>, id: TypeId, name: &str) -> Option<Leaf> {
     if NOTIFIED.contains(&name) {
         let state = types.member(id, "state")?;
         let Shape::Enum(states) = &types.get(state.ty)?.shape else { return None };
-        return Some(Leaf::Notified {
-            notify: types.route(id, &["tokio::sync::notify::Notify"], 2).filter(|route| {
-                // Not `Notified` itself, whose name begins alike.
-                route.ty != id
-            })?,
-            state: state.offset,
-            states: states.clone(),
-        });
+        // Not `Notified` itself, whose name begins alike.
+        let notify = types.route(id, &["tokio::sync::notify::Notify"], 2);
+        let notify = notify.filter(|route| route.ty != id)?;
+        let calls = types.path(notify.ty, &["state"]).map(|(offset, _)| offset);
+        return Some(Leaf::Notified { notify, calls, state: state.offset, states: states.clone() });
     }
     if name.starts_with(RECV) {
         let shared = types.route(id, &[tokio::BROADCAST], 2)?;
         let senders = types.path(shared.ty, &["num_tx"]).map(|(offset, _)| offset);
-        return Some(Leaf::Broadcast { shared, senders });
+        let position = types.path(shared.ty, &["tail", "data", "pos"]).map(|(offset, _)| offset);
+        return Some(Leaf::Broadcast { shared, senders, position });
     }
     if name.starts_with(JOIN_HANDLE) {
         return Some(Leaf::Join {
@@ -148,7 +155,9 @@ pub fn find(types: &mut Types<'_>, id: TypeId, name: &str) -> Option<Leaf> {
             let (number, _) = types.unwrapped(ty)?;
             Some(waiter + interest + number)
         });
-        return Some(Leaf::Readiness { io: types.route(id, &[tokio::SCHEDULED_IO], 1)?, interest });
+        let io = types.route(id, &[tokio::SCHEDULED_IO], 1)?;
+        let tick = types.path(io.ty, &["readiness"]).map(|(offset, _)| offset);
+        return Some(Leaf::Readiness { io, tick, interest });
     }
     name.starts_with(STREAMING).then_some(Leaf::GrpcMessage)
 }
@@ -169,7 +178,8 @@ fn receiver(types: &mut Types<'_>, id: TypeId) -> Option<Leaf> {
         let ty = chan.ty;
         chan.then(place.vtable, ty)
     });
-    Some(Leaf::MpscRecv { channel, waker, senders })
+    let sent = tokio::sent(types, id);
+    Some(Leaf::MpscRecv { channel, waker, senders, sent })
 }
 
 /// Where a `Sleep` keeps its deadline, as seconds and nanoseconds.
@@ -194,6 +204,7 @@ impl Socket {
             Some(WakerPlace { vtable: waiters + place.vtable })
         };
         let (reader, writer) = (waker("reader"), waker("writer"));
-        Some(Self { fd, io, reader, writer })
+        let tick = types.path(io.ty, &["readiness"]).map(|(offset, _)| offset);
+        Some(Self { fd, io, tick, reader, writer })
     }
 }

@@ -72,6 +72,8 @@ impl Render {
             deadline_in_ns,
             queue: raw.queue.map(clipped),
             senders: raw.senders.map(clipped),
+            mark: raw.mark,
+            ahead: raw.ahead,
             ..Wait::new(raw.kind, raw.resource.and_then(Resource::at))
         }
         .with(About {

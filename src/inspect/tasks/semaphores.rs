@@ -1,6 +1,6 @@
 //! Semaphores, each read once: permits, and who stands in the queue.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::hash::NumberMap;
@@ -11,8 +11,8 @@ use crate::inspect::image::Cached;
 #[derive(Debug, Default)]
 pub struct Semaphore {
     pub free: u64,
-    /// Addresses of the nodes in its queue.
-    pub queue: HashSet<u64>,
+    /// Addresses of the nodes in its queue, each with how many came after it.
+    pub queue: HashMap<u64, u32>,
     /// The queue was longer than the bound, or a loop.
     pub cut: bool,
 }
@@ -50,13 +50,15 @@ fn queue(
     at: u64,
     waiters: Waiters,
     bound: usize,
-    nodes: &mut HashSet<u64>,
+    nodes: &mut HashMap<u64, u32>,
 ) -> bool {
     let mut next = at.wrapping_add(waiters.head);
     loop {
         match memory.word(next) {
             Ok(0) => return true,
-            Ok(node) if nodes.len() < bound && nodes.insert(node) => {
+            // New ones come in at the head, and are served from the tail.
+            Ok(node) if nodes.len() < bound && !nodes.contains_key(&node) => {
+                nodes.insert(node, u32::try_from(nodes.len()).unwrap_or(u32::MAX));
                 next = node.wrapping_add(waiters.next);
             }
             _ => return false,

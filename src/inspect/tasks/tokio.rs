@@ -223,6 +223,14 @@ pub fn channel(types: &mut Types<'_>, from: TypeId) -> Option<Route> {
     Some(route.then(offset + inner, semaphore))
 }
 
+/// How many messages were ever sent through a channel: while that stands
+/// still, nobody who waits to send or to receive has got through.
+pub fn sent(types: &mut Types<'_>, from: TypeId) -> Option<Route> {
+    let route = types.route(from, &[CHAN], 2)?;
+    let (offset, number) = types.path(route.ty, &["tx", "tail_position"])?;
+    Some(route.then(offset, number))
+}
+
 /// Where a waker is, as its data pointer; null or `None` if nobody waits.
 pub fn waker(types: &mut Types<'_>, from: TypeId, path: &[&str]) -> Option<WakerPlace> {
     let (offset, holder) = types.path(from, path)?;

@@ -40,6 +40,9 @@ pub struct RawWait {
     pub fd: Option<i32>,
     pub queue: Option<u64>,
     pub senders: Option<u64>,
+    /// As in [`crate::model::Wait`].
+    pub mark: u64,
+    pub ahead: Option<u32>,
     pub detail: RawDetail,
 }
 
@@ -62,7 +65,8 @@ pub enum RawDetail {
 impl RawWait {
     pub fn new(kind: WaitKind, resource: Option<u64>) -> Self {
         let (joins, deadline, fd, queue, senders) = (None, None, None, None, None);
-        Self { kind, resource, joins, deadline, fd, queue, senders, detail: RawDetail::None }
+        let (mark, ahead, detail) = (0, None, RawDetail::None);
+        Self { kind, resource, joins, deadline, fd, queue, senders, mark, ahead, detail }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a chain's last future waits for.
 
-use super::coroutine::Scope;
-use super::fields::active;
+use super::coroutine::{CoState, Scope};
+use super::fields::{Route, active};
 use super::frames::FrameId;
 use super::leaves::{Leaf, Socket};
 use super::plan::Node;
@@ -12,6 +12,8 @@ use crate::model::{HeldKind, WaitKind};
 /// mio's and tokio's bits of `Interest`.
 const READABLE: u64 = 1;
 const WRITABLE: u64 = 2;
+/// `Notify` keeps its count of calls above two bits of state.
+const CALLS_SHIFT: u32 = 2;
 const NANOS: i128 = 1_000_000_000;
 
 impl Walker<'_, '_> {
@@ -36,7 +38,7 @@ impl Walker<'_, '_> {
                 let node = at.wrapping_add(*node);
                 flag.is_ok_and(|flag| flag == 1)
                     && address.and_then(|at| self.semaphores.get(self.memory, at)).is_some_and(
-                        |semaphore| semaphore.queue.contains(&node) || semaphore.free == 0,
+                        |semaphore| semaphore.queue.contains_key(&node) || semaphore.free == 0,
                     )
             }
             Leaf::Notified { state, states, .. } => {
@@ -59,7 +61,7 @@ impl Walker<'_, '_> {
                     (number(queued, 1) == 1, number(lacks, 8), number(wanted, 8));
                 self.acquire(resource, at.wrapping_add(*node), queued, lacks, wanted)
             }
-            Leaf::MpscRecv { channel, waker, senders } => {
+            Leaf::MpscRecv { channel, waker, senders, sent } => {
                 let resource = channel.follow(self.memory, at)?;
                 let waits = match waker {
                     Some(waker) => {
@@ -77,24 +79,29 @@ impl Walker<'_, '_> {
                     .as_ref()
                     .and_then(|senders| senders.follow(self.memory, at))
                     .and_then(|at| self.memory.word(at).ok());
-                Some(RawWait { senders, ..RawWait::new(WaitKind::MpscRecv, Some(resource)) })
+                let sent = sent.as_ref().and_then(|sent| sent.follow(self.memory, at));
+                let mark = self.mark(sent);
+                Some(RawWait { senders, mark, ..RawWait::new(WaitKind::MpscRecv, Some(resource)) })
             }
             Leaf::Oneshot { inner } => {
                 plain(WaitKind::Oneshot, Some(inner.follow(self.memory, at)?))
             }
-            Leaf::Notified { notify, state, states } => {
+            Leaf::Notified { notify, state, states, calls } => {
                 let index = active(self.memory, at.wrapping_add(*state), states)?;
                 if &*states.list[index].name == "Done" {
                     return None;
                 }
                 let notify = notify.follow(self.memory, at)?;
-                Some(self.notified(notify))
+                // Below the count: whether anybody waits, or a permit is there.
+                let mark = self.mark(calls.map(|calls| notify.wrapping_add(calls))) >> CALLS_SHIFT;
+                Some(RawWait { mark, ..self.notified(notify) })
             }
-            Leaf::Broadcast { shared, senders } => {
+            Leaf::Broadcast { shared, senders, position } => {
                 let shared = shared.follow(self.memory, at)?;
                 let senders =
                     senders.and_then(|offset| self.memory.word(shared.wrapping_add(offset)).ok());
-                Some(RawWait { senders, ..RawWait::new(WaitKind::Broadcast, Some(shared)) })
+                let mark = self.mark(position.map(|position| shared.wrapping_add(position)));
+                Some(RawWait { senders, mark, ..RawWait::new(WaitKind::Broadcast, Some(shared)) })
             }
             Leaf::Join { header } => {
                 let header = header.follow(self.memory, at)?;
@@ -108,10 +115,12 @@ impl Walker<'_, '_> {
             }
             Leaf::Sleep { deadline } => {
                 let deadline = self.instant(at.wrapping_add(*deadline));
-                Some(RawWait { deadline, ..RawWait::new(WaitKind::Sleep, None) })
+                // Moved on by each round of a timer.
+                let mark = deadline.map_or(0, |deadline| deadline as u64);
+                Some(RawWait { deadline, mark, ..RawWait::new(WaitKind::Sleep, None) })
             }
             Leaf::Socket(socket) => self.socket(socket, at),
-            Leaf::Readiness { io, interest } => {
+            Leaf::Readiness { io, tick, interest } => {
                 let io = io.follow(self.memory, at)?;
                 let interest = interest.map_or(READABLE, |offset| {
                     self.memory.number(at.wrapping_add(offset), 1).unwrap_or(READABLE)
@@ -121,7 +130,8 @@ impl Walker<'_, '_> {
                     _ => WaitKind::SocketRead,
                 };
                 let fd = self.descriptor(io);
-                Some(RawWait { fd, ..RawWait::new(kind, Some(io)) })
+                let mark = self.mark(tick.map(|tick| io.wrapping_add(tick)));
+                Some(RawWait { fd, mark, ..RawWait::new(kind, Some(io)) })
             }
             Leaf::GrpcMessage => plain(WaitKind::GrpcMessage, None),
         }
@@ -146,7 +156,14 @@ impl Walker<'_, '_> {
         };
         let mut raw = RawWait::new(wait, Some(resource));
         let semaphore = self.semaphores.get(self.memory, resource)?;
-        if semaphore.queue.contains(&node) || semaphore.cut {
+        if wait == WaitKind::MpscSend {
+            let sent = self.around(|state| state.sent.as_ref());
+            raw.mark = self.mark(sent);
+        }
+        let after = semaphore.queue.get(&node).copied();
+        if after.is_some() || semaphore.cut {
+            let last = u32::try_from(semaphore.queue.len()).unwrap_or(u32::MAX).saturating_sub(1);
+            raw.ahead = after.filter(|_| !semaphore.cut).map(|after| last.saturating_sub(after));
             raw.queue = Some(semaphore.queue.len() as u64);
             if wait == WaitKind::Semaphore {
                 raw.detail = RawDetail::Permits(wanted, semaphore.free);
@@ -201,7 +218,8 @@ impl Walker<'_, '_> {
         };
         let fd = self.fd(socket, at);
         let detail = if reads && writes { RawDetail::Either } else { RawDetail::None };
-        Some(RawWait { fd, detail, ..RawWait::new(kind, Some(io)) })
+        let mark = self.mark(socket.tick.map(|tick| io.wrapping_add(tick)));
+        Some(RawWait { fd, detail, mark, ..RawWait::new(kind, Some(io)) })
     }
 
     fn fd(&mut self, socket: &Socket, at: u64) -> Option<i32> {
@@ -247,6 +265,16 @@ impl Walker<'_, '_> {
 
     /// The channel that these functions are about.
     fn subject(&mut self) -> Option<u64> {
+        self.around(|state| state.subject.as_ref())
+    }
+
+    /// A counter, where there is one.
+    fn mark(&mut self, at: Option<u64>) -> u64 {
+        at.and_then(|at| self.memory.word(at).ok()).unwrap_or(0)
+    }
+
+    /// Where the nearest of these functions has what is asked for.
+    fn around(&mut self, of: impl Fn(&CoState) -> Option<&Route>) -> Option<u64> {
         let mut level = self.level;
         while let Some(here) = self.trace.levels.get(level as usize) {
             if here.scope == Scope::Other {
@@ -255,7 +283,7 @@ impl Walker<'_, '_> {
             level = here.parent;
             if let Some((node, state, at)) = here.coroutine.clone()
                 && let Node::Coroutine(coroutine) = &*node
-                && let Some(route) = &coroutine.states[state].subject
+                && let Some(route) = of(&coroutine.states[state])
                 && let Some(subject) = route.follow(self.memory, at)
             {
                 return Some(subject);
