@@ -1,13 +1,20 @@
 //! What was looked for, so that "all clear" says what it covers.
 
 use super::growth;
-use crate::model::{Check, FindingKind, Reason, Snapshot, StackSource, human_duration};
+use crate::model::{
+    Check, FindingKind, Reason, Snapshot, StackSource, Wait, WaitKind, human_duration,
+};
 
 /// Every kind of trouble, among how many, and why not.
 pub fn checks(snapshot: &Snapshot) -> Vec<Check> {
     let has = |reason| snapshot.coverage.missing.iter().any(|missing| missing.reason == reason);
-    let unhooked = has(Reason::NoTokioUnstable)
-        .then(|| "built without --cfg tokio_unstable: polls are not observed".to_owned());
+    // Without a threshold there is no watchdog, and there are no hooks.
+    let outside = (snapshot.blocked_threshold_ns == 0)
+        .then(|| "seen from outside the process: polls and pauses are not observed".to_owned());
+    let unhooked = outside.clone().or_else(|| {
+        has(Reason::NoTokioUnstable)
+            .then(|| "built without --cfg tokio_unstable: polls are not observed".to_owned())
+    });
     let no_streams = (snapshot.counters.streams_started == 0)
         .then(|| "no gRPC layer has seen a stream yet".to_owned());
     let listed = snapshot.coverage.listed;
@@ -34,12 +41,20 @@ pub fn checks(snapshot: &Snapshot) -> Vec<Check> {
     };
     vec![
         check(FindingKind::BlockedWorker, workers, &unhooked),
-        check(FindingKind::ProcessPaused, 1, &None),
+        check(FindingKind::ProcessPaused, 1, &outside),
         check(FindingKind::Deadlock, read, &unread),
         check(FindingKind::Futurelock, read, &unread),
         check(FindingKind::Unwakeable, read, &unread),
-        check(FindingKind::LockConvoy, read, &unread),
-        check(FindingKind::StuckChannel, read, &unread),
+        check(
+            FindingKind::LockConvoy,
+            read,
+            &unread.clone().or_else(|| untimed(snapshot, in_queue)),
+        ),
+        check(
+            FindingKind::StuckChannel,
+            read,
+            &unread.clone().or_else(|| untimed(snapshot, sends)),
+        ),
         check(FindingKind::StalledStream, streams, &no_streams),
         check(FindingKind::DeadlinePassed, streams, &no_streams),
         check(FindingKind::CancelledButRunning, streams, &no_streams),
@@ -71,6 +86,35 @@ fn unread(snapshot: &Snapshot, read: u64) -> Option<String> {
         None if snapshot.tasks.is_empty() => None,
         None => Some("no suspended task's await chain is in this answer".to_owned()),
     }
+}
+
+fn in_queue(wait: &Wait) -> bool {
+    wait.queue.is_some_and(|queue| queue > 1)
+}
+
+fn sends(wait: &Wait) -> bool {
+    wait.kind == WaitKind::MpscSend
+}
+
+/// Why nothing that takes time can be told of such waits: there are some, and
+/// of none is it known how long it has lasted.
+fn untimed(snapshot: &Snapshot, such: fn(&Wait) -> bool) -> Option<String> {
+    let mut any = false;
+    for task in &snapshot.tasks {
+        let branches = task.branches.iter().filter_map(|branch| branch.wait.as_ref());
+        for wait in task.wait.iter().chain(branches).filter(|wait| such(wait)) {
+            if wait.wait_ns > 0 || !wait.lower_bound {
+                return None;
+            }
+            any = true;
+        }
+    }
+    any.then(|| {
+        format!(
+            "how long tasks without hooks have waited is known after some looks; this is look {}",
+            snapshot.history.looks.max(1)
+        )
+    })
 }
 
 /// Why nothing can be said of growth yet.

@@ -95,7 +95,7 @@ impl Since {
         places: &mut Vec<Place>,
     ) {
         let polls = (!task.unhooked).then_some(task.polls);
-        let ahead = wait.and_then(|wait| wait.ahead);
+        let ahead = wait.and_then(|wait| wait.mark.ahead());
         let last = self.seen.get(&key);
         let polled_ns = if task.unhooked { 0 } else { task.state_ns };
         let new = Seen { since_ns: now_ns.saturating_sub(polled_ns), looks: 1, polls, ahead };
@@ -223,7 +223,7 @@ fn signature(
         hashes.entry(Arc::as_ptr(stack)).or_insert_with(|| hash_of(stack)).hash(&mut hasher);
     }
     if let Some(wait) = wait {
-        (wait.kind, &wait.resource, wait.task, wait.mark).hash(&mut hasher);
+        (wait.kind, &wait.resource, wait.task, wait.mark.counter()).hash(&mut hasher);
     }
     hasher.finish()
 }
@@ -239,7 +239,7 @@ fn hash_of(stack: &Stack) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Branch, Location, WaitKind, sample};
+    use crate::model::{Branch, Location, Mark, WaitKind, sample};
 
     fn waiting(id: u64, resource: &str) -> Task {
         let wait = Wait { lower_bound: false, ..Wait::new(WaitKind::Mutex, resource.parse().ok()) };
@@ -293,7 +293,7 @@ mod tests {
                 .map(|(ahead, &id)| {
                     let mut task = waiting(id, "0xa");
                     let wait = task.wait.as_mut().unwrap();
-                    (wait.ahead, wait.queue) = (Some(ahead), Some(order.len() as u32));
+                    (wait.mark, wait.queue) = (Mark::of_place(ahead), Some(order.len() as u32));
                     task
                 })
                 .collect();
@@ -330,7 +330,7 @@ mod tests {
         let mut since = Since::default();
         let mut look = |now, mark| {
             let mut tasks = [waiting(1, "0xa")];
-            tasks[0].wait.as_mut().unwrap().mark = mark;
+            tasks[0].wait.as_mut().unwrap().mark = Mark::of_counter(mark);
             since.observe(now, &mut tasks);
             tasks[0].wait.as_ref().unwrap().wait_ns
         };
@@ -343,7 +343,7 @@ mod tests {
         let mut look = |now: u64, tick: u64| {
             let mut task = Task { unhooked: false, state_ns: 40, polls: tick, ..waiting(1, "0xa") };
             let mut timer = Wait::new(WaitKind::Sleep, None);
-            timer.mark = tick;
+            timer.mark = Mark::of_counter(tick);
             let stack = sample::chain([]);
             task.branches = Box::new([Branch { stack, wait: Some(timer), dormant: false }]);
             let mut tasks = [task];

@@ -36,7 +36,7 @@ pub use stream::{
 pub use task::{Task, TaskState};
 pub use time::{Timestamp, human_duration};
 pub use verdict::{Verdict, VerdictKind, Who};
-pub use wait::{About, Branch, Held, HeldKind, Holder, Wait, WaitKind};
+pub use wait::{About, Branch, Held, HeldKind, Holder, Mark, Wait, WaitKind};
 pub use wire::{
     Goaway, Heartbeat, Http2, StreamEvent, StreamEventKind, StreamWire, TcpInfo, TcpInfoMore,
     WireReset,

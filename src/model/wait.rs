@@ -207,12 +207,39 @@ pub struct Wait {
     pub wait_ns: u64,
     /// What few waits have; read it through the wait.
     pub about: Option<Box<About>>,
-    /// Of the counters that move on when such a wait ends: two looks with
-    /// different ones saw two waits. Not told: it says nothing by itself.
-    pub mark: u64,
+    /// What tells it from another wait for the same. Not told: it says nothing
+    /// by itself.
+    pub mark: Mark,
+}
+
+/// What two looks at one place tell two waits apart by, in four bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Mark(u32);
+
+impl Mark {
+    const PLACE: u32 = 1 << 31;
+
+    /// Of a counter that moves on when such a wait ends: different marks are
+    /// of different waits.
+    pub fn of_counter(counter: u64) -> Self {
+        // The upper half of the product depends on all of its bits.
+        Self((counter.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) as u32)
+    }
+
+    /// Of a place in a queue: so many stand before it.
+    pub fn of_place(ahead: u32) -> Self {
+        Self(Self::PLACE | ahead.min(Self::PLACE - 1))
+    }
+
     /// How many stand before it in a first-come queue, where that is known.
-    /// Not told either.
-    pub ahead: Option<u32>,
+    pub fn ahead(self) -> Option<u32> {
+        (self.0 & Self::PLACE != 0).then_some(self.0 & !Self::PLACE)
+    }
+
+    /// What is the same as long as the wait is.
+    pub fn counter(self) -> u32 {
+        if self.ahead().is_some() { 0 } else { self.0 }
+    }
 }
 
 /// What only few waits have.
@@ -242,8 +269,7 @@ impl Wait {
             deadline_in_ns: None,
             wait_ns: 0,
             about: None,
-            mark: 0,
-            ahead: None,
+            mark: Mark::default(),
         }
     }
 

@@ -91,7 +91,14 @@ impl Drop for Running {
 #[test]
 fn help_is_help_and_names_what_is_there() {
     let help = succeeds(&["--help"]);
-    for command in ["demo", "serve", "load", "dump"] {
+    let list = help.split("Commands:").nth(1).expect("a list of commands");
+    let listed = list.lines().skip(1).take_while(|line| line.starts_with("  "));
+    // What lies deeper goes on with the line above.
+    let named =
+        listed.filter_map(|line| line[2..].split(' ').next()).filter(|name| !name.is_empty());
+    let commands: Vec<&str> = named.filter(|name| *name != "help").collect();
+    assert!(commands.len() >= 7 && commands.contains(&"demo"), "{help}");
+    for command in commands {
         assert!(help.contains(&format!("  {command} ")), "{help}");
         let help = succeeds(&[command, "--help"]);
         assert!(help.contains("Examples:"), "{help}");
@@ -145,10 +152,14 @@ fn a_port_in_use_is_one_line_and_exit_code_1() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("its address").to_string();
     for command in ["serve", "demo"] {
-        let args =
-            [command, "--grpc", &address, "--http", "127.0.0.1:0", "--console", "127.0.0.1:0"];
-        let error = fails(&args, 1);
-        assert!(error.contains(&address) && error.contains("--grpc"), "{error}");
+        for option in ["--grpc", "--http", "--console"] {
+            let mut args = vec![command];
+            for other in ["--grpc", "--http", "--console"] {
+                args.extend([other, if other == option { &*address } else { "127.0.0.1:0" }]);
+            }
+            let error = fails(&args, 1);
+            assert!(error.contains(&address) && error.contains(option), "{args:?}: {error}");
+        }
     }
 }
 
@@ -256,4 +267,22 @@ fn the_demo_says_what_to_do_and_ends_by_itself() {
     assert_eq!((code, &*error), (Some(0), ""), "{out}");
     assert!(out.contains("taskprof load --scenario list"), "{out}");
     assert!(out.contains("Ctrl-C ends it."), "{out}");
+    for line in ["dashboard", "curl -s http://127.0.0.1:", "go tool pprof -top http://127.0.0.1:"] {
+        assert!(out.contains(line), "no {line}: {out}");
+    }
+}
+
+#[test]
+fn ctrl_c_ends_the_demo() {
+    let mut demo = Running::start(&["demo"]);
+    // Once it says how to end it, it is all there.
+    let mut said = String::new();
+    while !said.contains("Ctrl-C ends it.") {
+        assert_ne!(demo.out.read_line(&mut said).expect("its output"), 0, "{said}");
+    }
+    let began = Instant::now();
+    demo.signal("INT");
+    let (code, out, error) = demo.ended();
+    assert_eq!((code, &*error), (Some(0), ""), "{out}");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }

@@ -3,6 +3,7 @@
 //! It needs `tmux` (the terminal that can be read) and `tokio-console`.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -112,4 +113,31 @@ fn the_real_client_shows_the_task_list() {
     screen.wait_for("pause", |text| text.contains(" PAUSED"));
     screen.press(&["Space"]);
     screen.wait_for("resume", |text| !text.contains("PAUS"));
+}
+
+/// The program with `console_subscriber` in it, which the test command builds.
+fn full() -> Option<std::path::PathBuf> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
+    tool(&[target.join("console-full/taskprof").to_str().expect("path")])
+}
+
+/// `Resources (12)` in the frame of the list.
+fn resource_count(screen: &str) -> Option<u64> {
+    let (_, rest) = screen.split_once("Resources (")?;
+    rest.split_once(')')?.0.parse().ok()
+}
+
+#[test]
+fn the_full_console_shows_resources() {
+    let Some(program) = full() else { return };
+    // The layer has one address, so this is the only test that may take it.
+    let server = Server::of(&program, &["serve"], "full");
+    let _load = server.load("watch", &["--streams", "4", "--seconds", "120"]);
+    let Some(screen) = Screen::attach(server.console) else { return };
+    screen.wait_for("task list", |text| task_count(text).is_some_and(|count| count > 0));
+    screen.press(&["r"]);
+    let list = screen.wait_for("list of resources", |text| {
+        resource_count(text).is_some_and(|count| count > 0) && text.contains("Sleep")
+    });
+    assert!(list.contains("Timer"), "{list}");
 }

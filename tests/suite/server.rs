@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Once, mpsc};
 use std::time::{Duration, Instant};
@@ -38,9 +38,15 @@ pub fn indexed() -> &'static str {
 impl Server {
     /// Starts `taskprof COMMAND ...` on free ports.
     pub fn start(command: &[&str]) -> Self {
-        let mut child = Command::new(indexed())
+        Self::of(indexed().as_ref(), command, "127.0.0.1:0")
+    }
+
+    /// Starts another build of the program, with what it is to do for
+    /// tokio-console.
+    pub fn of(program: &Path, command: &[&str], console: &str) -> Self {
+        let mut child = Command::new(program)
             .args(command)
-            .args(["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--console", "127.0.0.1:0"])
+            .args(["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--console", console])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

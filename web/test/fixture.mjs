@@ -24,6 +24,18 @@ export const HOSTILE = [
   '\u202egnp.exe\u0000\u0007',
   '/pkg.Service/<svg onload=alert(1)>',
   'a'.repeat(3000),
+  '</script><script>alert(1)</script>',
+  '<iframe srcdoc="<script>alert(1)</script>"></iframe>',
+  '<a href="javascript:alert(1)">Watch</a>',
+  '<style>*{display:none}</style>',
+  '<!--',
+  '&lt;img src=x onerror=alert(1)&gt;',
+  '${alert(1)}`${alert(1)}`',
+  '__proto__',
+  '%3Cscript%3Ealert(1)%3C/script%3E#/tasks?filter=%00',
+  '\u2066\u200fnaem\u2069\u001b[2J\r\n',
+  'Z' + '\u0301'.repeat(200),
+  '\ud800 half a pair',
 ];
 
 const location = (file, line, column = 9) => ({ file, line, column });

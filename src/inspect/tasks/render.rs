@@ -7,7 +7,7 @@ use super::frames::Frames;
 use super::sockets::Sockets;
 use super::trace::{NO_LEVEL, RawDetail, RawHeld, RawWait, Tip, Trace};
 use super::{Roots, TaskRead};
-use crate::model::{About, Branch, Held, Resource, Stack, TaskId, Wait, WaitKind};
+use crate::model::{About, Branch, Held, Mark, Resource, Stack, TaskId, Wait, WaitKind};
 
 /// Words of waits made so far.
 pub struct Render {
@@ -72,8 +72,10 @@ impl Render {
             deadline_in_ns,
             queue: raw.queue.map(clipped),
             senders: raw.senders.map(clipped),
-            mark: raw.mark,
-            ahead: raw.ahead,
+            mark: match raw.ahead {
+                Some(ahead) if raw.mark == 0 => Mark::of_place(ahead),
+                _ => Mark::of_counter(raw.mark),
+            },
             ..Wait::new(raw.kind, raw.resource.and_then(Resource::at))
         }
         .with(About {

@@ -40,8 +40,9 @@ pub struct RawWait {
     pub fd: Option<i32>,
     pub queue: Option<u64>,
     pub senders: Option<u64>,
-    /// As in [`crate::model::Wait`].
+    /// Of a counter that moves on when such a wait ends; 0 for none.
     pub mark: u64,
+    /// How many stand before it in a first-come queue.
     pub ahead: Option<u32>,
     pub detail: RawDetail,
 }
