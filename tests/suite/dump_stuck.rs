@@ -180,6 +180,26 @@ fn a_lock_convoy() {
     with_twin_over_time("convoy", Duration::from_millis(400), false, 30);
 }
 
+/// Tasks that go round through one lock, and a busy channel: each waits at
+/// nearly every look, and never for long.
+#[test]
+fn brisk_traffic_is_no_trouble() {
+    let mut target = Target::dev("brisk");
+    let report = findings(&target);
+    for kind in ["blocked_worker", "process_paused", "busy_task", "lock_convoy"] {
+        let check = list(&report["checked"]).iter().find(|check| check["kind"] == kind);
+        // One look from outside cannot tell.
+        assert!(check.expect("listed")["unavailable"].is_string(), "{:#}", report["checked"]);
+    }
+    let attached = Attached::to(&target);
+    for look in 0..15 {
+        let report = attached.json("/debug/findings");
+        assert_eq!(found(&report), [], "look {look}: {:#}", report["findings"]);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    target.must_be_well();
+}
+
 #[test]
 fn a_deadlock_through_permits() {
     with_twin_over_time("deadlock-permits", Duration::from_secs(3), false, 10);

@@ -120,3 +120,31 @@ async fn sends_later(shared: Shared) {
         let _ = sender.try_send(1);
     }
 }
+
+/// A full channel whose receiver asks somebody else each time, and is answered.
+pub async fn busy(stage: &mut Stage) {
+    let (sender, receiver) = mpsc::channel(2);
+    let (questions, asked) = mpsc::channel(1);
+    stage.spawn(role("clerk").restless(), answers(asked));
+    stage.spawn(role("asks").restless(), asks(receiver, questions));
+    stage.spawn(role("produces").restless(), produce_all(sender));
+    stage.restless();
+}
+
+type Question = tokio::sync::oneshot::Sender<()>;
+
+async fn answers(mut asked: mpsc::Receiver<Question>) {
+    while let Some(question) = asked.recv().await {
+        sleep(Duration::from_millis(2)).await;
+        let _ = question.send(());
+    }
+}
+
+async fn asks(mut jobs: mpsc::Receiver<u32>, questions: mpsc::Sender<Question>) {
+    while jobs.recv().await.is_some() {
+        let (question, answer) = tokio::sync::oneshot::channel();
+        if questions.send(question).await.is_err() || answer.await.is_err() {
+            return;
+        }
+    }
+}

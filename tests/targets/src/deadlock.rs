@@ -350,3 +350,21 @@ async fn ringer(bell: Arc<Notify>) {
     sleep(HOUR).await; // MARK: ringer
     bell.notify_waiters();
 }
+
+/// A lock that many want and nobody has for long: seen from outside, each of
+/// them waits for it at nearly every look.
+pub async fn rotation(stage: &mut Stage) {
+    let lock = Lock::default();
+    for name in NAMES {
+        stage.spawn(role(name).restless(), again_and_again(lock.clone()));
+    }
+    stage.restless();
+}
+
+async fn again_and_again(lock: Lock) {
+    loop {
+        let mut guard = lock.lock().await;
+        *guard += 1;
+        sleep(std::time::Duration::from_millis(2)).await;
+    }
+}

@@ -69,6 +69,10 @@ fn stuck(scene: &str) {
         "futurelock-stream" => multi_thread(futurelock::buffered),
         "futurelock-stream-healthy" => multi_thread(futurelock::buffered_and_released),
         "convoy" => multi_thread(deadlock::convoy),
+        "brisk" => multi_thread(async |stage| {
+            deadlock::rotation(stage).await;
+            channels::busy(stage).await;
+        }),
         "convoy-healthy" => multi_thread(deadlock::no_convoy),
         "channel" => multi_thread(channels::stuck),
         "channel-healthy" => multi_thread(channels::slow),
