@@ -258,6 +258,11 @@ pub struct About {
 }
 
 impl Wait {
+    /// Detail of a wait for a gRPC message from the client of a call served.
+    pub const OF_REQUEST: &str = "of a request";
+    /// Detail of a wait for a gRPC message from the server of a call made.
+    pub const OF_RESPONSE: &str = "of a response";
+
     /// A wait of which no more is known than its kind and what it is for.
     pub fn new(kind: WaitKind, resource: Option<Resource>) -> Self {
         Self {

@@ -8,7 +8,7 @@ use crate::inspect::join;
 use crate::instrument::runtime_metrics;
 use crate::model::{
     Blocked, Counters, Coverage, History, Missing, Pause, Process, Reason, Runtime, RuntimeId,
-    SCHEMA_VERSION, Snapshot, Stack, Task, TaskId, TaskState, Timestamp, WaitKind, Worker,
+    SCHEMA_VERSION, Snapshot, Stack, Task, TaskId, TaskState, Timestamp, Wait, WaitKind, Worker,
     WorkerState,
 };
 use crate::registry::blocked::{Episode, PauseSpan, running_ns};
@@ -206,11 +206,15 @@ impl Core {
             }
         }
         for task in joined.tasks.iter_mut().filter(|task| task.stream.is_some()) {
-            // A stream's task awaits the messages of its own stream.
-            if let Some(wait) = task.wait.as_mut()
-                && wait.kind == WaitKind::GrpcMessage
-            {
-                wait.about_mut().stream = task.stream;
+            // The requests that a stream's task awaits are of its own stream;
+            // responses are of calls that it has made itself.
+            let branches = task.branches.iter_mut().filter_map(|branch| branch.wait.as_mut());
+            for wait in task.wait.iter_mut().chain(branches) {
+                if wait.kind == WaitKind::GrpcMessage
+                    && wait.detail.as_deref() == Some(Wait::OF_REQUEST)
+                {
+                    wait.about_mut().stream = task.stream;
+                }
             }
         }
         runtimes.extend(joined.strangers.iter().map(|(id, owner)| join::runtime(*id, owner)));

@@ -13,6 +13,7 @@ mod dump_formats;
 mod dump_own;
 mod dump_stuck;
 mod embed;
+mod grpc_waits;
 mod house;
 mod interop;
 mod lab;

@@ -159,6 +159,13 @@ impl Drop for Server {
 /// Client traffic in a process of its own, ended when dropped.
 pub struct Load(Child);
 
+impl Load {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
 impl Drop for Load {
     fn drop(&mut self) {
         let _ = self.0.kill();

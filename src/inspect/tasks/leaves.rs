@@ -61,7 +61,10 @@ pub enum Leaf {
         tick: Option<u64>,
         interest: Option<u64>,
     },
-    GrpcMessage,
+    GrpcMessage {
+        /// Of requests, or of responses.
+        direction: Option<(u64, Variants)>,
+    },
 }
 
 /// A socket that tokio watches.
@@ -159,7 +162,15 @@ pub fn find(types: &mut Types<'_>, id: TypeId, name: &str) -> Option<Leaf> {
         let tick = types.path(io.ty, &["readiness"]).map(|(offset, _)| offset);
         return Some(Leaf::Readiness { io, tick, interest });
     }
-    name.starts_with(STREAMING).then_some(Leaf::GrpcMessage)
+    name.starts_with(STREAMING).then(|| Leaf::GrpcMessage { direction: direction(types, id) })
+}
+
+fn direction(types: &mut Types<'_>, streaming: TypeId) -> Option<(u64, Variants)> {
+    let (at, direction) = types.path(streaming, &["inner", "direction"])?;
+    match &types.get(direction)?.shape {
+        Shape::Enum(variants) => Some((at, variants.clone())),
+        _ => None,
+    }
 }
 
 /// The leaf of an mpsc receiver, which is something held as well.

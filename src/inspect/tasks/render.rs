@@ -97,6 +97,8 @@ impl Render {
                     RawDetail::Tasks(1) => "1 task left in the set".to_owned(),
                     RawDetail::Tasks(count) => format!("{count} tasks left in the set"),
                     RawDetail::Closed => "until the other end is gone".to_owned(),
+                    RawDetail::Request => Wait::OF_REQUEST.to_owned(),
+                    RawDetail::Response => Wait::OF_RESPONSE.to_owned(),
                     RawDetail::Either => "or until it can be written".to_owned(),
                 };
                 Some(words.into())

@@ -61,6 +61,10 @@ pub enum RawDetail {
     Closed,
     /// Waits for readable and writable at once.
     Either,
+    /// For a message of a request that this process serves.
+    Request,
+    /// For a message of a response to a call that it has made.
+    Response,
 }
 
 impl RawWait {

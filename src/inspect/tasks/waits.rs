@@ -133,7 +133,18 @@ impl Walker<'_, '_> {
                 let mark = self.mark(tick.map(|tick| io.wrapping_add(tick)));
                 Some(RawWait { fd, mark, ..RawWait::new(kind, Some(io)) })
             }
-            Leaf::GrpcMessage => plain(WaitKind::GrpcMessage, None),
+            Leaf::GrpcMessage { direction } => {
+                let of = direction.as_ref().and_then(|(offset, variants)| {
+                    let which = active(self.memory, at.wrapping_add(*offset), variants)?;
+                    Some(&*variants.list[which].name)
+                });
+                let detail = match of {
+                    Some("Request") => RawDetail::Request,
+                    Some(_) => RawDetail::Response,
+                    None => RawDetail::None,
+                };
+                Some(RawWait { detail, ..RawWait::new(WaitKind::GrpcMessage, Some(at)) })
+            }
         }
     }
 
