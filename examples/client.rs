@@ -1,7 +1,7 @@
 //! The client's side: its streams, seen from here, with the server's address.
 //!
 //!     cargo run --example embed      # in another terminal: something to call
-//!     cargo run --example client     # or with the HOST:PORT of another server
+//!     cargo run --example client     # or with addresses: the server's, ours for HTTP
 //!
 //! Both ends of a hanging stream, side by side, tell who waits for whom.
 
@@ -13,8 +13,9 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let server = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:50051".to_owned());
-    let profiler = Profiler::builder().http("127.0.0.1:6061").start()?;
+    let address = |n, usual: &str| std::env::args().nth(n).unwrap_or_else(|| usual.to_owned());
+    let (server, http) = (address(1, "127.0.0.1:50051"), address(2, "127.0.0.1:6061"));
+    let profiler = Profiler::builder().http(http).start()?;
     let runtime = profiler.runtime(runtime::Builder::new_multi_thread()).enable_all().build()?;
 
     runtime.block_on(async {
@@ -29,8 +30,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             tokio::spawn(watch(HealthClient::new(channel.clone())));
         }
 
-        println!("dashboard  http://127.0.0.1:6061/");
-        println!("streams    curl -s 'http://127.0.0.1:6061/debug/streams?filter=side:client'");
+        let http = profiler.http_addr().ok_or("no debug server")?;
+        println!("dashboard  http://{http}/");
+        println!("streams    curl -s 'http://{http}/debug/streams?filter=side:client'");
         println!("Ctrl-C ends it.");
         tokio::signal::ctrl_c().await?;
         Ok(())

@@ -1,7 +1,7 @@
 //! A tonic server with taskprof in it: task dumps, per-stream state, blocked
 //! workers.
 //!
-//!     cargo run --example embed
+//!     cargo run --example embed      # or with addresses: gRPC, HTTP, tokio-console
 //!
 //! The service is gRPC's health service, whose `Watch` is a stream that stays
 //! open; `cargo run --example client` opens some.
@@ -14,8 +14,12 @@ use tonic_health::ServingStatus;
 use tonic_health::server::health_reporter;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = |n, usual: &str| std::env::args().nth(n).unwrap_or_else(|| usual.to_owned());
+    let (grpc, http) = (address(1, "127.0.0.1:50051"), address(2, "127.0.0.1:6060"));
+    let console = address(3, "127.0.0.1:6669");
+
     // One: the profiler, with its own threads and its own port.
-    let profiler = Profiler::builder().http("127.0.0.1:6060").console("127.0.0.1:6669").start()?;
+    let profiler = Profiler::builder().http(http).console(console).start()?;
     // Two: the runtime that it watches. The hooks must be there when it is built.
     let runtime = profiler.runtime(runtime::Builder::new_multi_thread()).enable_all().build()?;
 
@@ -24,11 +28,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         reporter.set_service_status("shop", ServingStatus::Serving).await;
         let routes = Routes::new(health);
 
-        let listener = TcpListener::bind("127.0.0.1:50051").await?;
+        let listener = TcpListener::bind(grpc).await?;
+        let http = profiler.http_addr().ok_or("no debug server")?;
+        let console = profiler.console_addr().ok_or("nothing for tokio-console")?;
         println!("gRPC           {}", listener.local_addr()?);
-        println!("dashboard      http://127.0.0.1:6060/");
-        println!("every task     curl -s 'http://127.0.0.1:6060/debug/pprof/goroutine?debug=2'");
-        println!("tokio-console  tokio-console http://127.0.0.1:6669");
+        println!("dashboard      http://{http}/");
+        println!("every task     curl -s 'http://{http}/debug/pprof/goroutine?debug=2'");
+        println!("tokio-console  tokio-console http://{console}");
         println!("Ctrl-C ends it.");
 
         // Three: the streams. `profiler.serve(routes, listener)` is all that is

@@ -1,7 +1,7 @@
 //! taskprof in a server that keeps tonic's own accept loop, and that has
 //! runtime hooks of its own.
 //!
-//!     cargo run --example layer
+//!     cargo run --example layer      # or with addresses: gRPC, HTTP
 //!
 //! The layer shows streams, but not connections: see `Profiler::grpc_layer`
 //! for what else it cannot do.
@@ -14,11 +14,14 @@ use taskprof::grpc::Limits;
 use taskprof::{Hooks, Profiler};
 use tokio::runtime;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::health_reporter;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let profiler = Profiler::builder().http("127.0.0.1:6060").start()?;
+    let address = |n, usual: &str| std::env::args().nth(n).unwrap_or_else(|| usual.to_owned());
+    let (grpc, http) = (address(1, "127.0.0.1:50051"), address(2, "127.0.0.1:6060"));
+    let profiler = Profiler::builder().http(http).start()?;
 
     // tokio keeps one callback of each kind. Give yours to taskprof instead of
     // to the builder, and both run.
@@ -42,17 +45,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .default_deadline(Duration::from_secs(3600))
             .send_timeout(Duration::from_secs(30));
 
-        println!("gRPC       127.0.0.1:50051");
-        println!("dashboard  http://127.0.0.1:6060/");
-        println!("streams    curl -s http://127.0.0.1:6060/debug/streams");
+        let incoming = TcpIncoming::bind(grpc.parse()?)?;
+        let http = profiler.http_addr().ok_or("no debug server")?;
+        println!("gRPC       {}", incoming.local_addr()?);
+        println!("dashboard  http://{http}/");
+        println!("streams    curl -s http://{http}/debug/streams");
         println!("Ctrl-C ends it.");
         tokio::select! {
             served = Server::builder()
                 .layer(profiler.grpc_layer_with(limits))
                 .add_service(health)
-                .serve(([127, 0, 0, 1], 50051).into()) => served,
-            _ = tokio::signal::ctrl_c() => Ok(()),
+                .serve_with_incoming(incoming) => served?,
+            _ = tokio::signal::ctrl_c() => {}
         }
+        Ok::<_, Box<dyn std::error::Error>>(())
     })?;
     println!("workers parked {} times", parks.load(Ordering::Relaxed));
     Ok(())

@@ -62,6 +62,7 @@ struct Shared {
     #[cfg(feature = "otel")]
     otel: Mutex<Option<Otel>>,
     _watchdog: Watchdog,
+    _warming: builder::Warming,
     core: Arc<Core>,
 }
 
@@ -181,6 +182,9 @@ impl Profiler {
     /// calls do nothing.
     pub fn shutdown(&self) {
         let mut http = self.shared.http.lock().unwrap_or_else(PoisonError::into_inner);
+        for server in &*http {
+            server.begin_shutdown();
+        }
         for server in std::mem::take(&mut *http) {
             // Only a panic of its thread, which has said so itself.
             let _ = server.shutdown();

@@ -5,23 +5,42 @@
 //! without any of the last two was polled, said `Pending`, and left nobody a
 //! means to wake it. That is no guess, and it never heals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::{LISTED, waits, words};
-use crate::model::{Confidence, Finding, FindingKind, Severity, Snapshot, Task, TaskState};
+use crate::model::{
+    Confidence, Finding, FindingKind, Severity, Snapshot, Task, TaskId, TaskState, WaitKind,
+};
 
 /// One finding for all that sleep at one place.
 pub fn found(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
-    let mut alike: BTreeMap<String, Vec<&Task>> = BTreeMap::new();
+    let mut alike: BTreeMap<(bool, String), Vec<&Task>> = BTreeMap::new();
     let lost = |task: &&Task| task.state == TaskState::Idle && task.wakers == Some(0);
+    let joined = joined(snapshot);
     for task in snapshot.tasks.iter().filter(lost) {
         let place = task.place().map(ToString::to_string);
-        alike.entry(place.unwrap_or_default()).or_default().push(task);
+        let kept = task.joinable == Some(true) && !joined.contains(&task.id);
+        alike.entry((kept, place.unwrap_or_default())).or_default().push(task);
     }
-    findings.extend(alike.into_iter().map(|(place, tasks)| finding(place, &tasks)));
+    findings.extend(alike.into_iter().map(|((kept, place), tasks)| {
+        let waited = tasks.iter().any(|task| joined.contains(&task.id));
+        finding(kept, waited, place, &tasks)
+    }));
 }
 
-fn finding(place: String, tasks: &[&Task]) -> Finding {
+/// Tasks whose end another task waits for: it will never come.
+fn joined(snapshot: &Snapshot) -> HashSet<TaskId> {
+    let waits = |task: &'_ Task| -> Vec<TaskId> {
+        let branches = task.branches.iter().filter_map(|branch| branch.wait.as_ref());
+        let waits = task.wait.iter().chain(branches);
+        waits.filter(|wait| wait.kind == WaitKind::Join).filter_map(|wait| wait.task).collect()
+    };
+    snapshot.tasks.iter().flat_map(waits).collect()
+}
+
+/// `kept`: somebody still has their join handles and nobody waits for them, so
+/// they may be meant to stay until they are aborted. `joined`: somebody waits.
+fn finding(kept: bool, joined: bool, place: String, tasks: &[&Task]) -> Finding {
     let worst = tasks.iter().max_by_key(|task| task.state_ns).copied().unwrap_or(tasks[0]);
     let frame = waits::frame(worst.stack.as_deref());
     let location = frame.and_then(|frame| frame.location.as_ref());
@@ -31,22 +50,32 @@ fn finding(place: String, tasks: &[&Task]) -> Finding {
         n => format!(", and {}", words::count(n, "other")),
     };
     Finding {
-        id: format!("unwakeable:{place}"),
+        id: format!("unwakeable:{place}{}", if kept { ":kept" } else { "" }),
         kind: FindingKind::Unwakeable,
-        severity: Severity::Warning,
+        severity: if kept { Severity::Info } else { Severity::Warning },
         confidence: Confidence::Proven,
-        title: format!("Nothing can wake task {}{at}{more}", worst.id),
+        title: match kept {
+            true => format!("Only an abort can end task {}{at}{more}", worst.id),
+            false => format!("Nothing can wake task {}{at}{more}", worst.id),
+        },
         evidence: vec![
             format!(
                 "Task {} is idle and no waker of it exists: by its own count of references only \
-                 the runtime's list of tasks and perhaps its join handle know it.",
-                worst.id
+                 the runtime's list of tasks{} know{} it.",
+                worst.id,
+                if kept || joined { " and its join handle" } else { "" },
+                if kept || joined { "" } else { "s" },
             ),
             "A future returned `Pending` without keeping a waker, or whoever kept it has dropped \
              it; `std::future::pending` does the same on purpose."
                 .to_owned(),
-            "Only an abort through its join handle, or the end of the runtime, will end it."
-                .to_owned(),
+            match kept {
+                true => {
+                    "Its join handle is still there: it may be meant to stay until it is aborted."
+                }
+                false => "Its join handle is gone: only the end of the runtime will end it.",
+            }
+            .to_owned(),
         ],
         place: (!place.is_empty()).then_some(place),
         method: worst.method.as_deref().map(str::to_owned),
@@ -63,7 +92,7 @@ fn finding(place: String, tasks: &[&Task]) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::sample;
+    use crate::model::{Wait, sample};
 
     fn found_in(change: impl Fn(&mut Task)) -> Vec<Finding> {
         let place = sample::place("src/a.rs", 7).into();
@@ -86,6 +115,26 @@ mod tests {
         assert_eq!(findings[0].confidence, Confidence::Proven);
         assert_eq!((findings[0].count, findings[0].tasks.len()), (2, 2));
         assert_eq!(findings[0].place.as_deref(), Some("src/a.rs:7"));
+    }
+
+    #[test]
+    fn whose_join_handle_is_kept_may_be_meant_to_stay() {
+        let findings = found_in(|task| task.joinable = Some(task.id.0 == 3));
+        let told: Vec<_> = findings.iter().map(|it| (it.severity, it.tasks[0].0)).collect();
+        assert_eq!(told, [(Severity::Warning, 4), (Severity::Info, 3)]);
+        assert_ne!(findings[0].id, findings[1].id);
+    }
+
+    #[test]
+    fn whoever_waits_for_its_end_waits_for_ever() {
+        let findings = found_in(|task| {
+            task.joinable = Some(true);
+            let mut wait = Wait::new(WaitKind::Join, None);
+            wait.about_mut().task = Some(TaskId(3));
+            task.wait = (task.id.0 == 4).then_some(wait);
+        });
+        let told: Vec<_> = findings.iter().map(|it| (it.severity, it.tasks[0].0)).collect();
+        assert_eq!(told, [(Severity::Warning, 3), (Severity::Info, 4)]);
     }
 
     #[test]

@@ -29,7 +29,7 @@ Examples:
   taskprof dump --pid 4711            every task of any tokio process
   taskprof attach --pid 4711          the dashboard for it
 
-Exit codes: 0 done, 1 failed, 2 wrong usage."
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 a second Ctrl-C: it ended at once."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -152,6 +152,14 @@ pub struct Listen {
     #[arg(long, value_name = "N")]
     pub message_rate: Option<NonZeroU32>,
 
+    /// Streams a second of one method, whoever starts them; more are refused [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub method_stream_rate: Option<NonZeroU32>,
+
+    /// Messages a second to one method, whoever sends them; more wait [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub method_message_rate: Option<NonZeroU32>,
+
     /// Streams at once on a connection; a client's others wait for a slot
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_streams: u32,
@@ -159,6 +167,10 @@ pub struct Listen {
     /// How often a connection is pinged
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
     pub keepalive: Duration,
+
+    /// Close a connection whose peer does not answer a ping for so long
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub keepalive_timeout: Duration,
 
     /// Export a span for each stream by OTLP/gRPC, such as to http://127.0.0.1:4317
     #[arg(long, value_name = "URL")]
@@ -376,6 +388,7 @@ impl DebugArgs {
             debug_file: self.debug_file.clone(),
             layout: self.layout.clone(),
             folders: self.debug_folder.clone(),
+            ..Options::default()
         })
     }
 }

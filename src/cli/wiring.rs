@@ -73,6 +73,7 @@ pub fn start(listen: &Listen, faults: bool) -> Result<Server, Failure> {
         drain: GRACE,
         limits: limits(listen),
         keepalive_interval: Some(listen.keepalive),
+        keepalive_timeout: listen.keepalive_timeout,
         max_concurrent_streams: listen.max_streams,
         ..profiler.serve_config()
     };
@@ -102,23 +103,20 @@ fn limits(listen: &Listen) -> Limits {
     if let Some(timeout) = listen.send_timeout {
         limits = limits.send_timeout(timeout);
     }
-    if let Some(per_second) = listen.stream_rate {
-        limits = limits.rate(RateLimit {
-            unit: RateUnit::Streams,
-            per: RatePer::Connection,
-            per_second,
-            burst: per_second,
-            exceeded: Exceeded::Reject,
-        });
-    }
-    if let Some(per_second) = listen.message_rate {
-        limits = limits.rate(RateLimit {
-            unit: RateUnit::Messages,
-            per: RatePer::Connection,
-            per_second,
-            burst: per_second,
-            exceeded: Exceeded::Delay,
-        });
+    // Streams that are too many are refused at once. A sender of too many
+    // messages is slowed down: a message that was lost would break its stream.
+    for (unit, per, per_second) in [
+        (RateUnit::Streams, RatePer::Connection, listen.stream_rate),
+        (RateUnit::Messages, RatePer::Connection, listen.message_rate),
+        (RateUnit::Streams, RatePer::Method, listen.method_stream_rate),
+        (RateUnit::Messages, RatePer::Method, listen.method_message_rate),
+    ] {
+        let Some(per_second) = per_second else { continue };
+        let exceeded = match unit {
+            RateUnit::Streams => Exceeded::Reject,
+            RateUnit::Messages => Exceeded::Delay,
+        };
+        limits = limits.rate(RateLimit { unit, per, per_second, burst: per_second, exceeded });
     }
     limits
 }

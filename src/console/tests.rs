@@ -77,6 +77,7 @@ fn idle(id: u64, at_s: u64) -> Task {
         wait: None,
         unhooked: false,
         wakers: None,
+        joinable: None,
         branches: Box::default(),
         holds: Box::default(),
     }

@@ -173,6 +173,15 @@ pub fn kind(file: Option<&str>, full: &str, own: bool) -> FrameKind {
     collect(full, 0, &mut parts);
     let rust = full.contains("::");
     match parts.first() {
+        // Ours around the application's futures. From a registry its path says
+        // so; from a checkout, or in our own program, its name does. The
+        // reference server is an application like any other.
+        Some(&"taskprof")
+            if matches!(parts.get(1), Some(&("instrument" | "profiler")))
+                && !parts.contains(&"tests") =>
+        {
+            FrameKind::Library
+        }
         Some(&("std" | "core" | "alloc" | "tokio" | "mio" | "rust_begin_unwind")) => {
             FrameKind::Runtime
         }
@@ -260,6 +269,12 @@ mod tests {
             (Some(format!("{home}/registry/src/index-1/tonic-0.14.9/src/a.rs")), "t::x", Library),
             (Some(format!("{home}/git/checkouts/h2-0a1b2c/9f8e/src/a.rs")), "h2::x", Library),
             (Some("/src/app/vendor/h2/src/a.rs".to_owned()), "h2::x", Library),
+            (
+                Some("src/instrument/grpc/exec.rs".to_owned()),
+                "<taskprof::instrument::grpc::exec::StreamTask<F> as F>::poll",
+                Library,
+            ),
+            (Some("src/reference/echo.rs".to_owned()), "taskprof::reference::echo::x", User),
             (Some("/src/app/src/main.rs".to_owned()), "app::main", User),
             // Generic std code keeps std's name and path, wherever instantiated.
             (None, "<core::pin::Pin<P> as core::future::Future>::poll", Runtime),

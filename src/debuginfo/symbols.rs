@@ -155,7 +155,9 @@ pub fn unknown(address: u64, place: &str) -> Frame {
 /// Runs foreign parsers over foreign bytes: a panic in there is their bug and
 /// becomes our error.
 pub fn guarded<T>(what: &Path, run: impl FnOnce() -> T) -> Result<T> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).map_err(|_| {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).map_err(|payload| {
+        // Its drop may panic again.
+        std::mem::forget(payload);
         let text = format!("the reader of debug information panicked over {}", what.display());
         Error::new(ErrorKind::Internal, text)
     })
@@ -177,6 +179,19 @@ mod tests {
         assert_eq!(frames.len(), 1);
         assert_eq!(&*frames[0].function, "0x10000000000 in exe");
         assert_eq!(frames[0].kind, FrameKind::Runtime);
+    }
+
+    #[test]
+    fn a_panic_of_a_parser_is_an_error() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                assert!(std::thread::panicking(), "a panic's payload was dropped");
+            }
+        }
+        let error = guarded(Path::new("x"), || std::panic::panic_any(Bomb)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert!(error.to_string().contains("panicked over x"), "{error}");
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub fn unhooked(read: TaskRead, runtime: RuntimeId) -> Task {
         stack: read.stack,
         wait: read.wait,
         wakers: read.wakers,
+        joinable: read.joinable,
         branches: read.branches,
         holds: read.holds,
     }
@@ -197,6 +198,7 @@ pub fn introduce(task: &mut Task, hooked: Task) {
     task.branches = read.branches;
     task.holds = read.holds;
     task.wakers = read.wakers;
+    task.joinable = read.joinable;
 }
 
 /// What the memory adds to what the hooks know. Native stacks are in already.
@@ -221,6 +223,7 @@ fn overlay(task: &mut Task, image: TaskRead) {
         }
     }
     task.wakers = image.wakers;
+    task.joinable = image.joinable;
     task.branches = image.branches;
     task.holds = image.holds;
     task.wait = image.wait;
@@ -243,6 +246,7 @@ mod tests {
             stack: None,
             wait: None,
             wakers: None,
+            joinable: None,
             branches: Box::default(),
             holds: Box::default(),
         }

@@ -114,7 +114,8 @@ impl Scope {
         F::Output: Send + 'static,
     {
         let tracked = Tracked::new(self.call.clone());
-        self.call.spawning(|| tokio::spawn(Scoped { future, tracked }))
+        let _spawning = self.call.spawning();
+        tokio::spawn(Scoped { future, tracked })
     }
 }
 

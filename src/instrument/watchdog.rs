@@ -67,7 +67,9 @@ impl Watchdog {
                 let mut eye = Eye::new(registry, capture);
                 loop {
                     let round = std::panic::AssertUnwindSafe(|| eye.look());
-                    if std::panic::catch_unwind(round).is_err() {
+                    if let Err(payload) = std::panic::catch_unwind(round) {
+                        // Its drop may panic again.
+                        std::mem::forget(payload);
                         panics.fetch_add(1, Ordering::Relaxed);
                     }
                     eye.before_sleep();
@@ -328,4 +330,55 @@ fn queues(runtime: &RuntimeCell, worker: usize) -> (Option<u64>, u64) {
         None
     };
     (local, metrics.global_queue_depth() as u64)
+}
+
+#[cfg(all(test, tokio_unstable))]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::instrument::runtime::{Hooks, install};
+
+    /// Dropped outside of a panic it panics again.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            assert!(std::thread::panicking(), "a panic's payload was dropped");
+        }
+    }
+
+    #[test]
+    fn a_capture_that_panics_ends_one_look_and_not_the_watch() {
+        let registry = Arc::new(Registry::default());
+        let panics = Arc::new(AtomicU64::new(0));
+        let seen = panics.clone();
+        let capture: Capture = Box::new(move |_| {
+            if seen.load(Ordering::SeqCst) < 3 {
+                std::panic::panic_any(Bomb);
+            }
+            Err(Error::new(ErrorKind::Unsupported, "no stacks here"))
+        });
+        let watchdog = Watchdog::start(registry.clone(), capture, panics.clone()).unwrap();
+        let cell = registry.runtimes.register("main", true, None);
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(1);
+        install(&registry, &cell, &mut builder, Hooks::new());
+        let runtime = builder.build().unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        runtime.spawn(async move { held.recv() });
+        let begun = Instant::now();
+        let episode = loop {
+            if let Some(episode) = registry.blocked.all().0.into_iter().next() {
+                break episode;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "the watchdog looks no more");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        drop(release);
+        assert_eq!(panics.load(Ordering::SeqCst), 3);
+        assert_eq!(episode.stack_missing.as_deref(), Some("no stacks here"));
+        drop(watchdog);
+    }
 }

@@ -85,6 +85,7 @@ pub fn task(id: u64, spawned_at: &Arc<Location>) -> Task {
         wait: None,
         unhooked: false,
         wakers: None,
+        joinable: None,
         branches: Box::default(),
         holds: Box::default(),
     }

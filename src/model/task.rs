@@ -79,6 +79,10 @@ pub struct Task {
     /// memory was read and it was idle.
     #[serde(default)]
     pub wakers: Option<u64>,
+    /// Whether its join handle is still there, through which it can be awaited
+    /// and aborted. None if its memory was not read.
+    #[serde(default)]
+    pub joinable: Option<bool>,
     /// What else it awaits at once, or keeps without polling it.
     #[serde(default)]
     pub branches: Box<[Branch]>,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 use crate::debuginfo::layout::{self, Detail, Layouts, Options};
-use crate::debuginfo::symbols::own_executable;
+use crate::debuginfo::symbols::{guarded, own_executable};
 use crate::error::{Error, ErrorKind};
 use crate::inspect::image::own::{self, Extent, Own};
 use crate::inspect::tasks::{self, Limits, Roots, Stray, TasksRead};
@@ -21,8 +21,9 @@ const ATTEMPTS: usize = 3;
 /// chains it still says much.
 const OPENING: Duration = Duration::from_secs(2);
 
-/// Once this has passed what there is must do.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Once the first image took this long it must do. One in some hundreds catches
+/// a spawn half done where tasks come and go all the time, and lacks that one.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Reading stops here and says so; this is for machines that are overwhelmed.
 const READING: Duration = Duration::from_secs(10);
@@ -92,7 +93,8 @@ impl Awaits {
             _ => return,
         };
         // Whoever asks meanwhile is not kept waiting by the lock.
-        let found = open(&options);
+        let found = guarded(&own_executable(), || open(&options))
+            .unwrap_or_else(|error| State::Missing(error.to_string()));
         *self.lock() = found;
         self.opened.notify_all();
     }

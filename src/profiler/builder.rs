@@ -1,7 +1,7 @@
 //! Configuration of a [`Profiler`].
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -245,8 +245,11 @@ impl Builder {
             });
             Watchdog::start(registry.clone(), capture, panics.clone())?
         };
-        let awaits = Arc::new(Awaits::new(self.await_chains.then(|| self.debug_options.clone())));
-        warm_up(stacks.clone(), awaits.clone())?;
+        // Of its own: a builder may be cloned, and started twice.
+        let warming = Warming::default();
+        let options = Options { stop: warming.stop.clone(), ..self.debug_options.clone() };
+        let awaits = Arc::new(Awaits::new(self.await_chains.then_some(options)));
+        warming.begin(stacks.clone(), awaits.clone())?;
         let core = Arc::new(Core {
             process: this_process(&stacks),
             registry,
@@ -287,6 +290,7 @@ impl Builder {
                 #[cfg(feature = "otel")]
                 otel: Mutex::new(otel),
                 _watchdog: watchdog,
+                _warming: warming,
                 core,
             }),
         })
@@ -333,16 +337,33 @@ impl Builder {
 }
 
 /// Reads debug information in the background, so that the first stack does not
-/// have to wait for it.
-fn warm_up(stacks: Arc<StackReader>, awaits: Arc<Awaits>) -> Result<()> {
-    std::thread::Builder::new()
-        .name("taskprof-warm".into())
-        .spawn(move || {
-            awaits.warm_up();
-            stacks.warm_up();
-        })
-        .map(drop)
-        .map_err(|error| Error::io("cannot start a thread", error))
+/// have to wait for it. When this is dropped the reading ends soon, with the
+/// unit or the file that it is at.
+#[derive(Debug, Default)]
+pub(super) struct Warming {
+    stop: Arc<AtomicBool>,
+}
+
+impl Warming {
+    fn begin(&self, stacks: Arc<StackReader>, awaits: Arc<Awaits>) -> Result<()> {
+        let stop = self.stop.clone();
+        std::thread::Builder::new()
+            .name("taskprof-warm".into())
+            .spawn(move || {
+                awaits.warm_up();
+                if !stop.load(Ordering::Relaxed) {
+                    stacks.warm_up();
+                }
+            })
+            .map(drop)
+            .map_err(|error| Error::io("cannot start a thread", error))
+    }
+}
+
+impl Drop for Warming {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
 }
 
 fn this_process(stacks: &StackReader) -> Process {

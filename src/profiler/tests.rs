@@ -9,7 +9,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::Profiler;
 use crate::instrument::runtime::Hooks;
-use crate::model::{Reason, Snapshot, Task, TaskId, TaskState, WorkerState};
+use crate::model::{FindingKind, Reason, Snapshot, Task, TaskId, TaskState, WorkerState};
 use crate::serve::Want;
 
 /// What the hooks see. Await chains are read from all of the process's memory,
@@ -227,4 +227,89 @@ fn bad_settings_are_refused_before_anything_starts() {
     let taken = one.http_addr().unwrap();
     assert!(taken.ip().is_loopback());
     assert_eq!(kind(Profiler::builder().http(taken)), ErrorKind::Bind);
+}
+
+#[test]
+fn who_waits_behind_a_blocked_worker_is_counted() {
+    let profiler = profiler();
+    let runtime = profiler.runtime(multi_thread(1)).build().unwrap();
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let blocked = runtime.spawn(async move {
+        // The last one goes to a place of its own, which is in no queue.
+        for _ in 0..21 {
+            tokio::spawn(async {});
+        }
+        wait.recv().ok();
+    });
+    let seen = |snapshot: &Snapshot| snapshot.blocked.iter().any(|blocked| blocked.ongoing);
+    until(&profiler, "blocked worker", seen);
+    for _ in 0..7 {
+        runtime.spawn(async {});
+    }
+    let told = until(&profiler, "both queues", |snapshot| {
+        let mut blocked = snapshot.blocked.iter().filter(|blocked| blocked.ongoing);
+        blocked.any(|blocked| blocked.queued_local == Some(20) && blocked.queued_global == 7)
+    });
+    let finding = crate::analyze::analyze(&told);
+    let finding = finding.findings.iter().find(|it| it.kind == FindingKind::BlockedWorker);
+    let text = finding.unwrap().evidence.join(" ");
+    assert!(text.contains("20") && text.contains('7'), "{text}");
+    let figures = &told.runtimes[0];
+    assert_eq!((figures.workers, figures.global_queue_depth), (1, 7));
+    assert_eq!(figures.alive_tasks, 1 + 21 + 7);
+    let busy = figures.busy_ns;
+
+    go_on.send(()).unwrap();
+    runtime.block_on(blocked).unwrap();
+    let after = until(&profiler, "rest", |snapshot| {
+        snapshot.runtimes[0].alive_tasks == 0 && snapshot.workers[0].parks > 0
+    });
+    let figures = &after.runtimes[0];
+    assert_eq!(figures.global_queue_depth, 0);
+    assert_eq!(figures.spawned_tasks, Some(1 + 21 + 7));
+    assert!(figures.busy_ns > busy && figures.parks > 0, "{figures:#?}");
+    // tokio counts what runs from that place with the poll before it.
+    assert!(figures.polls.is_none_or(|polls| polls >= 28), "{figures:#?}");
+}
+
+#[test]
+fn servers_end_side_by_side() {
+    use std::io::Write as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("debug.sock");
+    let profiler =
+        Profiler::builder().await_chains(false).http("127.0.0.1:0").unix(&path).start().unwrap();
+    // Each waits for the rest of this for as long as it waits for anything.
+    let half = b"GET /healthz HTTP/1.1\r\nHost: local";
+    let mut tcp = std::net::TcpStream::connect(profiler.http_addr().unwrap()).unwrap();
+    let mut unix = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    tcp.write_all(half).unwrap();
+    unix.write_all(half).unwrap();
+    // Both are accepted once a later request on the same listener is answered.
+    let whole = b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n";
+    let mut later = std::net::TcpStream::connect(profiler.http_addr().unwrap()).unwrap();
+    later.write_all(whole).unwrap();
+    std::io::Read::read_to_end(&mut later, &mut Vec::new()).unwrap();
+    let mut later = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    later.write_all(whole).unwrap();
+    std::io::Read::read_to_end(&mut later, &mut Vec::new()).unwrap();
+    let begun = Instant::now();
+    profiler.shutdown();
+    assert!(begun.elapsed() < Duration::from_millis(1_400), "{:?}", begun.elapsed());
+    drop((tcp, unix));
+}
+
+#[test]
+fn one_that_is_dropped_while_it_warms_up_reads_no_further() {
+    let profiler = Profiler::builder().start().unwrap();
+    // The thread holds them until it ends.
+    let awaits = profiler.shared.core.awaits.clone();
+    drop(profiler);
+    let begun = Instant::now();
+    while Arc::strong_count(&awaits) > 1 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it still reads");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (_, why) = awaits.read(&[]).unwrap_err();
+    assert_eq!(why, "reading was stopped");
 }

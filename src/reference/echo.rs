@@ -56,15 +56,16 @@ impl echo_server::Echo for Echo {
     ) -> Result<Response<EchoResponse>, Status> {
         let mut requests = request.into_inner();
         let mut message = String::new();
-        let begun = self.drain.begun();
-        tokio::pin!(begun);
+        let ends = self.drain.ends();
+        let come = ends.come();
+        tokio::pin!(come);
         loop {
             tokio::select! {
                 next = requests.next() => match next {
                     Some(request) => message = request?.message,
                     None => return Ok(Response::new(EchoResponse { message })),
                 },
-                () = &mut begun => return Err(Drain::status()),
+                status = &mut come => return Err(status),
             }
         }
     }
@@ -72,17 +73,18 @@ impl echo_server::Echo for Echo {
     type BidirectionalStreamingEchoStream = Responses;
 
     /// No task and no channel between the request and the response: each poll
-    /// of the response reads the request. Ends at once when the server drains.
+    /// of the response reads the request. Ends at once when the
+    /// server drains, or the stream is over before its request is.
     async fn bidirectional_streaming_echo(
         &self,
         request: Request<Streaming<EchoRequest>>,
     ) -> Result<Response<Responses>, Status> {
-        let drain = self.drain.clone();
-        let end = stream::once(async move { drain.has_begun().then(|| Err(Drain::status())) });
+        let (ends, until) = (self.drain.ends(), self.drain.ends());
+        let end = stream::once(async move { ends.came().map(Err) });
         let echoes = request
             .into_inner()
             .map(|request| request.map(|EchoRequest { message }| EchoResponse { message }))
-            .take_until(self.drain.begun());
+            .take_until(async move { drop(until.come().await) });
         Ok(Response::new(Box::pin(echoes.chain(end.filter_map(std::future::ready)))))
     }
 }

@@ -1,4 +1,8 @@
 //! `grpc.testing.TestService`: what gRPC's public interop description asks of a server.
+//!
+//! Where tonic sets a limit: `ResponseParameters.compressed` cannot be honoured.
+//! The responses of a stream are compressed if the client accepts gzip, and no
+//! handler has a say in it.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -8,6 +12,8 @@ use tokio::time::sleep;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::Drain;
+use super::compressed::Flags;
+use super::drain::Ends;
 use super::produce::{Outlet, produce};
 use crate::pb::testing::{
     BoolValue, EchoStatus, Empty, Payload, PayloadType, ResponseParameters, SimpleRequest,
@@ -50,11 +56,9 @@ impl test_service_server::TestService for Interop {
         &self,
         request: Request<SimpleRequest>,
     ) -> Result<Response<SimpleResponse>, Status> {
-        let compressed = request.metadata().contains_key("grpc-encoding");
+        let compressed = Flags::of(&request).next();
         let request = request.into_inner();
-        if request.expect_compressed.is_some_and(|expect| expect.value) && !compressed {
-            return Err(Status::invalid_argument("the request was expected to be compressed"));
-        }
+        as_expected(request.expect_compressed, compressed)?;
         fail_as_asked(request.response_status)?;
         let mut response = Response::new(SimpleResponse {
             payload: Some(payload(request.response_size)?),
@@ -84,17 +88,21 @@ impl test_service_server::TestService for Interop {
         request: Request<StreamingOutputCallRequest>,
     ) -> Result<Response<Responses>, Status> {
         let request = request.into_inner();
-        let drain = self.drain.clone();
-        Ok(uncompressed(produce(|mut out| async move { answer(request, &mut out, &drain).await })))
+        let ends = self.drain.ends();
+        let responses = produce(|mut out| async move { answer(request, &mut out, &ends).await });
+        Ok(Response::new(responses.boxed()))
     }
 
     async fn streaming_input_call(
         &self,
         request: Request<Streaming<StreamingInputCallRequest>>,
     ) -> Result<Response<StreamingInputCallResponse>, Status> {
+        let flags = Flags::of(&request);
         let mut requests = request.into_inner();
+        let ends = self.drain.ends();
         let mut size = 0_i32;
-        while let Some(request) = receive(&mut requests, &self.drain).await? {
+        while let Some(request) = receive(&mut requests, &ends).await? {
+            as_expected(request.expect_compressed, flags.next())?;
             let body = request.payload.map_or(0, |payload| payload.body.len());
             size = i32::try_from(body)
                 .ok()
@@ -111,13 +119,16 @@ impl test_service_server::TestService for Interop {
         request: Request<Streaming<StreamingOutputCallRequest>>,
     ) -> Result<Response<Responses>, Status> {
         let mut requests = request.into_inner();
-        let drain = self.drain.clone();
-        Ok(uncompressed(produce(|mut out| async move {
-            while let Some(request) = receive(&mut requests, &drain).await? {
-                answer(request, &mut out, &drain).await?;
-            }
-            Ok(())
-        })))
+        let ends = self.drain.ends();
+        Ok(Response::new(
+            produce(|mut out| async move {
+                while let Some(request) = receive(&mut requests, &ends).await? {
+                    answer(request, &mut out, &ends).await?;
+                }
+                Ok(())
+            })
+            .boxed(),
+        ))
     }
 
     type HalfDuplexCallStream = Responses;
@@ -127,21 +138,24 @@ impl test_service_server::TestService for Interop {
         request: Request<Streaming<StreamingOutputCallRequest>>,
     ) -> Result<Response<Responses>, Status> {
         let mut requests = request.into_inner();
-        let drain = self.drain.clone();
-        Ok(uncompressed(produce(|mut out| async move {
-            let mut wanted = Vec::new();
-            while let Some(mut request) = receive(&mut requests, &drain).await? {
-                request.payload = None; // not needed for the answer, only large
-                wanted.push(request);
-                if wanted.len() > MAX_RESPONSES {
-                    return Err(Status::resource_exhausted("too many requests to remember"));
+        let ends = self.drain.ends();
+        Ok(Response::new(
+            produce(|mut out| async move {
+                let mut wanted = Vec::new();
+                while let Some(mut request) = receive(&mut requests, &ends).await? {
+                    request.payload = None; // not needed for the answer, only large
+                    wanted.push(request);
+                    if wanted.len() > MAX_RESPONSES {
+                        return Err(Status::resource_exhausted("too many requests to remember"));
+                    }
                 }
-            }
-            for request in wanted {
-                answer(request, &mut out, &drain).await?;
-            }
-            Ok(())
-        })))
+                for request in wanted {
+                    answer(request, &mut out, &ends).await?;
+                }
+                Ok(())
+            })
+            .boxed(),
+        ))
     }
 
     async fn unimplemented_call(&self, _: Request<Empty>) -> Result<Response<Empty>, Status> {
@@ -150,10 +164,10 @@ impl test_service_server::TestService for Interop {
 }
 
 /// The next request; `None` once the client has ended its stream.
-async fn receive<T>(requests: &mut Streaming<T>, drain: &Drain) -> Result<Option<T>, Status> {
+async fn receive<T>(requests: &mut Streaming<T>, ends: &Ends) -> Result<Option<T>, Status> {
     tokio::select! {
         request = requests.message() => request,
-        () = drain.begun() => Err(Drain::status()),
+        status = ends.come() => Err(status),
     }
 }
 
@@ -161,7 +175,7 @@ async fn receive<T>(requests: &mut Streaming<T>, drain: &Drain) -> Result<Option
 async fn answer(
     request: StreamingOutputCallRequest,
     out: &mut Outlet<StreamingOutputCallResponse>,
-    drain: &Drain,
+    ends: &Ends,
 ) -> Result<(), Status> {
     fail_as_asked(request.response_status)?;
     if request.response_parameters.len() > MAX_RESPONSES {
@@ -172,7 +186,7 @@ async fn answer(
         if !pause.is_zero() {
             tokio::select! {
                 () = sleep(pause.min(MAX_INTERVAL)) => {}
-                () = drain.begun() => return Err(Drain::status()),
+                status = ends.come() => return Err(status),
             }
         }
         out.send(StreamingOutputCallResponse { payload: Some(payload(size)?) }).await;
@@ -190,6 +204,14 @@ fn fail_as_asked(status: Option<EchoStatus>) -> Result<(), Status> {
     }
 }
 
+/// Refuses a message that came plain and says that it should not have.
+fn as_expected(expect: Option<BoolValue>, compressed: bool) -> Result<(), Status> {
+    if asks(expect) && !compressed {
+        return Err(Status::invalid_argument("the request was expected to be compressed"));
+    }
+    Ok(())
+}
+
 fn asks(flag: Option<BoolValue>) -> bool {
     flag.is_some_and(|flag| flag.value)
 }
@@ -200,14 +222,4 @@ fn payload(size: i32) -> Result<Payload, Status> {
         .filter(|size| *size < MAX_MESSAGE - 1024)
         .ok_or_else(|| Status::invalid_argument("response sizes go from 0 to just below 16 MiB"))?;
     Ok(Payload { r#type: PayloadType::Compressable.into(), body: vec![0; size].into() })
-}
-
-/// Only unary responses are compressed, and only when asked for: tonic decides
-/// once for a whole stream.
-fn uncompressed(
-    stream: impl Stream<Item = Result<StreamingOutputCallResponse, Status>> + Send + 'static,
-) -> Response<Responses> {
-    let mut response = Response::new(stream.boxed());
-    response.disable_compression();
-    response
 }

@@ -4,6 +4,7 @@
 //! clients of every language know, health, reflection, and, only when asked
 //! for, a service whose methods are ways to be stuck. [`load`] is the traffic.
 
+mod compressed;
 mod drain;
 mod echo;
 mod interop;
@@ -48,7 +49,7 @@ pub struct Shutdown {
 }
 
 type Echo = EchoServer<echo::Echo>;
-type Interop = metadata::EchoMetadata<TestServiceServer<interop::Interop>>;
+type Interop = metadata::EchoMetadata<compressed::SeeFlags<TestServiceServer<interop::Interop>>>;
 type Heartbeat = HeartbeatServer<heartbeat::Heartbeat>;
 type Lab = LabServer<lab::Lab>;
 type Channels = ChannelzServer<Channelz>;
@@ -81,7 +82,7 @@ impl Reference {
         let mut routes = Routes::builder();
         routes
             .add_service(EchoServer::new(echo::Echo::new(drain.clone())))
-            .add_service(metadata::EchoMetadata::new(interop))
+            .add_service(metadata::EchoMetadata::new(compressed::SeeFlags::new(interop)))
             .add_service(heartbeat::service())
             .add_service(health_service);
         if let Some(channelz) = channelz {

@@ -38,17 +38,25 @@ thread_local! {
     static SPAWNING_FOR: LocalCell<u32> = const { LocalCell::new(NO_SLOT) };
 }
 
-/// Runs `spawn`; tasks that it spawns belong to the stream of `slot` from
-/// their birth, whoever the spawner is.
-pub fn spawning_for<T>(slot: u32, spawn: impl FnOnce() -> T) -> T {
-    struct Restore(u32);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            SPAWNING_FOR.set(self.0);
-        }
+/// Until the guard is dropped, tasks that this thread spawns belong to the
+/// stream of `slot` from their birth, whoever the spawner is.
+///
+/// A guard, and no function that takes a closure: `#[track_caller]` ends at a
+/// closure, and the tasks would all be spawned here.
+pub fn spawning_for(slot: u32) -> SpawningFor {
+    SpawningFor { before: SPAWNING_FOR.replace(slot) }
+}
+
+/// Says that the tasks spawned meanwhile belong to a stream.
+#[must_use = "it is over once this is dropped"]
+pub struct SpawningFor {
+    before: u32,
+}
+
+impl Drop for SpawningFor {
+    fn drop(&mut self) {
+        SPAWNING_FOR.set(self.before);
     }
-    let _restore = Restore(SPAWNING_FOR.replace(slot));
-    spawn()
 }
 
 /// What a hook knows of a new task.
@@ -186,14 +194,18 @@ impl Tasks {
         let places = self.places.all();
         let totals = self.totals();
         let live = totals.spawned.saturating_sub(totals.ended + totals.dropped);
-        let mut tasks = Vec::new();
+        // A task is large and its id small: these are put in order first.
+        let mut cells = Vec::new();
         // Without room for all of them it grows as it must.
-        let _ = room::reserve(&mut tasks, live as usize + 64);
+        let _ = room::reserve(&mut cells, live as usize + 64);
+        cells.extend(self.cells.used().filter_map(|cell| Some((cell.id()?, cell))));
+        cells.sort_unstable_by_key(|(id, _)| *id);
+        let mut tasks = Vec::new();
+        let _ = room::reserve(&mut tasks, cells.len());
         let mut torn = 0;
-        for cell in self.cells.used() {
+        for (id, cell) in cells {
             match Copied::read(cell) {
-                Ok(None) => {}
-                Ok(Some(copied)) => {
+                Ok(Some(copied)) if copied.id() == id => {
                     let stream = slots.get(copied.slot() as usize).and_then(Option::as_ref);
                     let mut task = copied.task(now);
                     let place = copied.place().checked_sub(1);
@@ -203,11 +215,11 @@ impl Tasks {
                     task.peer = stream.and_then(|stream| stream.peer.clone());
                     tasks.push(task);
                 }
+                // Ended since; the cell may be another's by now.
+                Ok(_) => {}
                 Err(Torn) => torn += 1,
             }
         }
-        // A task is large and its id small.
-        tasks.sort_by_cached_key(|task| task.id);
         (tasks, torn)
     }
 

@@ -66,3 +66,32 @@ impl Stream for Rendered {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    /// Renders one chunk, then panics.
+    struct Broken(bool);
+
+    impl Chunks for Broken {
+        fn next(&mut self, out: &mut Vec<u8>) -> bool {
+            assert!(!std::mem::replace(&mut self.0, true), "rendering panics");
+            out.resize(CHUNK, b'x');
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_while_rendering_breaks_the_answer_off() {
+        let stats = Arc::new(Stats::default());
+        let body = streamed(Broken(false), &stats).into_data_stream();
+        let parts: Vec<_> = body.collect().await;
+        assert_eq!(parts.len(), 2);
+        assert!(parts[0].as_ref().is_ok_and(|bytes| bytes.len() == CHUNK));
+        assert!(parts[1].is_err(), "the client sees that it is not all");
+        assert_eq!(stats.panics.get(), 1);
+    }
+}

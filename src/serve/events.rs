@@ -1,4 +1,4 @@
-//! `/debug/events`: findings and counters as they change, by server-sent events.
+//! `/debug/events`: counters and findings as they change, by server-sent events.
 //!
 //! One look per interval serves all clients, and nobody looks while there are
 //! none. A client that is slow gets the newest state when it reads again, not
@@ -26,7 +26,7 @@ use super::flight::call;
 use super::problem;
 use super::server::{Phase, Shared, reached};
 use super::source::Want;
-use super::stats::Stats;
+use super::stats::Counted;
 use crate::analyze::{Judge, analyze};
 use crate::model::{Report, Severity, Snapshot};
 use crate::render::json::{self, CountersEvent, FindingsAnswer, Head, StateCounts};
@@ -41,15 +41,17 @@ const DEEP_EVERY: Duration = Duration::from_secs(5);
 /// A comment at least this often, so that proxies and clients know we live.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// What the last look showed, ready to send.
+/// What the last looks showed, ready to send, each with how often it was seen
+/// anew: 0 before the first look.
 #[derive(Clone, Default)]
 struct Seen {
-    /// Counts looks; 0 before the first.
-    look: u64,
-    /// The look at which the findings were last worth sending.
-    findings_look: u64,
-    findings: Bytes,
-    counters: Bytes,
+    counters: (u64, Bytes),
+    findings: (u64, Bytes),
+}
+
+/// Replaces what was seen before.
+fn renew(seen: &mut (u64, Bytes), bytes: Vec<u8>) {
+    *seen = (seen.0 + 1, bytes.into());
 }
 
 /// The looks that all clients share. They end with the last client.
@@ -93,25 +95,12 @@ impl Events {
 struct Client {
     seen: watch::Receiver<Seen>,
     stop: watch::Receiver<Phase>,
-    findings_look: u64,
+    /// What it has been sent of each.
+    counters: u64,
+    findings: u64,
     _feed: Arc<Feed>,
     _room: OwnedSemaphorePermit,
     _counted: Counted,
-}
-
-struct Counted(Arc<Stats>);
-
-impl Counted {
-    fn new(stats: &Arc<Stats>) -> Self {
-        stats.event_streams.add(1);
-        Self(Arc::clone(stats))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.event_streams.sub(1);
-    }
 }
 
 /// `GET /debug/events`
@@ -135,10 +124,11 @@ pub async fn events(State(shared): State<Shared>, uri: Uri) -> Response {
     let client = Client {
         seen,
         stop: shared.stop.clone(),
-        findings_look: 0,
+        counters: 0,
+        findings: 0,
         _feed: feed,
         _room: room,
-        _counted: Counted::new(&shared.stats),
+        _counted: Counted::new(Arc::clone(&shared.stats), |stats| &stats.event_streams),
     };
     let body = Body::from_stream(unfold(client, |mut client| async move {
         let next = client.next().await?;
@@ -157,16 +147,18 @@ impl Client {
                 changed = self.seen.changed() => {
                     changed.ok()?;
                     let seen = self.seen.borrow_and_update().clone();
-                    if seen.look == 0 {
-                        continue;
-                    }
                     let mut out = Vec::new();
-                    if seen.findings_look != self.findings_look {
-                        self.findings_look = seen.findings_look;
-                        event("findings", &seen.findings, &mut out);
+                    for (name, (number, data), sent) in [
+                        ("counters", seen.counters, &mut self.counters),
+                        ("findings", seen.findings, &mut self.findings),
+                    ] {
+                        if number != std::mem::replace(sent, number) {
+                            event(name, &data, &mut out);
+                        }
                     }
-                    event("counters", &seen.counters, &mut out);
-                    return Some(out.into());
+                    if !out.is_empty() {
+                        return Some(out.into());
+                    }
                 }
                 () = sleep(HEARTBEAT) => return Some(Bytes::from_static(b": still here\n\n")),
             }
@@ -189,15 +181,15 @@ async fn look_again_and_again(shared: Weak<super::server::Context>, seen: watch:
         let Some(shared) = shared.upgrade() else { return };
         let mut cheap = Duration::ZERO;
         // A look that failed is the next one's business; clients get heartbeats.
-        if let Some((counters, findings)) = memory.look(&shared, &mut cheap).await {
-            seen.send_modify(|seen| {
-                seen.look += 1;
-                seen.counters = counters;
-                if let Some(findings) = findings {
-                    seen.findings = findings;
-                    seen.findings_look = seen.look;
-                }
-            });
+        if let Some((counters, report)) = memory.look(&shared, &mut cheap).await {
+            // Nobody waits for await chains to learn that the process lives:
+            // the first deep look may read debug information for seconds.
+            seen.send_modify(|seen| renew(&mut seen.counters, json::to_vec(&counters)));
+            if memory.is_due(&report)
+                && let Some(findings) = memory.look_deep(&shared, counters.head, report).await
+            {
+                seen.send_modify(|seen| renew(&mut seen.findings, json::to_vec(&findings)));
+            }
         }
         let rest = shared.config.limits.event_interval.max(cheap * REST_FACTOR);
         drop(shared);
@@ -218,53 +210,58 @@ struct Memory {
 }
 
 impl Memory {
-    /// Counters, and findings if they were looked for.
-    async fn look(
-        &mut self,
-        shared: &Shared,
-        took: &mut Duration,
-    ) -> Option<(Bytes, Option<Bytes>)> {
+    /// Counters, with the findings of the last deep look; and what there is to
+    /// find without await chains.
+    async fn look(&self, shared: &Shared, took: &mut Duration) -> Option<(CountersEvent, Report)> {
         let begun = Instant::now();
         let cheap = shared.flight.snapshot(Want::TASKS).await.ok()?;
         let (mut counters, report) =
             call(&shared.stats, move || Ok((counters(&cheap), analyze(&cheap)))).await.ok()?;
         *took = begun.elapsed();
-        let now = Some(fingerprint(&report));
+        counters.findings = self.severities.clone();
+        Some((counters, report))
+    }
+
+    /// Whether to look for findings, after a cheap look that showed these.
+    fn is_due(&mut self, report: &Report) -> bool {
+        let now = Some(fingerprint(report));
         self.changed |= std::mem::replace(&mut self.fingerprint, now) != now;
         let rested = |least: Duration| {
             let rest = least.max(self.deep_took * REST_FACTOR);
             self.deep.is_none_or(|deep| deep.elapsed() >= rest)
         };
-        let due = rested(DEEP_EVERY) || (self.changed && rested(Duration::ZERO));
-        let mut findings = None;
-        if due {
-            self.changed = false;
-            let begun = Instant::now();
-            // The cheap snapshot is gone by now: there is room for two at once.
-            let deep = async {
-                let held = shared.flight.snapshot(Want::ALL).await.ok()?;
-                call(&shared.stats, move || Ok((Head::of(&held), analyze(&held)))).await.ok()
-            };
-            let deep = deep.await;
-            self.deep_took = begun.elapsed();
-            let found = match deep {
-                Some(found) => {
-                    self.deep = Some(Instant::now());
-                    Some(found)
-                }
-                // Where chains cannot be read at all, the rest still counts;
-                // where they cannot be read this once, what was found stands.
-                None if self.deep.is_none() => Some((counters.head.clone(), report)),
-                None => None,
-            };
-            findings = found.map(|(head, report)| {
-                self.severities = severities(&report);
-                let Report { findings, checked, .. } = report;
-                json::to_vec(&FindingsAnswer { head, findings, checked }).into()
-            });
-        }
-        counters.findings = self.severities.clone();
-        Some((json::to_vec(&counters).into(), findings))
+        rested(DEEP_EVERY) || (self.changed && rested(Duration::ZERO))
+    }
+
+    /// Findings, await chains read; `head` and `report` are of the cheap look,
+    /// whose snapshot is gone by now: there is room for two at once.
+    async fn look_deep(
+        &mut self,
+        shared: &Shared,
+        head: Head,
+        report: Report,
+    ) -> Option<FindingsAnswer> {
+        self.changed = false;
+        let begun = Instant::now();
+        let deep = async {
+            let held = shared.flight.snapshot(Want::ALL).await.ok()?;
+            call(&shared.stats, move || Ok((Head::of(&held), analyze(&held)))).await.ok()
+        };
+        let deep = deep.await;
+        self.deep_took = begun.elapsed();
+        let (head, report) = match deep {
+            Some(found) => {
+                self.deep = Some(Instant::now());
+                found
+            }
+            // Where chains cannot be read at all, the rest still counts;
+            // where they cannot be read this once, what was found stands.
+            None if self.deep.is_none() => (head, report),
+            None => return None,
+        };
+        self.severities = severities(&report);
+        let Report { findings, checked, .. } = report;
+        Some(FindingsAnswer { head, findings, checked })
     }
 }
 
@@ -290,7 +287,7 @@ fn severities(report: &Report) -> BTreeMap<&'static str, u64> {
     findings
 }
 
-/// Without findings: those are looked for less often.
+/// Without findings: those are looked for less often, and not yet at first.
 fn counters(snapshot: &Snapshot) -> CountersEvent {
     let mut states = StateCounts::default();
     snapshot.tasks.iter().for_each(|task| states.add(task.state));

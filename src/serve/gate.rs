@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use axum::extract::{Request, State};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderMap, HeaderName, HeaderValue,
-    REFERRER_POLICY, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
@@ -82,10 +82,7 @@ fn admit(shared: &Shared, request: &Request) -> Result<(), Response> {
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return Err(response);
     }
-    let mut response =
-        problem::text(StatusCode::TOO_MANY_REQUESTS, "too many requests without the right token");
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    Err(response)
+    Err(problem::text(StatusCode::TOO_MANY_REQUESTS, "too many requests without the right token"))
 }
 
 /// The bearer token; none if the header is there twice.

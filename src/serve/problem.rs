@@ -67,10 +67,16 @@ impl IntoResponse for Problem {
         let Self { status, error, expected } = self;
         let body = json::to_vec(&json::ProblemAnswer { error, expected });
         let mut response = (status, [(CONTENT_TYPE, "application/json")], body).into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
+        later(&mut response);
         response
+    }
+}
+
+/// Says when to come again, where that helps.
+fn later(response: &mut Response) {
+    if matches!(response.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+    {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
 }
 
@@ -80,5 +86,8 @@ pub fn text(status: StatusCode, text: impl Into<String>) -> Response {
     if !text.ends_with('\n') {
         text.push('\n');
     }
-    (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
+    let mut response =
+        (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response();
+    later(&mut response);
+    response
 }

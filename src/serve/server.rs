@@ -24,7 +24,7 @@ use super::gate::{Failures, gate};
 use super::guard::Guard;
 use super::listen::{self, Bound, Connection, Listener};
 use super::source::Source;
-use super::stats::Stats;
+use super::stats::{Counted, Stats};
 use super::timed::TimedWrites;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -52,6 +52,30 @@ pub struct Context {
 
 /// [`Context`], shared.
 pub type Shared = Arc<Context>;
+
+impl Context {
+    /// `listen` as it was bound.
+    pub fn shared(
+        config: ServeConfig,
+        listen: &Listen,
+        source: Arc<dyn Source>,
+        stop: watch::Receiver<Phase>,
+    ) -> Shared {
+        let stats = Arc::new(Stats::default());
+        let flight = Flight::new(Arc::clone(&source), config.limits.dump_wait, Arc::clone(&stats));
+        Arc::new(Self {
+            guard: Guard::new(listen, &config.hosts),
+            failures: Failures::new(config.limits.token_failures),
+            events: Events::new(config.limits.event_streams),
+            deltas: Semaphore::new(DELTAS),
+            flight,
+            source,
+            stats,
+            stop,
+            config,
+        })
+    }
+}
 
 /// How far the server's end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,6 +169,12 @@ impl Server {
         let _ = self.stop.send(Phase::Closing);
     }
 
+    /// Begins what [`shutdown`](Self::shutdown) waits for: with several servers
+    /// they end side by side.
+    pub fn begin_shutdown(&self) {
+        let _ = self.stop.send(Phase::Stopped);
+    }
+
     /// Closes event streams, lets answers under way finish for a moment and
     /// stops. Blocks for a second at most; a second call does nothing.
     ///
@@ -155,7 +185,7 @@ impl Server {
         else {
             return Ok(());
         };
-        let _ = self.stop.send(Phase::Stopped);
+        self.begin_shutdown();
         match running.done.recv_timeout(self.drain + Duration::from_millis(200)) {
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 Err(Error::new(ErrorKind::Timeout, "the debug server did not stop in time"))
@@ -182,19 +212,7 @@ fn run(
     source: Arc<dyn Source>,
     stop: watch::Receiver<Phase>,
 ) {
-    let stats = Arc::new(Stats::default());
-    let flight = Flight::new(Arc::clone(&source), config.limits.dump_wait, Arc::clone(&stats));
-    let shared: Shared = Arc::new(Context {
-        guard: Guard::new(listen, &config.hosts),
-        failures: Failures::new(config.limits.token_failures),
-        events: Events::new(config.limits.event_streams),
-        deltas: Semaphore::new(DELTAS),
-        flight,
-        source,
-        stats,
-        stop,
-        config,
-    });
+    let shared = Context::shared(config, listen, source, stop);
     runtime.block_on(async {
         // The descriptor is bound and valid: registering it fails only when
         // the process is out of memory or descriptors.
@@ -248,7 +266,7 @@ fn turn_away(connection: &Connection, stats: &Stats) {
 async fn converse(connection: Connection, router: Router, shared: Shared) {
     let limits = &shared.config.limits;
     let stats = &shared.stats;
-    stats.connections.add(1);
+    let _counted = Counted::new(Arc::clone(stats), |stats| &stats.connections);
     let io = TimedWrites::new(connection, limits.write_timeout, Arc::clone(stats));
     let mut stop = shared.stop.clone();
     let mut conversation = pin!(
@@ -266,5 +284,4 @@ async fn converse(connection: Connection, router: Router, shared: Shared) {
             let _ = conversation.await;
         }
     }
-    stats.connections.sub(1);
 }

@@ -1,5 +1,6 @@
 //! What the server counts of itself.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A counter or a gauge that any thread may change.
@@ -17,6 +18,26 @@ impl Count {
 
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One more of what a gauge counts, for as long as this lives: a panic that
+/// takes it along is no leak of the count.
+pub struct Counted {
+    stats: Arc<Stats>,
+    gauge: fn(&Stats) -> &Count,
+}
+
+impl Counted {
+    pub fn new(stats: Arc<Stats>, gauge: fn(&Stats) -> &Count) -> Self {
+        gauge(&stats).add(1);
+        Self { stats, gauge }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.gauge)(&self.stats).sub(1);
     }
 }
 

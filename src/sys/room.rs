@@ -5,14 +5,22 @@
 //! large blocks one by one and give each back when it is freed; glibc's limit
 //! moves with the program, but never beyond 32 MiB (`mallopt(3)`,
 //! `M_MMAP_THRESHOLD`). So a long list asks for more than that. What of it is
-//! not used is never touched, and costs addresses only.
+//! not used is never touched, and costs addresses only. What will be used is
+//! asked for at once: a fault for each new page is most of what it costs to
+//! fill such a list.
 
 use std::collections::TryReserveError;
+use std::mem::MaybeUninit;
 
 /// From here on every allocator maps.
 const MAPPED: usize = 33 << 20;
 /// Shorter lists are the heap's business.
 const LONG: usize = 1 << 20;
+
+const PAGE: usize = 4096;
+/// Bytes made resident in one call: others who change the process's mappings
+/// wait for it.
+const STEP: usize = 1 << 20;
 
 /// Makes room for so many more elements.
 ///
@@ -23,10 +31,30 @@ pub fn reserve<T>(list: &mut Vec<T>, more: usize) -> Result<(), TryReserveError>
     let is_long = wanted.saturating_mul(size_of::<T>()) >= LONG;
     let mapped = MAPPED / size_of::<T>().max(1);
     if is_long && wanted < mapped && list.try_reserve_exact(mapped - list.len()).is_ok() {
+        populate(&mut list.spare_capacity_mut()[..more]);
         return Ok(());
     }
     // Addresses may be scarce too (`ulimit -v`, strict overcommit).
     list.try_reserve(more)
+}
+
+/// Has the system make the whole pages of a range resident. Best effort: what
+/// it does not do now happens at the first touch.
+fn populate<T>(room: &mut [MaybeUninit<T>]) {
+    let bytes = room.as_mut_ptr_range();
+    let start = (bytes.start as usize).next_multiple_of(PAGE);
+    let end = bytes.end as usize / PAGE * PAGE;
+    #[cfg(target_os = "linux")]
+    for part in (start..end).step_by(STEP) {
+        let len = STEP.min(end - part);
+        // SAFETY: the range is exclusively borrowed and within a living
+        // allocation; this makes its pages writable and changes no bytes.
+        let done = unsafe { libc::madvise(part as *mut _, len, libc::MADV_POPULATE_WRITE) };
+        // Kernels before 5.14 do not know it.
+        if done != 0 {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]

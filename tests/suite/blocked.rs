@@ -75,12 +75,13 @@ fn everything_answers_while_every_worker_is_blocked() {
     });
     for path in ["/healthz", "/debug/tasks", "/debug/workers", "/debug/pprof/goroutine?debug=2"] {
         // Each is asked a few times: the machine may be busy with something else.
-        let answers: Vec<_> = (0..5).map(|_| server.get(path)).collect();
+        let mut answers: Vec<_> = (0..7).map(|_| server.get(path)).collect();
         assert!(answers.iter().all(|answer| answer.status == 200), "{path}");
         let guarded = answers[0].headers.to_ascii_lowercase();
         assert!(guarded.contains("x-content-type-options: nosniff"), "{path}: {guarded}");
-        let best = answers.iter().map(|answer| answer.took).min().expect("five");
-        assert!(best < Duration::from_millis(200), "{path} took {best:?}");
+        answers.sort_by_key(|answer| answer.took);
+        let median = answers[answers.len() / 2].took;
+        assert!(median < Duration::from_millis(200), "{path} took {median:?}");
     }
     let workers = server.json("/debug/workers");
     assert!(

@@ -192,17 +192,7 @@ fn scenes_in_a_process_that_embeds_it_agree() {
         let Some((_folder, program)) = super::embed::scenes(flags) else { return };
         for scene in ["waits", "shapes", "deadlock", "futurelock-held"] {
             let mut target = Target::start(&program, scene);
-            let address = target.preface[0].rsplit(' ').next().and_then(|it| it.parse().ok());
-            let address = address.expect("an address");
-            // Without optimisation it reads its debug information for seconds.
-            let snapshot = eventually("await chains", || {
-                let answer = super::server::Answer::to(address, "/debug/snapshot");
-                assert_eq!(answer.status, 200, "{}", answer.text());
-                let snapshot: Value = serde_json::from_slice(&answer.body).expect("JSON");
-                let missing = list(&snapshot["coverage"]["missing"]).iter();
-                let unread = missing.filter(|missing| missing["reason"] == "no_await_chain");
-                if unread.count() == 0 { Ok(snapshot) } else { Err("still read".to_owned()) }
-            });
+            let snapshot = chains(&target);
             must_agree(&target.truth, &snapshot);
             // Known by its handle, hooks or not: it is not told twice.
             let runtimes = list(&snapshot["runtimes"]);
@@ -212,6 +202,86 @@ fn scenes_in_a_process_that_embeds_it_agree() {
             assert_eq!(strays.filter(|it| it["runtime"] != runtimes[0]["id"]).count(), 0);
             target.must_be_well();
         }
+    }
+}
+
+fn snapshot(target: &Target) -> Value {
+    let address = target.preface[0].rsplit(' ').next().and_then(|it| it.parse().ok());
+    let answer = super::server::Answer::to(address.expect("an address"), "/debug/snapshot");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    serde_json::from_slice(&answer.body).expect("JSON")
+}
+
+/// A snapshot with await chains: without optimisation the program reads its
+/// debug information for seconds.
+fn chains(target: &Target) -> Value {
+    eventually("await chains", || {
+        let snapshot = snapshot(target);
+        let missing = list(&snapshot["coverage"]["missing"]).iter();
+        let unread = missing.filter(|missing| missing["reason"] == "no_await_chain");
+        if unread.count() == 0 { Ok(snapshot) } else { Err("still read".to_owned()) }
+    })
+}
+
+/// Several runtimes and a `LocalSet`, of which the profiler was told nothing.
+#[test]
+fn runtimes_and_a_local_set_beside_the_known_one_are_all_told() {
+    let Some((_folder, program)) = super::embed::scenes("--cfg tokio_unstable") else { return };
+    let mut target = Target::start(&program, "several");
+    let snapshot = chains(&target);
+    must_agree(&target.truth, &snapshot);
+    // The known one, which has no tasks here, and the four of the scene.
+    assert!(list(&snapshot["runtimes"]).len() >= 5, "{:#}", snapshot["runtimes"]);
+    target.must_be_well();
+}
+
+#[test]
+fn every_dump_from_inside_is_complete_under_churn() {
+    let Some((_folder, program)) = super::embed::scenes("--cfg tokio_unstable") else { return };
+    let mut target = Target::start(&program, "churn");
+    let mut last = chains(&target)["taken_at"].clone();
+    super::dump::complete_under_churn(&target.truth, 100, || {
+        // One that is kept for the next who asks is no other dump.
+        eventually("another dump", || {
+            let snapshot = snapshot(&target);
+            let again = snapshot["taken_at"] == last;
+            last = snapshot["taken_at"].clone();
+            if again { Err("the same".to_owned()) } else { Ok(snapshot) }
+        })
+    });
+    target.must_be_well();
+}
+
+/// Calls that are cancelled and leave a task behind, and ones that do not.
+#[test]
+fn a_task_that_outlives_its_stream_is_told() {
+    let of_kind = |report: &Value| {
+        let found = list(&report["findings"]).iter().find(|it| it["kind"] == "leaked_task");
+        found.cloned()
+    };
+    let healthy = Server::with_faults(&[]);
+    let _cancelled = healthy.load("cancelled-unary", &["--seconds", "60"]);
+    let _storm = healthy.load("cancel-storm", &["--seconds", "60"]);
+    let server = Server::with_faults(&[]);
+    let _load = server.load("leave-task-behind", &["--seconds", "60"]);
+    let report = server.wait_for("/debug/findings", "a task left behind", |report| {
+        let silent = healthy.json("/debug/findings");
+        assert_eq!(of_kind(&silent), None, "{silent:#}");
+        of_kind(report).is_some()
+    });
+    let finding = of_kind(&report).expect("just seen");
+    assert_eq!(finding["method"], "/taskprof.lab.v1.Lab/LeaveTaskBehind", "{finding:#}");
+    let (file, _) = place("src/reference/lab/cancel.rs", "fn leave_task_behind");
+    assert!(finding["place"].as_str().is_some_and(|it| it.starts_with(&file)), "{finding:#}");
+    // Those very tasks are alive, and their streams have ended.
+    let snapshot = server.json("/debug/snapshot");
+    let tasks = list(&finding["tasks"]);
+    assert!(!tasks.is_empty());
+    for id in tasks {
+        let task = list(&snapshot["tasks"]).iter().find(|task| task["id"] == *id);
+        let stream = &task.expect("it lives")["stream"];
+        let live = list(&snapshot["streams"]).iter().any(|it| it["id"] == *stream);
+        assert!(!stream.is_null() && !live, "{task:#?}");
     }
 }
 

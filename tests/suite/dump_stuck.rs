@@ -145,6 +145,18 @@ fn a_task_that_nothing_can_wake() {
     with_twin("unwakeable");
 }
 
+/// Whose join handle is kept may be meant to stay: no warning.
+#[test]
+fn a_task_that_only_an_abort_can_end_is_no_trouble() {
+    let mut target = Target::dev("unwakeable-kept");
+    let report = findings(&target);
+    assert_eq!(found(&report), expected(&target.truth), "{:#}", report["findings"]);
+    let of_kind = |kind: &str| list(&report["findings"]).iter().find(|it| it["kind"] == *kind);
+    let finding = of_kind("unwakeable").expect("told");
+    assert_eq!(finding["severity"], "info", "{finding:#}");
+    target.must_be_well();
+}
+
 /// What takes time to show: looked at again and again while attached, the
 /// scene is found, and its twin, looked at for as long, is not.
 fn with_twin_over_time(scene: &str, every: Duration, grow: bool, looks: u32) {

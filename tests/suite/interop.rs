@@ -5,6 +5,8 @@
 use std::time::{Duration, Instant};
 
 use futures_util::stream;
+use http_body_util::{BodyExt as _, Full};
+use prost::Message;
 use taskprof::pb::echo::EchoRequest;
 use taskprof::pb::echo::echo_client::EchoClient;
 use taskprof::pb::testing::test_service_client::TestServiceClient;
@@ -14,12 +16,14 @@ use taskprof::pb::testing::{
     StreamingInputCallRequest, StreamingOutputCallRequest, StreamingOutputCallResponse,
 };
 use tokio::sync::mpsc;
+use tonic::body::Body;
 use tonic::codec::CompressionEncoding::Gzip;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Status, Streaming};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tower::{Service as _, ServiceExt as _};
 
 use super::reference::{AnyChannel, By, soon, start_watched};
 
@@ -90,6 +94,87 @@ async fn client_compressed_and_server_compressed_unary(watched: By) {
     let response = gzip.unary_call(expect(true)).await.expect("an answer");
     assert_eq!(response.metadata().get("grpc-encoding").expect("an encoding"), "gzip");
     assert_eq!(response.into_inner().payload.expect("a payload").body.len(), 314_159);
+}
+
+/// One request as bytes, its message not compressed, whatever its header says.
+fn plain_frame(method: &str, message: &impl Message) -> http::Request<Body> {
+    let message = message.encode_to_vec();
+    let length = u32::try_from(message.len()).expect("a small one").to_be_bytes();
+    http::Request::post(format!("/grpc.testing.TestService/{method}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-encoding", "gzip")
+        .body(Body::new(Full::from([&[0], &length[..], &message[..]].concat())))
+        .expect("a request")
+}
+
+async fn a_plain_message_is_plain_whatever_the_header_says(watched: By) {
+    let mut server = start_watched(false, watched).await;
+    let code = async |channel: &mut AnyChannel, value| {
+        let request =
+            SimpleRequest { expect_compressed: Some(BoolValue { value }), ..Default::default() };
+        let channel = channel.ready().await.expect("a channel");
+        let response = soon("an answer", channel.call(plain_frame("UnaryCall", &request))).await;
+        let response = response.expect("an answer");
+        let in_head = response.headers().get("grpc-status").cloned();
+        let body = soon("the end", response.into_body().collect()).await.expect("a body");
+        let status = in_head.or_else(|| body.trailers()?.get("grpc-status").cloned());
+        status.expect("a status").to_str().expect("digits").to_owned()
+    };
+    assert_eq!(code(&mut server.channel, true).await, "3");
+    assert_eq!(code(&mut server.channel, false).await, "0");
+}
+
+async fn client_compressed_streaming(watched: By) {
+    let requests = |first| {
+        let expects = |value, size| StreamingInputCallRequest {
+            expect_compressed: Some(BoolValue { value }),
+            payload: payload(size),
+        };
+        stream::iter([expects(first, 27_182), expects(false, 45_904)])
+    };
+    let plain = client(watched).await;
+    let probe = plain.clone().streaming_input_call(requests(true)).await;
+    assert_eq!(probe.expect_err("the probe is refused").code(), Code::InvalidArgument);
+    let size = plain.clone().streaming_input_call(requests(false)).await.expect("an answer");
+    assert_eq!(size.into_inner().aggregated_payload_size, 73_086);
+    let mut gzip = plain.send_compressed(Gzip);
+    let size = gzip.streaming_input_call(requests(true)).await.expect("an answer");
+    assert_eq!(size.into_inner().aggregated_payload_size, 73_086);
+}
+
+/// The flags of the messages in a body.
+fn flags(mut bytes: &[u8]) -> Vec<u8> {
+    let mut flags = Vec::new();
+    while let [flag, a, b, c, d, rest @ ..] = bytes {
+        flags.push(*flag);
+        bytes = &rest[u32::from_be_bytes([*a, *b, *c, *d]) as usize..];
+    }
+    flags
+}
+
+/// Whether the responses of a stream are compressed is tonic's to say, by what
+/// the client accepts.
+async fn server_compressed_streaming(watched: By) {
+    let mut channel = start_watched(false, watched).await.channel;
+    for (accepted, answered) in [("gzip", [1, 1]), ("identity", [0, 0])] {
+        let mut request = plain_frame("StreamingOutputCall", &wants(&[31_415, 58_979]));
+        request.headers_mut().insert("grpc-accept-encoding", accepted.parse().expect("a value"));
+        let channel = channel.ready().await.expect("a channel");
+        let response = soon("an answer", channel.call(request)).await.expect("an answer");
+        let body = soon("the end", response.into_body().collect()).await.expect("a body");
+        assert_eq!(flags(&body.to_bytes()), answered, "{accepted}");
+    }
+}
+
+async fn a_cacheable_answer_says_for_how_long(watched: By) {
+    let mut client = client(watched).await;
+    let request = || SimpleRequest { response_size: 9, ..Default::default() };
+    let response = client.cacheable_unary_call(request()).await.expect("an answer");
+    assert_eq!(response.metadata().get("cache-control").expect("a header"), "max-age=60, public");
+    assert_eq!(response.into_inner().payload.expect("a payload").body.len(), 9);
+    let other = client.unary_call(request()).await.expect("an answer");
+    assert!(other.metadata().get("cache-control").is_none());
 }
 
 async fn client_streaming(watched: By) {
@@ -390,6 +475,10 @@ each! {
         large_unary,
         sizes_that_make_no_sense_are_refused,
         client_compressed_and_server_compressed_unary,
+        a_plain_message_is_plain_whatever_the_header_says,
+        client_compressed_streaming,
+        server_compressed_streaming,
+        a_cacheable_answer_says_for_how_long,
         client_streaming,
         server_streaming,
         responses_keep_their_interval,

@@ -1,5 +1,6 @@
 //! A real `taskprof` process under test, and plain HTTP to it.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -41,10 +42,21 @@ impl Server {
         Self::of(indexed().as_ref(), command, "127.0.0.1:0")
     }
 
+    /// The same with what it says on stderr kept in a file.
+    pub fn logging(command: &[&str], log: File) -> Self {
+        let mut program = Command::new(indexed());
+        program.env_remove("RUST_LOG").stderr(log);
+        Self::run(program, command, "127.0.0.1:0")
+    }
+
     /// Starts another build of the program, with what it is to do for
     /// tokio-console.
     pub fn of(program: &Path, command: &[&str], console: &str) -> Self {
-        let mut child = Command::new(program)
+        Self::run(Command::new(program), command, console)
+    }
+
+    fn run(mut program: Command, command: &[&str], console: &str) -> Self {
+        let mut child = program
             .args(command)
             .args(["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--console", console])
             .stdin(Stdio::null())
@@ -186,17 +198,27 @@ pub struct Answer {
 impl Answer {
     /// Asks with nothing but the request line and a Host, as curl would.
     pub fn to(address: SocketAddr, path: &str) -> Self {
+        Self::of(address, "GET", path)
+    }
+
+    /// The same with another method, and no body.
+    pub fn of(address: SocketAddr, method: &str, path: &str) -> Self {
+        Self::ask(address, method, path).expect("answer")
+    }
+
+    /// The same where the connection may be refused or cut off.
+    pub fn ask(address: SocketAddr, method: &str, path: &str) -> std::io::Result<Self> {
         let began = Instant::now();
-        let mut socket = TcpStream::connect(address).expect("connect");
-        socket.set_read_timeout(Some(DEADLINE)).expect("timeout");
-        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
-        socket.write_all(request.as_bytes()).expect("request");
+        let mut socket = TcpStream::connect(address)?;
+        socket.set_read_timeout(Some(DEADLINE))?;
+        let request = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+        socket.write_all(request.as_bytes())?;
         let mut raw = Vec::new();
-        socket.read_to_end(&mut raw).expect("answer");
+        socket.read_to_end(&mut raw)?;
         let end = raw.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
         let headers = String::from_utf8_lossy(&raw[..end]).into_owned();
         let status = headers.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("status");
-        Self { status, headers, body: raw.split_off(end + 4), took: began.elapsed() }
+        Ok(Self { status, headers, body: raw.split_off(end + 4), took: began.elapsed() })
     }
 
     pub fn text(&self) -> String {

@@ -7,6 +7,7 @@ mod shapes;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use addr2line::gimli;
 
@@ -94,16 +95,26 @@ impl Dwarf {
     /// `NotFound` or `Permission` for the file, `Malformed` for its content.
     #[cfg(test)]
     pub fn open(program: &Path) -> Result<Self> {
-        Self::read(program, program, &[super::split::package_of(program)])
+        Self::read(program, program, &[super::split::package_of(program)], &Arc::default())
     }
 
     /// The same from another file with the debug information; where that is
     /// split, the rest is looked for in the packages.
-    pub(super) fn read(program: &Path, debug: &Path, packages: &[PathBuf]) -> Result<Self> {
-        guarded(debug, || Self::read_files(program, debug, packages))?
+    pub(super) fn read(
+        program: &Path,
+        debug: &Path,
+        packages: &[PathBuf],
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Self> {
+        guarded(debug, || Self::read_files(program, debug, packages, stop))?
     }
 
-    fn read_files(program: &Path, debug: &Path, packages: &[PathBuf]) -> Result<Self> {
+    fn read_files(
+        program: &Path,
+        debug: &Path,
+        packages: &[PathBuf],
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Self> {
         let open = |path: &Path| {
             let doing = || format!("reading {}", path.display());
             MappedFile::open(path).map(Arc::new).map_err(|error| Error::io(doing(), error))
@@ -117,6 +128,7 @@ impl Dwarf {
             sections.addr = super::sections::load_from(&open(program)?, program, ".debug_addr")?;
         }
         let mut store = Store::default();
+        store.stop.clone_from(stop);
         let mut split = Found::default();
         if !sections.is_empty() {
             let skeletons = store.add(sections.clone())?;

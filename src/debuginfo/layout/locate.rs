@@ -18,6 +18,8 @@
 //! The first with everything wins; otherwise the one with most.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::identity::{Identity, checksum};
 use super::saved::{self, Saved};
@@ -46,6 +48,9 @@ pub struct Options {
     /// Folders of saved layout files and debug information, of this program
     /// and of others; the first that has something of this build wins.
     pub folders: Vec<PathBuf>,
+    /// Turns true when nobody wants them any more: reading then ends soon,
+    /// with `Timeout`.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// Layouts and where they were found.
@@ -93,7 +98,7 @@ pub(super) fn open_below(program: &Path, options: &Options, system: &Path) -> Re
         if saved::is_saved(debug) {
             return saved(debug, program, &identity);
         }
-        let layouts = debug_file(program, debug, &identity, &names)?;
+        let layouts = debug_file(program, debug, &identity, &names, &options.stop)?;
         return Ok(opened(layouts, program, debug.clone(), &identity));
     }
     let found = saved_files(&names, &identity, &options.folders)
@@ -102,7 +107,7 @@ pub(super) fn open_below(program: &Path, options: &Options, system: &Path) -> Re
     if let Some(found) = found {
         return Ok(found);
     }
-    let (layouts, path) = search(program, &identity, &names, &options.folders, system)?;
+    let (layouts, path) = search(program, &identity, &names, options, system)?;
     Ok(opened(layouts, program, path, &identity))
 }
 
@@ -131,8 +136,10 @@ pub fn source(program: &Path, debug: Option<&Path>) -> Result<Source> {
     let identity = Identity::of(program)?;
     let names = names_of(program);
     let (layouts, path) = match debug {
-        Some(debug) => (debug_file(program, debug, &identity, &names)?, debug.to_owned()),
-        None => search(program, &identity, &names, &[], Path::new(SYSTEM))?,
+        Some(debug) => {
+            (debug_file(program, debug, &identity, &names, &Arc::default())?, debug.to_owned())
+        }
+        None => search(program, &identity, &names, &Options::default(), Path::new(SYSTEM))?,
     };
     let bytes = super::identity::debug_bytes(&path)?
         + layouts.package().map_or(Ok(0), super::identity::debug_bytes)?;
@@ -144,7 +151,7 @@ fn search(
     program: &Path,
     identity: &Identity,
     names: &[PathBuf],
-    folders: &[PathBuf],
+    Options { folders, stop, .. }: &Options,
     system: &Path,
 ) -> Result<(Dwarf, PathBuf)> {
     // Files of single units are looked for beside these, so in the folders too.
@@ -154,7 +161,7 @@ fn search(
     if let Some((link, _)) = &identity.debug_link {
         packages.extend(folders.iter().map(|folder| package_of(&folder.join(link))));
     }
-    let mut best = (Dwarf::read(program, program, &packages)?, program.to_owned());
+    let mut best = (Dwarf::read(program, program, &packages, stop)?, program.to_owned());
     let given = kept_debug_files(folders, &kept, identity);
     for (path, sum) in given.into_iter().chain(debug_files(names, identity, system)) {
         if best.0.detail() == Detail::Full {
@@ -165,7 +172,7 @@ fn search(
         }
         let mut packages = packages.clone();
         packages.push(package_of(&path));
-        let Ok(found) = Dwarf::read(program, &path, &packages) else { continue };
+        let Ok(found) = Dwarf::read(program, &path, &packages, stop) else { continue };
         if found.detail() > best.0.detail() {
             best = (found, path);
         }
@@ -214,6 +221,7 @@ fn debug_file(
     debug: &Path,
     identity: &Identity,
     names: &[PathBuf],
+    stop: &Arc<AtomicBool>,
 ) -> Result<Dwarf> {
     let theirs = Identity::of(debug)?;
     if let (Some(ours), Some(their)) = (&identity.build_id, &theirs.build_id)
@@ -226,7 +234,7 @@ fn debug_file(
     // A package has no debug information of its own: the program has the
     // skeletons.
     let of = if theirs.is_package { program } else { debug };
-    let found = Dwarf::read(program, of, &packages)?;
+    let found = Dwarf::read(program, of, &packages, stop)?;
     if found.detail() == Detail::Nothing {
         let reason = found
             .remark()

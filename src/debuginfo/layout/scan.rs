@@ -52,6 +52,9 @@ pub(super) fn scan(store: &Store) -> Result<Tables> {
                 return Ok(tables);
             }
             for unit in from..store.units.len().min(from + BATCH) {
+                if store.stop.load(Ordering::Relaxed) {
+                    return Err(Error::new(ErrorKind::Timeout, "reading was stopped"));
+                }
                 if Instant::now() > deadline {
                     let text = "the debug information takes too long to read";
                     return Err(Error::new(ErrorKind::Timeout, text));

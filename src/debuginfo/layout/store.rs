@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use addr2line::gimli::{
     self, Abbreviations, AttributeValue, DebugAbbrevOffset, DebugAddrBase, DebugInfoOffset,
@@ -57,6 +58,8 @@ pub(super) struct Store {
     parts: Vec<Part>,
     pub(super) units: Vec<Unit>,
     size: u64,
+    /// Nobody wants it read any more.
+    pub(super) stop: Arc<AtomicBool>,
 }
 
 /// Parsed abbreviations of the units used last.

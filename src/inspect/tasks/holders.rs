@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 
 use super::TaskRead;
-use super::hash::NumberMap;
 use super::semaphores::Semaphores;
 use super::tokio::RWLOCK_PERMITS;
 use super::trace::{RawHeld, Tip};
@@ -76,6 +75,12 @@ impl Claims {
         }
         for claims in self.all.chunk_by(|one, other| one.0 == other.0) {
             let resource = claims[0].0;
+            // Nearly all: the end of a channel that one task has.
+            if let [(_, Claim { kind, doubtful: false, .. })] = claims
+                && !is_semaphore(*kind)
+            {
+                continue;
+            }
             let claims: Vec<Claim> = claims.iter().map(|(_, claim)| *claim).collect();
             let free = if claims.iter().any(|claim| is_semaphore(claim.kind)) {
                 semaphores.get(memory, resource).map(|semaphore| semaphore.free)
@@ -144,40 +149,69 @@ fn strike(claims: &[Claim], free: Option<u64>) -> Vec<(TaskId, HeldKind)> {
 
 /// Tells every wait who holds what it waits for.
 fn join(tasks: &mut [TaskRead]) {
-    let mut holders: NumberMap<Resource, Vec<(HeldKind, Holder)>> = NumberMap::default();
-    for task in tasks.iter() {
-        for held in &task.holds {
-            let holder = Holder {
-                task: task.id,
-                local: held.local.clone(),
-                location: held.location.clone(),
-            };
-            holders.entry(held.resource).or_default().push((held.kind, holder));
+    let mut waited: Vec<WaitKind> = Vec::new();
+    for wait in tasks.iter().flat_map(waits) {
+        if !waited.contains(&wait.kind) {
+            waited.push(wait.kind);
         }
     }
-    let tell = |wait: &mut Wait| {
-        if let Some(resource) = &wait.resource
-            && let Some(candidates) = holders.get(resource)
-        {
-            let kind = wait.kind;
-            let of_use = candidates.iter().filter(|(held, _)| releases(*held, kind));
-            let holders: Vec<Holder> =
-                of_use.take(HOLDERS).map(|(_, holder)| holder.clone()).collect();
+    // Most tasks hold nothing but their own end of a channel: what nobody can
+    // be waiting for is not looked at again.
+    let of_use = |held: &Held| waited.iter().any(|&kind| releases(held.kind, kind));
+    let mut all = Vec::new();
+    for (task, read) in (0_u32..).zip(tasks.iter()) {
+        let held = (0_u32..).zip(&read.holds).filter(|(_, held)| of_use(held));
+        all.extend(held.map(|(number, held)| (held.resource, task, number)));
+    }
+    if all.is_empty() {
+        return;
+    }
+    all.sort_unstable();
+    let mut told: Vec<(u32, u32, Vec<Holder>)> = Vec::new();
+    for (task, read) in (0_u32..).zip(tasks.iter()) {
+        for (number, wait) in (0_u32..).zip(waits(read)) {
+            let holders = holders(tasks, &all, wait);
             if !holders.is_empty() {
-                wait.about_mut().holders = holders;
-            }
-        }
-    };
-    for task in tasks.iter_mut() {
-        if let Some(wait) = &mut task.wait {
-            tell(wait);
-        }
-        for branch in &mut task.branches {
-            if let Some(wait) = &mut branch.wait {
-                tell(wait);
+                told.push((task, number, holders));
             }
         }
     }
+    for (task, number, holders) in told {
+        if let Some(wait) = waits_mut(&mut tasks[task as usize]).nth(number as usize) {
+            wait.about_mut().holders = holders;
+        }
+    }
+}
+
+/// Those of `all`, which is in order, that hold what a wait is for.
+fn holders(tasks: &[TaskRead], all: &[(Resource, u32, u32)], wait: &Wait) -> Vec<Holder> {
+    let Some(resource) = wait.resource else { return Vec::new() };
+    let from = all.partition_point(|(held, ..)| *held < resource);
+    let candidates = all[from..].iter().take_while(|(held, ..)| *held == resource);
+    candidates
+        .map(|&(_, task, number)| {
+            let task = &tasks[task as usize];
+            (task.id, &task.holds[number as usize])
+        })
+        .filter(|(_, held)| releases(held.kind, wait.kind))
+        .take(HOLDERS)
+        .map(|(task, held)| Holder {
+            task,
+            local: held.local.clone(),
+            location: held.location.clone(),
+        })
+        .collect()
+}
+
+/// All that a task waits for, its main chain first.
+fn waits(task: &TaskRead) -> impl Iterator<Item = &Wait> {
+    task.wait.iter().chain(task.branches.iter().filter_map(|branch| branch.wait.as_ref()))
+}
+
+/// The same, to be changed.
+fn waits_mut(task: &mut TaskRead) -> impl Iterator<Item = &mut Wait> {
+    let branches = task.branches.iter_mut().filter_map(|branch| branch.wait.as_mut());
+    task.wait.iter_mut().chain(branches)
 }
 
 /// Whether what is held is what the wait is for.

@@ -136,6 +136,8 @@ pub struct TaskRead {
     /// Wakers and abort handles of it, by its count of references, if it is
     /// idle: others are referred to by whoever runs them.
     pub wakers: Option<u64>,
+    /// Whether its join handle is still there.
+    pub joinable: Option<bool>,
     /// What it waits for.
     pub wait: Option<Wait>,
     /// What else it awaits at once or keeps without polling it.

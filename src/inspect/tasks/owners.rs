@@ -1,7 +1,7 @@
 //! Runtimes and `LocalSet`s: found from handles, threads, tasks and, if asked,
 //! by a search of the heap; and the lists of tasks that they own.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 
 use super::fields::{Types, active};
 use super::tokio::{Lists, Offsets, OwnedList, SCHEDULER_HANDLE};
@@ -155,77 +155,227 @@ fn read(memory: &mut Cached<'_>, address: u64, list: &OwnedList) -> Option<Found
     Some(Found { address, flavor: list.flavor, id, count, heads })
 }
 
-/// A way through a list of tasks, as they were spawned: the shards take tasks
-/// in turn, and so neighbours on the heap come near each other.
+/// A way through a list of tasks, the last spawned first: each shard is in this
+/// order, and the next task is that of the highest id. So neighbours on the
+/// heap come near each other, and nobody has to sort what was read.
 ///
 /// A list that leads in a circle ends before it has gone around three times;
 /// until then it gives its tasks again.
 pub struct Walk {
     id: u64,
     shards: Vec<Shard>,
-    turn: usize,
+    /// The ids that their next tasks have, with their indexes.
+    next: BinaryHeap<(u64, usize)>,
     /// Pointers that led to no task of this list, or in a circle.
     pub broken: u64,
+    /// Tasks that have ended and are half off the list, which counts them still.
+    ///
+    /// Off it goes in steps: the task before it is linked to the one behind,
+    /// then that one to the one before, then the count goes down. A thread that
+    /// wants to write while the image is taken waits, most often at the first
+    /// touch of a page, and so between the first two of these again and again.
+    pub leaving: u64,
 }
 
 /// Finds circles as Brent does: it compares with where it was at the last
 /// power of two of its steps.
 struct Shard {
-    next: u64,
+    /// The next task's header and what is behind it.
+    header: u64,
+    links: Links,
     before: u64,
     steps: u64,
 }
 
+/// What a task of a list says.
+struct Links {
+    id: u64,
+    /// The task after it; 0 at the end.
+    next: u64,
+    /// The task before it; 0 at the start, or if that is not known.
+    prev: u64,
+}
+
 impl Walk {
     /// Begins at the heads.
-    pub fn new(memory: &mut Cached<'_>, found: &Found) -> Self {
-        let heads: Vec<_> = found.heads.iter().map(|&head| memory.word(head)).collect();
-        let broken = heads.iter().filter(|head| head.is_err()).count() as u64;
-        let begin = |next| Shard { next, before: 0, steps: 0 };
-        let shards = heads.into_iter().flatten().filter(|&next| next != 0).map(begin).collect();
-        Self { id: found.id, shards, turn: 0, broken }
+    pub fn new(memory: &mut Cached<'_>, offsets: &Offsets, found: &Found) -> Self {
+        let mut walk = Self {
+            id: found.id,
+            shards: Vec::new(),
+            next: BinaryHeap::new(),
+            broken: 0,
+            leaving: 0,
+        };
+        for &head in &found.heads {
+            match memory.word(head) {
+                Ok(0) => {}
+                Ok(header) => walk.begin(memory, offsets, header),
+                Err(_) => walk.broken += 1,
+            }
+        }
+        walk
+    }
+
+    fn begin(&mut self, memory: &mut Cached<'_>, offsets: &Offsets, header: u64) {
+        let Some(links) = links(memory, offsets, self.id, header) else {
+            self.broken += 1;
+            return;
+        };
+        self.leaving += u64::from(leaves(memory, offsets, self.id, 0, header, &links));
+        self.next.push((links.id, self.shards.len()));
+        self.shards.push(Shard { header, links, before: 0, steps: 0 });
     }
 
     /// The next task's header.
     pub fn next(&mut self, memory: &mut Cached<'_>, offsets: &Offsets) -> Option<u64> {
-        loop {
-            if self.shards.is_empty() {
-                return None;
-            }
-            let turn = self.turn % self.shards.len();
-            let shard = &mut self.shards[turn];
-            let header = shard.next;
-            let next = next(memory, offsets, self.id, header).filter(|_| header != shard.before);
-            shard.steps += 1;
-            if shard.steps.is_power_of_two() {
-                shard.before = header;
-            }
-            let there = next.is_some();
-            self.broken += u64::from(!there);
-            match next {
-                Some(next) if next != 0 => {
-                    shard.next = next;
-                    self.turn = turn + 1;
+        let (_, index) = self.next.pop()?;
+        let shard = &mut self.shards[index];
+        let header = shard.header;
+        shard.steps += 1;
+        if shard.steps.is_power_of_two() {
+            shard.before = header;
+        }
+        let next = shard.links.next;
+        if next != 0 {
+            let links = links(memory, offsets, self.id, next).filter(|_| next != shard.before);
+            match links {
+                Some(links) => {
+                    let leaving = leaves(memory, offsets, self.id, header, next, &links);
+                    self.leaving += u64::from(leaving);
+                    self.next.push((links.id, index));
+                    (shard.header, shard.links) = (next, links);
                 }
-                _ => {
-                    self.shards.remove(turn);
-                    self.turn = turn;
-                }
-            }
-            if there {
-                return Some(header);
+                None => self.broken += 1,
             }
         }
+        Some(header)
     }
 }
 
-/// The task after this one, if this is one of the list.
-fn next(memory: &mut Cached<'_>, offsets: &Offsets, id: u64, header: u64) -> Option<u64> {
+/// What a task says, if it is one of the list.
+fn links(memory: &mut Cached<'_>, offsets: &Offsets, id: u64, header: u64) -> Option<Links> {
     let owner = memory.word(header.checked_add(offsets.owner_id)?).ok()?;
     if owner != id {
         return None;
     }
     let vtable = memory.word(header.checked_add(offsets.vtable)?).ok()?;
     let trailer = memory.word(vtable.checked_add(offsets.trailer_offset)?).ok()?;
-    memory.word(header.checked_add(trailer)?.checked_add(offsets.next)?).ok()
+    let trailer = header.checked_add(trailer)?;
+    let next = memory.word(trailer.checked_add(offsets.next)?).ok()?;
+    let prev = match offsets.prev {
+        Some(prev) => memory.word(trailer.checked_add(prev)?).ok()?,
+        None => 0,
+    };
+    let offset = memory.word(vtable.checked_add(offsets.id_offset)?).ok()?;
+    let id = memory.word(header.checked_add(offset)?).ok()?;
+    Some(Links { id, next, prev })
+}
+
+/// Whether a task is about to leave the list from between these two: the
+/// second still points back at it, and it at the second.
+fn leaves(
+    memory: &mut Cached<'_>,
+    offsets: &Offsets,
+    id: u64,
+    first: u64,
+    second: u64,
+    of_second: &Links,
+) -> bool {
+    let between = of_second.prev;
+    if between == 0 || between == first || between == second {
+        return false;
+    }
+    links(memory, offsets, id, between)
+        .is_some_and(|between| between.next == second && between.prev == first)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::ops::Range;
+
+    use super::*;
+    use crate::inspect::image::{Fault, Memory};
+
+    /// Words by their addresses.
+    #[derive(Default)]
+    struct Words(HashMap<u64, u64>);
+
+    impl Memory for Words {
+        fn read(&mut self, address: u64, to: &mut [u8]) -> Result<(), Fault> {
+            for (word, at) in to.chunks_exact_mut(8).zip((address..).step_by(8)) {
+                let value = self.0.get(&at).copied().unwrap_or(0);
+                word.copy_from_slice(&value.to_le_bytes());
+            }
+            Ok(())
+        }
+
+        fn writable(&self) -> &[Range<u64>] {
+            &[]
+        }
+    }
+
+    const OFFSETS: Offsets = Offsets {
+        owner_id: 8,
+        vtable: 0,
+        trailer_offset: 0,
+        id_offset: 8,
+        next: 0,
+        prev: Some(8),
+        ..Offsets::UNTYPED
+    };
+    const VTABLE: u64 = 0x100;
+    const HEAD: u64 = 0x200;
+    const LIST: u64 = 7;
+
+    fn header(task: u64) -> u64 {
+        0x1000 * task
+    }
+
+    /// Tasks of these ids, linked both ways in this order.
+    fn list(ids: &[u64]) -> Words {
+        let mut words = Words::default();
+        // A task: vtable, owner, id; then its trailer, next and prev.
+        words.0.extend([(VTABLE, 24), (VTABLE + 8, 16)]);
+        words.0.insert(HEAD, header(ids[0]));
+        for (index, &id) in ids.iter().enumerate() {
+            let at = header(id);
+            let beside = |index: Option<usize>| {
+                index.and_then(|index| ids.get(index)).map_or(0, |&id| header(id))
+            };
+            let (next, prev) = (beside(Some(index + 1)), beside(index.checked_sub(1)));
+            words.0.extend([(at, VTABLE), (at + 8, LIST), (at + 16, id)]);
+            words.0.extend([(at + 24, next), (at + 32, prev)]);
+        }
+        words
+    }
+
+    fn walk(words: &mut Words) -> (Vec<u64>, u64, u64) {
+        let mut memory = Cached::new(words, u64::MAX).unwrap();
+        let found = Found { address: HEAD, flavor: "", id: LIST, count: None, heads: vec![HEAD] };
+        let mut walk = Walk::new(&mut memory, &OFFSETS, &found);
+        let mut ids = Vec::new();
+        while let Some(at) = walk.next(&mut memory, &OFFSETS) {
+            ids.push(at / 0x1000);
+        }
+        (ids, walk.leaving, walk.broken)
+    }
+
+    #[test]
+    fn a_task_half_off_the_list_is_counted_and_not_told() {
+        let whole = [9, 7, 5, 3];
+        assert_eq!(walk(&mut list(&whole)), (whole.to_vec(), 0, 0));
+        // From the middle: 9 is linked to 5, which still points back at 7.
+        let mut words = list(&whole);
+        words.0.insert(header(9) + 24, header(5));
+        assert_eq!(walk(&mut words), (vec![9, 5, 3], 1, 0));
+        // From the start.
+        let mut words = list(&whole);
+        words.0.insert(HEAD, header(7));
+        assert_eq!(walk(&mut words), (vec![7, 5, 3], 1, 0));
+        // What merely points somewhere is nobody who leaves.
+        let mut words = list(&whole);
+        words.0.insert(header(5) + 32, header(3));
+        assert_eq!(walk(&mut words), (whole.to_vec(), 0, 0));
+    }
 }

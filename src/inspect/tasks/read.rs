@@ -173,11 +173,12 @@ impl<'a> Reader<'a> {
                 break;
             };
             next += 1;
-            let mut walk = owners::Walk::new(memory, &found);
+            let mut walk = owners::Walk::new(memory, &self.offsets, &found);
             let room = self.limits.tasks.saturating_sub(self.read.tasks.len()) as u64;
             let expected = found.count.unwrap_or(0).min(room).min(RESERVED) as usize;
             // Without room for all of them it grows as it must.
             let _ = room::reserve(&mut self.read.tasks, expected);
+            let first = self.read.tasks.len();
             let mut seen = 0;
             while seen < room
                 && !(seen.is_multiple_of(CLOCK) && self.is_late())
@@ -186,6 +187,10 @@ impl<'a> Reader<'a> {
                 self.task(memory, found.address, header);
                 seen += 1;
             }
+            // By id: the walk gives the highest first.
+            self.read.tasks[first..].reverse();
+            // They have ended, and are none of the tasks.
+            seen += walk.leaving;
             self.lost.broken += walk.broken;
             let alive = found.count.unwrap_or(seen);
             self.lost.tasks += alive.saturating_sub(seen + walk.broken.min(alive));
@@ -223,6 +228,7 @@ impl<'a> Reader<'a> {
             state,
             spawned_at,
             wakers: (state == TaskState::Idle).then(|| state::wakers(bits)),
+            joinable: Some(state::joinable(bits)),
             stack: None,
             wait: None,
             branches: Box::default(),
@@ -296,8 +302,10 @@ impl<'a> Reader<'a> {
 
     fn finish(mut self, memory: &mut Cached<'a>) -> TasksRead {
         let mut read = self.read;
-        // A task is large and its id small.
-        read.tasks.sort_by_cached_key(|task| task.id);
+        if !read.tasks.is_sorted_by_key(|task| task.id) {
+            // A task is large and its id small.
+            read.tasks.sort_by_cached_key(|task| task.id);
+        }
         // A list that leads in a circle tells a task more than once.
         read.tasks.dedup_by_key(|task| task.id);
         read.owners.sort_by_key(|owner| owner.address);

@@ -38,6 +38,11 @@ pub mod state {
         let join_handle = u64::from(bits & JOIN_INTEREST != 0);
         (bits / REF_ONE).saturating_sub(1 + join_handle)
     }
+
+    /// Whether its join handle is there, which can abort it.
+    pub fn joinable(bits: u64) -> bool {
+        bits & JOIN_INTEREST != 0
+    }
 }
 
 /// `batch_semaphore` keeps a flag below the number of permits.
@@ -75,6 +80,8 @@ pub struct Offsets {
     pub spawn_location_offset: Option<u64>,
     /// In `Trailer`: the next task of the list.
     pub next: u64,
+    /// The one before it.
+    pub prev: Option<u64>,
 }
 
 impl Offsets {
@@ -94,6 +101,7 @@ impl Offsets {
         spawn_location_offset: Some(10 * 8),
         // `Trailer` is not `repr(C)`.
         next: 0,
+        prev: None,
     };
 
     /// `None` if the program has no tokio tasks, or none that is known.
@@ -112,6 +120,7 @@ impl Offsets {
             id_offset: offset(vtable, &["id_offset"])?,
             spawn_location_offset: offset(vtable, &["spawn_location_offset"]),
             next: offset(trailer, &["owned", "next"])?,
+            prev: offset(trailer, &["owned", "prev"]),
         })
     }
 }

@@ -226,6 +226,7 @@ impl Reader<'_, '_> {
             state,
             spawned_at: spawned_at.and_then(|at| self.place(memory, at)),
             wakers: (state == TaskState::Idle).then(|| state::wakers(bits)),
+            joinable: Some(state::joinable(bits)),
             // Of one that runs, the thread has the stack.
             stack: kind.stack.clone().filter(|_| state != TaskState::Running),
             wait: None,

@@ -194,7 +194,7 @@ impl Meter {
             let now = clock::now();
             let logged = cell.logged();
             let mut number = direction.messages();
-            let messages = self.frames.feed(data, |bytes| {
+            let messages = self.frames.feed(data, |bytes, _| {
                 number += 1;
                 cell.message(kind, number, bytes.saturating_add(PREFIX), now);
                 if logged {

@@ -11,7 +11,7 @@ use tonic::Status;
 use super::tracker::Tracker;
 use crate::model::{Side, TaskId};
 use crate::registry::streams::StreamCell;
-use crate::registry::tasks::spawning_for;
+use crate::registry::tasks::{SpawningFor, spawning_for};
 
 /// One call, shared by its future, its bodies, its task and its scopes.
 pub struct Call {
@@ -117,12 +117,10 @@ impl Call {
         token.clone()
     }
 
-    /// Runs `spawn`; the task that it spawns belongs to this call from its birth.
-    pub(crate) fn spawning<T>(&self, spawn: impl FnOnce() -> T) -> T {
-        match self.cell.slot() {
-            Some(slot) => spawning_for(slot, spawn),
-            None => spawn(),
-        }
+    /// Until the guard is dropped, tasks that this thread spawns belong to this
+    /// call from their birth.
+    pub(crate) fn spawning(&self) -> Option<SpawningFor> {
+        self.cell.slot().map(spawning_for)
     }
 
     /// Says that a task, spawned by others, works for this call now.

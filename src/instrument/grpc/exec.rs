@@ -210,7 +210,9 @@ where
         let listed = Listed { conn: self.0.clone(), tracked: Tracked::new(call.clone()), place };
         // Named before its first poll: it may have to wait long for that.
         let task = StreamTask { future: Some(future), watch, listed };
-        let handle = call.spawning(|| tokio::spawn(task));
+        let spawning = call.spawning();
+        let handle = tokio::spawn(task);
+        drop(spawning);
         call.cell().belongs_to(task_id::number(handle.id()));
     }
 }

@@ -5,7 +5,7 @@
 /// Finds the ends of messages in a stream of chunks cut anywhere. It copies at
 /// most four bytes of prefix, whatever length a peer announces.
 #[derive(Clone, Debug, Default)]
-pub(super) struct FrameCounter {
+pub(crate) struct FrameCounter {
     prefix: [u8; 5],
     /// Bytes of the prefix seen; 5 while inside a payload.
     seen: u8,
@@ -15,8 +15,9 @@ pub(super) struct FrameCounter {
 
 impl FrameCounter {
     /// Takes the next chunk and calls `ended` with the payload length of each
-    /// message that ends in it. Returns how many those are.
-    pub(super) fn feed(&mut self, mut chunk: &[u8], mut ended: impl FnMut(u32)) -> u64 {
+    /// message that ends in it, and whether it is compressed. Returns how many
+    /// those are.
+    pub(crate) fn feed(&mut self, mut chunk: &[u8], mut ended: impl FnMut(u32, bool)) -> u64 {
         let mut messages = 0;
         while !chunk.is_empty() {
             if self.seen < 5 {
@@ -36,7 +37,7 @@ impl FrameCounter {
             if self.left == 0 {
                 self.seen = 0;
                 messages += 1;
-                ended(self.announced());
+                ended(self.announced(), self.prefix[0] != 0);
             }
         }
         messages
@@ -77,7 +78,7 @@ mod tests {
             let mut found = Vec::new();
             let mut counted = 0;
             for pair in cuts.windows(2) {
-                counted += counter.feed(&bytes[pair[0]..pair[1]], |length| found.push(length));
+                counted += counter.feed(&bytes[pair[0]..pair[1]], |length, _| found.push(length));
             }
             prop_assert_eq!(counted as usize, lengths.len());
             prop_assert_eq!(found, lengths.iter().map(|&l| u32::from(l)).collect::<Vec<_>>());
@@ -88,7 +89,7 @@ mod tests {
             let mut counter = FrameCounter::default();
             for chunk in chunks {
                 let most = chunk.len() as u64 / 5 + 1;
-                prop_assert!(counter.feed(&chunk, |_| ()) <= most);
+                prop_assert!(counter.feed(&chunk, |_, _| ()) <= most);
             }
         }
     }
@@ -96,8 +97,8 @@ mod tests {
     #[test]
     fn an_absurd_length_is_only_waited_for() {
         let mut counter = FrameCounter::default();
-        assert_eq!(counter.feed(&[0, 255, 255, 255, 255], |_| ()), 0);
-        assert_eq!(counter.feed(&[0; 4096], |_| ()), 0);
+        assert_eq!(counter.feed(&[0, 255, 255, 255, 255], |_, _| ()), 0);
+        assert_eq!(counter.feed(&[0; 4096], |_, _| ()), 0);
         assert_eq!(counter.left, u32::MAX - 4096);
         assert!(size_of::<FrameCounter>() <= 16);
     }
@@ -106,9 +107,9 @@ mod tests {
     fn an_empty_message_is_one() {
         let mut counter = FrameCounter::default();
         let mut ends = Vec::new();
-        assert_eq!(counter.feed(&[0, 0, 0, 0, 0, 0, 0], |length| ends.push(length)), 1);
-        assert_eq!(counter.feed(&[0, 0, 1], |length| ends.push(length)), 0);
-        assert_eq!(counter.feed(&[9], |length| ends.push(length)), 1);
+        assert_eq!(counter.feed(&[0, 0, 0, 0, 0, 0, 0], |length, _| ends.push(length)), 1);
+        assert_eq!(counter.feed(&[0, 0, 1], |length, _| ends.push(length)), 0);
+        assert_eq!(counter.feed(&[9], |length, _| ends.push(length)), 1);
         assert_eq!(ends, [0, 1]);
     }
 }

@@ -21,7 +21,7 @@ mod descriptor;
 #[cfg_attr(not(feature = "client"), allow(dead_code))]
 mod dispatch;
 mod exec;
-mod frames;
+pub(crate) mod frames;
 mod future;
 pub mod heartbeat;
 mod layer;

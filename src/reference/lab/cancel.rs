@@ -6,9 +6,11 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status, Streaming};
 
 use super::bounds::{EndedBy, Held};
+use crate::instrument::scope;
 use crate::pb::lab::{Chunk, StuckReply};
 use crate::reference::Drain;
 use crate::reference::produce::produce;
@@ -65,25 +67,24 @@ pub async fn ignore_cancellation(
     held: Held,
     drain: &Drain,
 ) -> Result<Response<StuckReply>, Status> {
-    let (call, cancelled) = mpsc::channel::<()>(1);
+    let cancelled = CancellationToken::new();
+    let guard = cancelled.clone().drop_guard();
+    // Where a profiler serves the stream it has a token. Else what tells is
+    // that this future is dropped.
+    let cancelled = scope::current().map_or(cancelled, |scope| scope.token());
     let drain_of_task = drain.clone();
     let work = drain.spawn(async move { goes_on_regardless(cancelled, held, drain_of_task).await });
     let ended_by =
         work.await.map_err(|_| Status::internal("the task that ignores cancellation panicked"))?;
-    drop(call); // held until here: dropping it earlier is what cancellation means
+    drop(guard);
     Ok(held.reply(ended_by, 0))
 }
 
-async fn goes_on_regardless(
-    mut cancelled: mpsc::Receiver<()>,
-    held: Held,
-    drain: Drain,
-) -> EndedBy {
+async fn goes_on_regardless(cancelled: CancellationToken, held: Held, drain: Drain) -> EndedBy {
     let work = async {
+        cancelled.cancelled().await;
+        tracing::debug!("the call was cancelled; going on all the same");
         loop {
-            if cancelled.try_recv() == Err(mpsc::error::TryRecvError::Disconnected) {
-                tracing::debug!("the call was cancelled; going on all the same");
-            }
             sleep(Duration::from_millis(100)).await;
         }
     };

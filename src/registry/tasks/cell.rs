@@ -181,6 +181,11 @@ impl Copied {
         if word(ID) == id { Ok(Some(copied)) } else { Err(Torn) }
     }
 
+    /// Whose cell it was.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// The number of the place where it was spawned, from 1; 0 for unknown.
     pub fn place(&self) -> usize {
         (self.origin >> 32) as usize
@@ -221,6 +226,7 @@ impl Copied {
             stack: None,
             unhooked: false,
             wakers: None,
+            joinable: None,
             wait: None,
             branches: Box::default(),
             holds: Box::default(),

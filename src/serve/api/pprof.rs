@@ -265,7 +265,11 @@ impl Drop for SetOnDrop {
 }
 
 pub async fn cmdline(State(shared): State<Shared>) -> Response {
-    plain(shared.source.command_line().join("\0").into())
+    let source = Arc::clone(&shared.source);
+    match call(&shared.stats, move || Ok(source.command_line().join("\0"))).await {
+        Ok(text) => plain(text.into()),
+        Err(error) => failed_with(&error),
+    }
 }
 
 /// `num_symbols: 1`, then a line for every address that has a name.

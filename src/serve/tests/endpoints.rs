@@ -1,6 +1,7 @@
 //! What each endpoint answers.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::fixture::*;
@@ -127,26 +128,6 @@ fn the_goroutine_profile_in_three_forms() {
 fn statuses_and_texts_are_those_of_go() {
     let target = busy();
     for (path, status, text) in [
-        (
-            "goroutine?seconds=0",
-            400,
-            "invalid value for \"seconds\" - must be a positive integer\n",
-        ),
-        (
-            "goroutine?seconds=-1",
-            400,
-            "invalid value for \"seconds\" - must be a positive integer\n",
-        ),
-        (
-            "goroutine?seconds=nan",
-            400,
-            "invalid value for \"seconds\" - must be a positive integer\n",
-        ),
-        (
-            "goroutine?seconds=1e300",
-            400,
-            "invalid value for \"seconds\" - must be a positive integer\n",
-        ),
         ("goroutine?seconds=61", 400, "invalid value for \"seconds\" - at most 60 are allowed\n"),
         ("goroutine?seconds=1&debug=1", 400, "seconds and debug params are incompatible\n"),
         ("profile?seconds=61", 400, "invalid value for \"seconds\" - at most 60 are allowed\n"),
@@ -157,6 +138,18 @@ fn statuses_and_texts_are_those_of_go() {
         assert_eq!((answer.status, answer.text()), (status, text), "{path}");
         assert_eq!(answer.header("x-go-pprof"), Some("1"), "{path}");
     }
+    for name in ["goroutine", "block", "mutex", "heap", "profile"] {
+        for seconds in ["0", "-1", "nan", "1e300", "abc", "0x5", "1.5", "99999999999999999999"] {
+            let answer = target.get(&format!("/debug/pprof/{name}?seconds={seconds}"));
+            let text = "invalid value for \"seconds\" - must be a positive integer\n";
+            assert_eq!((answer.status, answer.text()), (400, text), "{name} {seconds}");
+            assert_eq!(answer.header("x-go-pprof"), Some("1"), "{name} {seconds}");
+        }
+        let answer = target.get(&format!("/debug/pprof/{name}?seconds=61"));
+        let text = "invalid value for \"seconds\" - at most 60 are allowed\n";
+        assert_eq!((answer.status, answer.text()), (400, text), "{name}");
+    }
+    assert_eq!(target.source.taken.load(Ordering::SeqCst), 0, "nothing was taken for those");
     let moved = target.get("/debug/pprof");
     assert_eq!((moved.status, moved.header("location")), (307, Some("/debug/pprof/")));
     for name in ["allocs", "block", "heap", "mutex", "threadcreate"] {
@@ -178,6 +171,41 @@ fn statuses_and_texts_are_those_of_go() {
     assert!(
         target.get("/debug/pprof/").text().contains("<td>6</td><td><a href='goroutine?debug=1'>")
     );
+}
+
+/// Go reads `debug` with Atoi and takes what is no number for 0: a profile.
+#[test]
+fn a_debug_that_is_no_number_is_a_profile() {
+    let target = busy();
+    for debug in ["abc", "", "1.5", "0x2"] {
+        let answer = target.get(&format!("/debug/pprof/goroutine?debug={debug}"));
+        assert_eq!(answer.header("content-type"), Some("application/octet-stream"), "{debug:?}");
+        assert!(!decode(&answer.body).sample.is_empty(), "{debug:?}");
+    }
+}
+
+#[test]
+fn the_index_leads_everywhere_and_says_what_is_there() {
+    let target = busy();
+    let index = target.get("/debug/pprof/");
+    assert_eq!(index.header("content-type"), Some("text/html; charset=utf-8"));
+    let page = index.text();
+    assert!(page.contains("<a href=\"goroutine?debug=2\">full goroutine stack dump</a>"));
+    let links: Vec<_> = page
+        .split("href='")
+        .skip(1)
+        .map(|rest| rest.split('\'').next().unwrap())
+        .chain(["goroutine?debug=2"])
+        .collect();
+    assert_eq!(links.len(), 10, "{links:?}");
+    for link in links {
+        let name = link.split('?').next().unwrap();
+        let described = page.split(&format!("<li>{name}: ")).nth(1).expect(name);
+        assert!(described.split("</li>").next().unwrap().len() > 20, "{name}");
+        // The CPU profile would take 30 s.
+        let link = if name == "profile" { "profile?seconds=1" } else { link };
+        assert_eq!(target.get(&format!("/debug/pprof/{link}")).status, 200, "{link}");
+    }
 }
 
 #[test]
@@ -203,7 +231,7 @@ fn events_come_at_once_and_end_with_the_server() {
     let mut stream = target.connect();
     stream.write_all(b"GET /debug/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
-    for (event, definition) in [("findings", "FindingsAnswer"), ("counters", "CountersEvent")] {
+    for (event, definition) in [("counters", "CountersEvent"), ("findings", "FindingsAnswer")] {
         assert!(lines.by_ref().any(|line| line == format!("event: {event}")));
         let data = lines.next().unwrap();
         schema_holds(

@@ -29,21 +29,39 @@ impl Saved {
             sampling: AtomicBool::new(false),
         }
     }
+
+    /// In whatever is asked of it.
+    fn may_panic(&self) {
+        if self.panics.load(Ordering::SeqCst) {
+            std::panic::panic_any(Bomb);
+        }
+    }
+}
+
+/// What a panic may throw: something whose drop panics once more.
+pub struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "a panic's payload was dropped");
+    }
 }
 
 impl Source for Saved {
     fn process(&self) -> Process {
+        self.may_panic();
         sample::process()
     }
 
     fn command_line(&self) -> Vec<String> {
+        self.may_panic();
         vec!["billing".into(), "--region".into(), "north sea".into()]
     }
 
     fn snapshot(&self, _: Want) -> Result<Snapshot> {
         self.taken.fetch_add(1, Ordering::SeqCst);
         std::thread::sleep(self.takes);
-        assert!(!self.panics.load(Ordering::SeqCst), "the capture panics");
+        self.may_panic();
         Ok(self.snapshot.lock().unwrap().clone())
     }
 
@@ -52,6 +70,7 @@ impl Source for Saved {
         duration: Duration,
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<CpuProfile> {
+        self.may_panic();
         if self.sampling.swap(true, Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Busy, "another profile is being taken"));
         }
@@ -64,10 +83,12 @@ impl Source for Saved {
     }
 
     fn symbol(&self, address: u64) -> Option<String> {
+        self.may_panic();
         (address == 0x4a3200).then(|| "billing::charge_card src/billing.rs:88".to_owned())
     }
 
     fn log_streams(&self, target: &LogTarget, _: bool) -> Result<usize> {
+        self.may_panic();
         match target {
             LogTarget::Stream(id)
                 if self.snapshot.lock().unwrap().streams.iter().all(|stream| stream.id != *id) =>

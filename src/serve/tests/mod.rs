@@ -3,4 +3,5 @@
 #[cfg(feature = "cli")]
 mod endpoints;
 mod fixture;
+mod panics;
 mod safety;

@@ -129,24 +129,6 @@ fn what_was_taken_a_moment_too_early_to_judge_is_taken_once_more() {
 }
 
 #[test]
-fn a_panic_is_caught_and_the_next_dump_works() {
-    let target = busy();
-    target.source.panics.store(true, Ordering::SeqCst);
-    for path in [
-        "/debug/tasks",
-        "/debug/pprof/goroutine?debug=2",
-        "/debug/snapshot",
-        "/metrics",
-        "/healthz",
-    ] {
-        assert_eq!(target.get(path).status, 500, "{path}");
-    }
-    target.source.panics.store(false, Ordering::SeqCst);
-    assert_eq!(target.get("/debug/tasks").status, 200);
-    assert!(target.get("/metrics").text().contains("taskprof_http_panics_total 5\n"));
-}
-
-#[test]
 fn slow_heads_are_cut_and_do_not_keep_others_out() {
     let target = with_limits(|limits| {
         limits.connections = 4;
@@ -183,7 +165,8 @@ fn event_streams_are_bounded() {
             stream
         })
         .collect();
-    assert_eq!(target.get("/debug/events").status, 429);
+    let refused = target.get("/debug/events");
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
     drop(open);
 }
 
@@ -296,7 +279,15 @@ fn deltas_are_bounded() {
         assert!(begun.elapsed() < Duration::from_secs(5));
         std::thread::yield_now();
     }
-    assert_eq!(target.get("/debug/pprof/goroutine?seconds=30").status, 503);
+    for path in ["goroutine", "block", "mutex"] {
+        let refused = target.get(&format!("/debug/pprof/{path}?seconds=30"));
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{path}");
+        assert_eq!(
+            refused.text(),
+            "two deltas are being taken already; try again later\n",
+            "{path}"
+        );
+    }
     assert_eq!(target.get("/debug/tasks").status, 200);
 }
 

@@ -81,6 +81,7 @@ fn stuck(scene: &str) {
         "channel-own" => multi_thread(channels::own_sender),
         "channel-own-healthy" => multi_thread(channels::shared_sender),
         "unwakeable" => multi_thread(unwakeable::no_waker),
+        "unwakeable-kept" => multi_thread(unwakeable::kept),
         "unwakeable-healthy" => multi_thread(unwakeable::waker_elsewhere),
         other => {
             eprintln!("no scene {other:?}");

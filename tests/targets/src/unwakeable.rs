@@ -19,6 +19,20 @@ async fn waits_for_nothing() {
     pending::<()>().await; // MARK: waits_for_nothing
 }
 
+/// Meant to stay until its join handle, which is kept, aborts it.
+pub async fn kept(stage: &mut Stage) {
+    let handle = stage.spawn(role("stays_until_aborted"), stays_until_aborted());
+    stage.finding("unwakeable", &["stays_until_aborted"]);
+    std::thread::spawn(move || {
+        std::thread::sleep(crate::stage::HOUR);
+        handle.abort();
+    });
+}
+
+async fn stays_until_aborted() {
+    pending::<()>().await; // MARK: stays_until_aborted
+}
+
 /// Says `Pending` and keeps nothing to be woken by.
 struct Forgetful;
 

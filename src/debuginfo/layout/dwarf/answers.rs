@@ -24,10 +24,17 @@ impl Layouts for Dwarf {
 
     fn find(&mut self, name: &str) -> Option<TypeId> {
         let at = self.tables.find(Hash::of(name))?;
+        if let Some(known) = self.by_offset.get(&at) {
+            return Some(*known);
+        }
         self.safely(|layouts| layouts.intern(at, 0)).ok()
     }
 
     fn ty(&mut self, id: TypeId) -> Result<Arc<Type>> {
+        let known = self.types.get(id.0 as usize);
+        if let Some(parsed) = known.and_then(|known| known.parsed.as_ref()) {
+            return Ok(Arc::clone(parsed));
+        }
         self.safely(|layouts| layouts.parse(id))
     }
 
@@ -72,6 +79,9 @@ impl Layouts for Dwarf {
         let found = self.tables.vtables[at..].iter().take_while(|known| known.address == vtable);
         let found: Vec<_> = found.take(MERGED).map(|known| known.of).collect();
         if let [only] = found[..] {
+            if let Some(&known) = self.by_offset.get(&only) {
+                return vec![known];
+            }
             return self.safely(|layouts| layouts.intern(only, 0)).into_iter().collect();
         }
         let mut types: Vec<(TypeId, Arc<str>)> = Vec::with_capacity(found.len());

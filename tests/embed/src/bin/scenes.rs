@@ -1,11 +1,17 @@
 //! The scenes of `tests/targets` in a process that embeds taskprof.
 
+#[path = "../../../targets/src/churn.rs"]
+#[allow(dead_code)]
+mod churn;
 #[path = "../../../targets/src/deadlock.rs"]
 #[allow(dead_code)]
 mod deadlock;
 #[path = "../../../targets/src/futurelock.rs"]
 #[allow(dead_code)]
 mod futurelock;
+#[path = "../../../targets/src/runtimes.rs"]
+#[allow(dead_code)]
+mod runtimes;
 #[path = "../../../targets/src/shapes.rs"]
 mod shapes;
 #[path = "../../../targets/src/shapes_many.rs"]
@@ -26,6 +32,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("http listening on {}", profiler.http_addr().ok_or("no address")?);
 
     let scene = std::env::args().nth(1).unwrap_or_default();
+    if scene == "several" {
+        // Runtimes and a `LocalSet` that the profiler was told nothing of.
+        runtimes::several();
+        return Ok(());
+    }
     let mut stage = stage::Stage::new(runtime.handle().clone());
     runtime.block_on(async {
         match scene.as_str() {
@@ -37,6 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 shapes::play(&mut stage).await;
                 shapes_many::play(&mut stage).await;
             }
+            "churn" => churn::play(&mut stage).await,
             "deadlock" => deadlock::two(&mut stage).await,
             "futurelock-held" => futurelock::held(&mut stage).await,
             other => return Err(format!("no scene {other:?}").into()),
