@@ -18,8 +18,8 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::api::params::Params;
 use super::flight::call;
@@ -31,9 +31,15 @@ use crate::analyze::{Judge, analyze};
 use crate::model::{Report, Severity, Snapshot};
 use crate::render::json::{self, CountersEvent, FindingsAnswer, Head, StateCounts};
 
-/// Between two looks at least this many times what one took: at most a
-/// twentieth of the time, however many tasks there are.
+/// Between two looks this many times what one took: a twentieth of the time,
+/// however many tasks there are...
 const REST_FACTOR: u32 = 20;
+/// ...but no longer than this: what a look took may be time in which it waited
+/// for others' dumps, or the machine for a processor, and a page on which
+/// nothing moves is taken for a frozen process.
+const MOST_REST: Duration = Duration::from_secs(5);
+/// The same for await chains, which cost more.
+const MOST_DEEP_REST: Duration = Duration::from_secs(30);
 /// Await chains are read this often, or as soon as a cheap look shows other
 /// findings than the one before: they cost the process a copy of its page
 /// tables. Findings are sent each time, for their ages grow.
@@ -177,24 +183,58 @@ fn event(name: &str, data: &[u8], out: &mut Vec<u8>) {
 
 async fn look_again_and_again(shared: Weak<super::server::Context>, seen: watch::Sender<Seen>) {
     let mut memory = Memory::default();
+    let mut due = Instant::now();
+    // Nobody waits for await chains to learn that the process lives: the first
+    // deep look may read debug information for seconds. At most one is under
+    // way, in a task of its own that ends with this one.
+    let mut deep = JoinSet::new();
     loop {
-        let Some(shared) = shared.upgrade() else { return };
-        let mut cheap = Duration::ZERO;
-        // A look that failed is the next one's business; clients get heartbeats.
-        if let Some((counters, report)) = memory.look(&shared, &mut cheap).await {
-            // Nobody waits for await chains to learn that the process lives:
-            // the first deep look may read debug information for seconds.
-            seen.send_modify(|seen| renew(&mut seen.counters, json::to_vec(&counters)));
-            if memory.is_due(&report)
-                && let Some(findings) = memory.look_deep(&shared, counters.head, report).await
-            {
-                seen.send_modify(|seen| renew(&mut seen.findings, json::to_vec(&findings)));
+        tokio::select! {
+            biased;
+            Some(looked) = deep.join_next() => {
+                if let Some(findings) = looked.ok().and_then(|deep| memory.take(deep)) {
+                    seen.send_modify(|seen| renew(&mut seen.findings, json::to_vec(&findings)));
+                }
+            }
+            () = sleep_until(due) => {
+                let Some(shared) = shared.upgrade() else { return };
+                let begun = Instant::now();
+                // A look that failed is the next one's business; clients get heartbeats.
+                if let Some((counters, report)) = memory.look(&shared).await {
+                    seen.send_modify(|seen| renew(&mut seen.counters, json::to_vec(&counters)));
+                    if memory.is_due(&report) && deep.is_empty() {
+                        memory.changed = false;
+                        deep.spawn(look_deep(Arc::clone(&shared), counters.head, report));
+                    }
+                }
+                let now = Instant::now();
+                let rest = ((now - begun) * REST_FACTOR).min(MOST_REST);
+                due = now + rest.max(shared.config.limits.event_interval);
             }
         }
-        let rest = shared.config.limits.event_interval.max(cheap * REST_FACTOR);
-        drop(shared);
-        sleep(rest).await;
     }
+}
+
+/// What a deep look found, or the cheap one before it where it failed.
+struct Deep {
+    worked: bool,
+    took: Duration,
+    head: Head,
+    report: Report,
+}
+
+/// Findings, await chains read; `head` and `report` are of the cheap look,
+/// whose snapshot is gone by now: there is room for two at once.
+async fn look_deep(shared: Shared, head: Head, report: Report) -> Deep {
+    let begun = Instant::now();
+    let deep = async {
+        let held = shared.flight.snapshot(Want::ALL).await.ok()?;
+        call(&shared.stats, move || Ok((Head::of(&held), analyze(&held)))).await.ok()
+    };
+    let found = deep.await;
+    let worked = found.is_some();
+    let (head, report) = found.unwrap_or((head, report));
+    Deep { worked, took: begun.elapsed(), head, report }
 }
 
 /// What one look has to know of those before.
@@ -212,12 +252,10 @@ struct Memory {
 impl Memory {
     /// Counters, with the findings of the last deep look; and what there is to
     /// find without await chains.
-    async fn look(&self, shared: &Shared, took: &mut Duration) -> Option<(CountersEvent, Report)> {
-        let begun = Instant::now();
+    async fn look(&self, shared: &Shared) -> Option<(CountersEvent, Report)> {
         let cheap = shared.flight.snapshot(Want::TASKS).await.ok()?;
         let (mut counters, report) =
             call(&shared.stats, move || Ok((counters(&cheap), analyze(&cheap)))).await.ok()?;
-        *took = begun.elapsed();
         counters.findings = self.severities.clone();
         Some((counters, report))
     }
@@ -227,41 +265,25 @@ impl Memory {
         let now = Some(fingerprint(report));
         self.changed |= std::mem::replace(&mut self.fingerprint, now) != now;
         let rested = |least: Duration| {
-            let rest = least.max(self.deep_took * REST_FACTOR);
-            self.deep.is_none_or(|deep| deep.elapsed() >= rest)
+            let rest = (self.deep_took * REST_FACTOR).min(MOST_DEEP_REST);
+            self.deep.is_none_or(|deep| deep.elapsed() >= rest.max(least))
         };
         rested(DEEP_EVERY) || (self.changed && rested(Duration::ZERO))
     }
 
-    /// Findings, await chains read; `head` and `report` are of the cheap look,
-    /// whose snapshot is gone by now: there is room for two at once.
-    async fn look_deep(
-        &mut self,
-        shared: &Shared,
-        head: Head,
-        report: Report,
-    ) -> Option<FindingsAnswer> {
-        self.changed = false;
-        let begun = Instant::now();
-        let deep = async {
-            let held = shared.flight.snapshot(Want::ALL).await.ok()?;
-            call(&shared.stats, move || Ok((Head::of(&held), analyze(&held)))).await.ok()
-        };
-        let deep = deep.await;
-        self.deep_took = begun.elapsed();
-        let (head, report) = match deep {
-            Some(found) => {
-                self.deep = Some(Instant::now());
-                found
-            }
-            // Where chains cannot be read at all, the rest still counts;
-            // where they cannot be read this once, what was found stands.
-            None if self.deep.is_none() => (head, report),
-            None => return None,
-        };
-        self.severities = severities(&report);
-        let Report { findings, checked, .. } = report;
-        Some(FindingsAnswer { head, findings, checked })
+    /// The findings to send, if a deep look brought any.
+    fn take(&mut self, deep: Deep) -> Option<FindingsAnswer> {
+        self.deep_took = deep.took;
+        // Where chains cannot be read at all, the rest still counts; where
+        // they cannot be read this once, what was found stands.
+        if deep.worked {
+            self.deep = Some(Instant::now());
+        } else if self.deep.is_some() {
+            return None;
+        }
+        self.severities = severities(&deep.report);
+        let Report { findings, checked, .. } = deep.report;
+        Some(FindingsAnswer { head: deep.head, findings, checked })
     }
 }
 

@@ -109,8 +109,8 @@ impl Flight {
         after: Option<u64>,
     ) -> Shared<BoxFuture<'static, Outcome>> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        // Who wants only counts does not wait for a dump that is under way.
-        let cheap = !want.tasks && !want.stacks;
+        // Who wants no stacks does not wait for a dump with them that is under way.
+        let cheap = !want.stacks;
         let again = after.is_some();
         let serves = |slot: &&Slot| {
             covers(slot.want, want)

@@ -244,3 +244,22 @@ fn events_come_at_once_and_end_with_the_server() {
     assert!(begun.elapsed() < Duration::from_secs(1));
     assert!(lines.last().is_some(), "the stream ends instead of hanging");
 }
+
+#[test]
+fn counters_go_on_while_chains_are_being_read() {
+    let mut config = config();
+    config.limits.event_interval = Duration::from_millis(10);
+    let target = serve(Saved::new(sample::busy_server()), config);
+    let held = target.source.stacks.lock().unwrap();
+    let mut stream = target.connect();
+    stream.write_all(b"GET /debug/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut events = BufReader::new(stream)
+        .lines()
+        .map_while(Result::ok)
+        .filter(|line| line.starts_with("event: "));
+    for _ in 0..3 {
+        assert_eq!(events.next().as_deref(), Some("event: counters"));
+    }
+    drop(held);
+    assert!(events.any(|event| event == "event: findings"));
+}

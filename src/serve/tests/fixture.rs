@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -16,6 +16,8 @@ pub struct Saved {
     pub taken: AtomicUsize,
     pub takes: Duration,
     pub panics: AtomicBool,
+    /// Who asks for stacks waits while a test holds it.
+    pub stacks: Mutex<()>,
     sampling: AtomicBool,
 }
 
@@ -26,6 +28,7 @@ impl Saved {
             taken: AtomicUsize::new(0),
             takes: Duration::ZERO,
             panics: AtomicBool::new(false),
+            stacks: Mutex::default(),
             sampling: AtomicBool::new(false),
         }
     }
@@ -58,8 +61,9 @@ impl Source for Saved {
         vec!["billing".into(), "--region".into(), "north sea".into()]
     }
 
-    fn snapshot(&self, _: Want) -> Result<Snapshot> {
+    fn snapshot(&self, want: Want) -> Result<Snapshot> {
         self.taken.fetch_add(1, Ordering::SeqCst);
+        let _held = want.stacks.then(|| self.stacks.lock().unwrap_or_else(PoisonError::into_inner));
         std::thread::sleep(self.takes);
         self.may_panic();
         Ok(self.snapshot.lock().unwrap().clone())
