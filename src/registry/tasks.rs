@@ -188,8 +188,9 @@ impl Tasks {
         }
     }
 
-    /// Copies all live tasks, by id, and counts those that changed under the
-    /// reader's hands. `slots` tells which streams they belong to.
+    /// Copies the tasks that live from the first look to the last, by id, and
+    /// counts those that changed under the reader's hands. `slots` tells which
+    /// streams they belong to.
     pub fn snapshot(&self, now: u64, slots: &[Option<SlotInfo>]) -> (Vec<Task>, u64) {
         let places = self.places.all();
         let totals = self.totals();
@@ -220,7 +221,15 @@ impl Tasks {
                 Err(Torn) => torn += 1,
             }
         }
+        self.keep_live(&mut tasks);
         (tasks, torn)
+    }
+
+    /// Drops what has ended since it was copied. Where tasks come and go all
+    /// the time, a list of all that lived at some moment of its making would be
+    /// longer than there ever were tasks.
+    fn keep_live(&self, tasks: &mut Vec<Task>) {
+        tasks.retain(|task| self.cells.find(task.id.0).is_some());
     }
 
     /// One live task, without the cost of a whole snapshot.

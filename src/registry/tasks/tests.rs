@@ -94,6 +94,19 @@ fn long_lived_tasks_among_many_short_ones_stay_found() {
 }
 
 #[test]
+fn what_ends_while_the_list_is_made_is_not_on_it() {
+    let tasks = tasks(100);
+    (1..=4).for_each(|id| tasks.spawned(&birth(id)));
+    let (mut list, _) = tasks.snapshot(clock::now(), &[]);
+    tasks.ended(2);
+    tasks.ended(3);
+    // One of the cells is another's by now.
+    tasks.spawned(&birth(5));
+    tasks.keep_live(&mut list);
+    assert_eq!(list.iter().map(|task| task.id.0).collect::<Vec<_>>(), [1, 4]);
+}
+
+#[test]
 fn writers_on_all_threads_and_a_reader_agree() {
     let tasks = tasks(50_000);
     let stop = AtomicBool::new(false);
