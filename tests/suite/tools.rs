@@ -12,7 +12,10 @@ use super::server::{Server, tool};
 const PPROF: &[&str] = &["pprof", "/usr/lib/go-1.19/pkg/tool/linux_amd64/pprof"];
 
 fn run(program: &Path, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output().expect("it starts");
+    // pprof keeps what it fetches, by default at home.
+    let kept = env!("CARGO_TARGET_TMPDIR");
+    let command = Command::new(program).args(args).env("PPROF_TMPDIR", kept).output();
+    let output = command.expect("it starts");
     text_of(program, args, &output)
 }
 
@@ -32,25 +35,71 @@ fn pprof_reads_the_goroutine_profile_by_url_and_by_file() {
         json["streams"].as_array().is_some_and(|streams| streams.len() >= 20)
     });
 
-    let url = server.url("/debug/pprof/goroutine");
-    let top = run(&pprof, &["-top", "-nodecount=500", "-sample_index=goroutine", &url]);
-    assert!(top.contains("Type: goroutine"), "{top}");
-    assert!(top.contains("spawned at"), "{top}");
-
     let folder = tempfile::tempdir().expect("folder");
-    let file = folder.path().join("goroutine.pb.gz");
-    let profile = server.get("/debug/pprof/goroutine");
-    std::fs::write(&file, &profile.body).expect("file");
-    let file = file.to_str().expect("path");
-    let traces = run(&pprof, &["-traces", "-sample_index=goroutine", file]);
-    assert!(traces.contains(".rs:"), "places survive: {traces}");
-    let tags = run(&pprof, &["-tags", "-sample_index=goroutine", file]);
-    for tag in ["state", "grpc.method", "task.spawned_at"] {
-        assert!(tags.contains(tag), "{tag} in {tags}");
+    let file = saved_goroutines(&server, folder.path(), "goroutine.pb.gz");
+    for source in [&server.url("/debug/pprof/goroutine"), &file] {
+        let read = |way: &[&str]| {
+            run(&pprof, &[way, &["-sample_index=goroutine", source.as_str()]].concat())
+        };
+        let top = read(&["-top", "-nodecount=500"]);
+        assert!(top.contains("Type: goroutine"), "{top}");
+        assert!(top.contains("spawned at"), "{top}");
+        assert!(top.contains(" as core::future::future::Future>::poll"), "names survive: {top}");
+        let traces = read(&["-traces"]);
+        assert!(traces.contains(".rs:"), "places survive: {traces}");
+        let tags = read(&["-tags"]);
+        for tag in ["state", "grpc.method", "task.spawned_at"] {
+            assert!(tags.contains(tag), "{tag} in {tags}");
+        }
+        assert!(tags.contains("/grpc."), "methods are label values: {tags}");
     }
-    assert!(tags.contains("/grpc."), "methods are label values: {tags}");
-    run(&pprof, &["-raw", file]);
-    run(&pprof, &["-top", "-diff_base", file, file]);
+    run(&pprof, &["-raw", &file]);
+}
+
+fn saved_goroutines(server: &Server, folder: &Path, name: &str) -> String {
+    let file = folder.join(name);
+    std::fs::write(&file, server.get("/debug/pprof/goroutine").body).expect("file");
+    file.to_str().expect("path").to_owned()
+}
+
+#[test]
+fn pprof_tells_what_came_between_two_profiles() {
+    let Some(pprof) = tool(PPROF) else { return };
+    let server = Server::with_faults(&[]);
+    let waiting = |count: usize| {
+        server.wait_for("/debug/tasks?group=none&limit=1000", &format!("{count} tasks that wait"), |json| {
+            let waits = |task: &&serde_json::Value| task["wait"]["kind"] == "grpc_message";
+            let tasks = json["tasks"].as_array();
+            tasks.is_some_and(|tasks| tasks.iter().filter(waits).count() == count)
+        });
+    };
+    let _first = server.load("watch", &["--streams", "20", "--seconds", "60"]);
+    waiting(20);
+    let folder = tempfile::tempdir().expect("folder");
+    let before = saved_goroutines(&server, folder.path(), "before.pb.gz");
+    let _second = server.load("watch", &["--streams", "10", "--seconds", "60"]);
+    waiting(30);
+    let after = saved_goroutines(&server, folder.path(), "after.pb.gz");
+    let way = ["-top", "-nodecount=500", "-sample_index=goroutine", "-diff_base"];
+    let top = run(&pprof, &[&way[..], &[&before, &after]].concat());
+    // flat, flat%, sum%, cum, cum%, name
+    let rows = top.lines().skip_while(|line| !line.contains("flat%")).skip(1);
+    let came: Vec<(i64, &str)> = rows
+        .filter_map(|row| {
+            let (flat, rest) = row.trim_start().split_once(' ')?;
+            let flat = flat.parse().ok().filter(|&flat| flat != 0)?;
+            Some((flat, rest.trim_start().splitn(5, "  ").last()?.trim()))
+        })
+        .collect();
+    let is_stream = |name: &str| name.contains("tonic::codec::decode::Streaming");
+    let (streams, others): (Vec<_>, Vec<_>) = came.iter().partition(|(_, name)| is_stream(name));
+    assert!(matches!(streams[..], [(10, _)]), "{top}");
+    // The second load's connection, and what may come with it; no tasks that
+    // both profiles have.
+    assert!(others.iter().all(|(flat, _)| flat.abs() <= 2), "{top}");
+
+    let none = run(&pprof, &[&way[..], &[&after, &after]].concat());
+    assert!(none.contains("Showing nodes accounting for 0,"), "{none}");
 }
 
 #[test]
@@ -75,8 +124,11 @@ fn pprof_reads_a_cpu_profile_and_rust_names_survive() {
     let top = run(&pprof, &["-top", "-cum", "-nodecount=500", file]);
     assert!(top.contains("Type: cpu"), "{top}");
     assert!(top.contains("busy_loop"), "the function that burns is named: {top}");
-    let tags = run(&pprof, &["-tags", file]);
-    assert!(tags.contains("BusyLoop"), "samples are labelled with the method: {tags}");
+    for source in [file, &server.url("/debug/pprof/profile?seconds=1")] {
+        let tags = run(&pprof, &["-tags", source]);
+        assert!(tags.contains("BusyLoop"), "samples are labelled with the method: {tags}");
+        assert!(tags.contains("task.id"), "and with the task: {tags}");
+    }
     // Closures and trait methods keep their whole names.
     assert!(top.contains("::"), "{top}");
     assert!(top.contains("{{closure}}") || top.contains("{closure"), "{top}");
