@@ -145,6 +145,28 @@ fn a_task_that_nothing_can_wake() {
     with_twin("unwakeable");
 }
 
+/// Of every kind of channel: who waits for it is told with it.
+#[test]
+fn a_task_that_nothing_can_wake_with_the_senders_of_others() {
+    with_twin("ends-lost");
+}
+
+/// One clone or weak sender that no local shows may still send.
+#[test]
+fn receivers_whose_senders_are_not_all_seen_are_left_alone() {
+    told("ends-shared");
+}
+
+#[test]
+fn a_deadlock_through_a_watch_and_a_broadcast() {
+    with_twin("ends-circle");
+}
+
+#[test]
+fn a_channel_without_a_bound_that_nobody_empties() {
+    with_twin_over_time("piled-up", Duration::from_secs(3), false, 10);
+}
+
 /// Whose join handle is kept may be meant to stay: no warning.
 #[test]
 fn a_task_that_only_an_abort_can_end_is_no_trouble() {

@@ -10,6 +10,7 @@ mod blocked;
 mod channels;
 mod churn;
 mod deadlock;
+mod ends;
 mod futurelock;
 mod merged;
 mod runtimes;
@@ -80,6 +81,13 @@ fn stuck(scene: &str) {
         "channel-idle-healthy" => multi_thread(channels::slow),
         "channel-own" => multi_thread(channels::own_sender),
         "channel-own-healthy" => multi_thread(channels::shared_sender),
+        "ends-lost" => multi_thread(ends::lost),
+        "ends-lost-healthy" => multi_thread(ends::late),
+        "ends-shared" => multi_thread(ends::shared),
+        "ends-circle" => multi_thread(ends::circle),
+        "ends-circle-healthy" => multi_thread(ends::no_circle),
+        "piled-up" => multi_thread(ends::piled_up),
+        "piled-up-healthy" => multi_thread(ends::worked_off),
         "unwakeable" => multi_thread(unwakeable::no_waker),
         "unwakeable-kept" => multi_thread(unwakeable::kept),
         "unwakeable-healthy" => multi_thread(unwakeable::waker_elsewhere),
