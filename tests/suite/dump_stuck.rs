@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::targets::{Attached, Target, dump, findings};
+use super::targets::{Attached, Target, dump, eventually, findings, marks};
 use super::truth::{list, must_agree};
 
 /// Findings that rest on await chains.
@@ -212,6 +212,35 @@ fn with_twin_over_time(scene: &str, every: Duration, grow: bool, looks: u32) {
 #[test]
 fn a_lock_convoy() {
     with_twin_over_time("convoy", Duration::from_millis(400), false, 30);
+}
+
+/// Tasks that go round through one lock, each of which has it for seconds: who
+/// holds it and who is last in the queue changes between looks, and yet most
+/// are seen to have stood in it all along.
+#[test]
+fn a_lock_convoy_that_moves_slowly() {
+    let mut target = Target::dev("rotation-slow");
+    let attached = Attached::to(&target);
+    let id = |role: &Value| role["id"].clone();
+    let crowd: Vec<Value> = list(&target.truth["tasks"]).iter().map(id).collect();
+    let finding = eventually("a convoy", || {
+        let report = attached.json("/debug/findings");
+        let ours = found(&report);
+        assert!(ours.iter().all(|(kind, _)| kind == "lock_convoy"), "{:#}", report["findings"]);
+        let convoy = list(&report["findings"]).iter().find(|it| it["kind"] == "lock_convoy");
+        convoy.cloned().ok_or_else(|| report["checked"].to_string())
+    });
+    // What looks alone bear out is not proven.
+    assert_eq!(finding["confidence"], "likely", "{finding:#}");
+    let named = list(&finding["tasks"]);
+    assert!(named.len() > 8 && named.iter().all(|id| crowd.contains(id)), "{finding:#}");
+    let since_ns = finding["since_ns"].as_u64().expect("a time");
+    assert!(since_ns >= 1_000_000_000, "{finding:#}");
+    let [edge] = list(&finding["edges"]) else { panic!("who holds it: {finding:#}") };
+    assert_eq!((&edge["holder"], edge["local"].as_str()), (&named[0], Some("guard")));
+    let mark = &marks()["takes_turns"];
+    assert_eq!(edge["held_at"]["line"], mark.line, "{edge:#}");
+    target.must_be_well();
 }
 
 /// Tasks that go round through one lock, and a busy channel: each waits at

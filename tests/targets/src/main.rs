@@ -74,6 +74,7 @@ fn stuck(scene: &str) {
             deadlock::rotation(stage).await;
             channels::busy(stage).await;
         }),
+        "rotation-slow" => multi_thread(deadlock::slow_rotation),
         "convoy-healthy" => multi_thread(deadlock::no_convoy),
         "channel" => multi_thread(channels::stuck),
         "channel-healthy" => multi_thread(channels::slow),
