@@ -77,22 +77,20 @@ impl Target {
     }
 
     fn new(of: Of, pid: u32, exe: &Path, path: &Path, options: &Options) -> Result<Self> {
-        let layout::Opened { mut layouts, remark, .. } = layout::open(exe, options)?;
-        let name = path.display();
-        if layouts.detail() == Detail::Nothing {
+        let layout::Opened { mut layouts, remark, has_types, .. } = layout::open(exe, options)?;
+        if layouts.detail() == Detail::Nothing || layouts.task_polls().is_empty() {
+            let what = match has_types {
+                true => "has debug information but no tokio task in it",
+                false => "has no debug information of tokio's tasks",
+            };
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 format!(
-                    "{name} has no debug information of tokio's tasks: if it uses tokio, build it \
-                     with debug = \"full\", or give --debug-file, or --layout with what \
-                     `taskprof index` wrote before it was stripped"
+                    "{} {what}: if it uses tokio, build it with debug = \"full\", or give \
+                     --debug-file, or --layout with what `taskprof index` wrote before it was \
+                     stripped",
+                    path.display()
                 ),
-            ));
-        }
-        if layouts.task_polls().is_empty() {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("{name} is no tokio program: its debug information has no tokio task"),
             ));
         }
         let build_id = crate::debuginfo::elf::Elf::open(exe)?.build_id;

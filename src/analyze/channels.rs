@@ -1,66 +1,67 @@
-//! Full channels whose receiving task waits for something else.
+//! Full channels, and channels without a bound that fill, whose receiving task
+//! waits for something else.
 
 use std::collections::BTreeMap;
 
 use super::graph::{Graph, Hold, Node, Side};
 use super::{LISTED, waits, words};
 use crate::model::{
-    Confidence, Edge, Finding, FindingKind, Severity, Snapshot, Task, Wait, WaitKind,
+    Confidence, Edge, Finding, FindingKind, Severity, Snapshot, Task, TaskState, Wait, WaitKind,
 };
 
 /// Slow receivers are what bounded channels are for; so long is not slow.
 const LONG_NS: u64 = 10_000_000_000;
 
+/// So many messages are no accident of the moment.
+const MANY: u32 = 1_000;
+
 struct Stuck<'a> {
     receiver: &'a Task,
     hold: Hold<'a>,
-    /// What the receiving task waits for instead.
-    instead: &'a Wait,
-    /// Tasks that wait to send, longest first.
+    /// What the receiving task waits for instead; none if nothing can wake it.
+    instead: Option<&'a Wait>,
+    /// For how long it has not received, at least.
+    since_ns: u64,
+    /// Tasks that wait to send, longest first; none if the channel has no bound.
     senders: Vec<(&'a Task, &'a Wait)>,
 }
 
 /// One finding for all channels whose receivers wait at one place.
 pub fn found(snapshot: &Snapshot, graph: &Graph<'_>, findings: &mut Vec<Finding>) {
-    let mut alike: BTreeMap<String, Vec<Stuck<'_>>> = BTreeMap::new();
+    let mut alike: BTreeMap<(bool, String), Vec<Stuck<'_>>> = BTreeMap::new();
     for stuck in graph.nodes.iter().filter_map(|node| stuck(graph, node)) {
         let place = waits::at(stuck.receiver).map(ToString::to_string).unwrap_or_default();
-        alike.entry(place).or_default().push(stuck);
+        alike.entry((stuck.senders.is_empty(), place)).or_default().push(stuck);
     }
-    for (place, mut channels) in alike {
-        channels.sort_by_key(|channel| std::cmp::Reverse(channel.senders[0].1.wait_ns));
-        findings.push(finding(snapshot, place, &channels));
+    for ((unbounded, place), mut channels) in alike {
+        findings.push(if unbounded {
+            channels.sort_by_key(|channel| std::cmp::Reverse(channel.hold.backlog));
+            piled_up(snapshot, place, &channels)
+        } else {
+            channels.sort_by_key(|channel| std::cmp::Reverse(channel.senders[0].1.wait_ns));
+            finding(snapshot, place, &channels)
+        });
     }
 }
 
+/// Whether a channel with a receiver that does not receive concerns anybody.
 fn stuck<'a>(graph: &Graph<'a>, node: &Node<'a>) -> Option<Stuck<'a>> {
     if node.side != Side::Receiver {
         return None;
     }
-    let hold = *node.holds.first()?;
+    // There is one; where two are seen, one has been moved away.
+    let [hold] = node.holds[..] else { return None };
     // In or behind a knot: told there.
     if node.waiters.iter().any(|&tip| graph.stuck[tip]) {
         return None;
     }
     let receiver = &graph.tasks[hold.task];
-    let instead = receiver.wait.as_ref()?;
-    let receives = |wait: &Wait| wait.kind == WaitKind::MpscRecv && wait.resource == node.resource;
-    let any = receiver
-        .branches
-        .iter()
-        .filter(|branch| !branch.dormant)
-        .filter_map(|branch| branch.wait.as_ref())
-        .any(receives);
-    // A timer will wake it; of a wait that is not known nothing can be said;
-    // and one that sends in its turn is told at the channel that it sends to.
-    let will_go_on = instead.deadline_in_ns.is_some()
-        || matches!(
-            instead.kind,
-            WaitKind::Sleep | WaitKind::Yield | WaitKind::Unknown | WaitKind::MpscSend
-        );
-    if any || receives(instead) || will_go_on || instead.wait_ns < LONG_NS {
-        return None;
-    }
+    let (instead, since_ns) = if graph.is_dead(hold.task) {
+        (None, receiver.state_ns)
+    } else {
+        let instead = elsewhere(graph, node, &hold)?;
+        (Some(instead), instead.wait_ns)
+    };
     let mut senders: Vec<_> = node
         .waiters
         .iter()
@@ -68,7 +69,105 @@ fn stuck<'a>(graph: &Graph<'a>, node: &Node<'a>) -> Option<Stuck<'a>> {
         .filter(|(_, wait)| wait.wait_ns >= LONG_NS)
         .collect();
     senders.sort_by_key(|(task, wait)| (std::cmp::Reverse(wait.wait_ns), task.id));
-    (!senders.is_empty()).then_some(Stuck { receiver, hold, instead, senders })
+    let concerns = !senders.is_empty() || (hold.backlog >= MANY && !hold.doubtful);
+    concerns.then_some(Stuck { receiver, hold, instead, since_ns, senders })
+}
+
+/// What keeps a task from receiving: of the waits that must all go on before
+/// it can, the shortest, if each of them has lasted long enough.
+fn elsewhere<'a>(graph: &Graph<'a>, node: &Node<'_>, hold: &Hold<'_>) -> Option<&'a Wait> {
+    let receives = |wait: &Wait| wait.kind == WaitKind::MpscRecv && wait.resource == node.resource;
+    let awaits = graph.waits_of(hold.task).iter().filter_map(|tip| tip.wait);
+    let runs = matches!(graph.tasks[hold.task].state, TaskState::Running | TaskState::Scheduled);
+    if runs || awaits.into_iter().any(receives) {
+        return None;
+    }
+    let mut shortest: Option<&Wait> = None;
+    for tip in graph.keepers(hold) {
+        let wait = graph.tips[tip].wait?;
+        // A timer will wake it; of a wait that is not known nothing can be said;
+        // and one that sends in its turn is told at the channel that it sends to.
+        let will_go_on = wait.deadline_in_ns.is_some()
+            || matches!(
+                wait.kind,
+                WaitKind::Sleep | WaitKind::Yield | WaitKind::Unknown | WaitKind::MpscSend
+            );
+        if will_go_on || wait.wait_ns < LONG_NS {
+            return None;
+        }
+        shortest = Some(match shortest {
+            Some(other) if other.wait_ns <= wait.wait_ns => other,
+            _ => wait,
+        });
+    }
+    shortest
+}
+
+/// Of channels without a bound: what is sent stays, and takes memory.
+fn piled_up(snapshot: &Snapshot, place: String, channels: &[Stuck<'_>]) -> Finding {
+    let worst = &channels[0];
+    let messages: u64 = channels.iter().map(|channel| u64::from(channel.hold.backlog)).sum();
+    let of = if channels.len() == 1 { "in a channel" } else { "in such channels" };
+    let mut evidence = vec![format!(
+        "{} lie in one channel; task {} has its receiver{} and does not receive.",
+        words::count(worst.hold.backlog.into(), "message"),
+        worst.receiver.id,
+        waits::guard(worst.hold.local, worst.hold.function, worst.hold.location)
+    )];
+    evidence.extend(doing(snapshot, worst));
+    evidence.push(
+        "The channel has no bound: whatever else is sent stays in memory. A bounded one would \
+         hold its senders back."
+            .to_owned(),
+    );
+    Finding {
+        id: format!("stuck_channel:{place}:unbounded"),
+        kind: FindingKind::StuckChannel,
+        severity: Severity::Warning,
+        confidence: Confidence::Likely,
+        title: format!(
+            "{} lie {of} without a bound: its receiver, task {}, {}",
+            words::count(messages, "message"),
+            worst.receiver.id,
+            instead(worst)
+        ),
+        evidence,
+        place: (!place.is_empty()).then_some(place),
+        method: worst.receiver.method.as_deref().map(str::to_owned),
+        since_ns: worst.since_ns,
+        count: channels.len() as u64,
+        tasks: channels.iter().map(|channel| channel.receiver.id).take(LISTED).collect(),
+        streams: channels.iter().filter_map(|it| it.receiver.stream).take(LISTED).collect(),
+        connections: Vec::new(),
+        worker: None,
+        edges: Vec::new(),
+    }
+}
+
+/// `waits for a mutex lock for 41s`
+fn instead(stuck: &Stuck<'_>) -> String {
+    match stuck.instead {
+        Some(wait) => {
+            format!("waits for {}{}", words::article(wait.kind.words()), waits::seen(wait))
+        }
+        None => "can be woken by nothing".to_owned(),
+    }
+}
+
+/// What the receiving task does instead, and who has what it waits for.
+fn doing(snapshot: &Snapshot, stuck: &Stuck<'_>) -> Vec<String> {
+    let mut told: Vec<String> = Vec::new();
+    told.extend(waits::doing(snapshot, stuck.receiver.id).map(|doing| words::sentence(&doing)));
+    if let Some(holder) = stuck.instead.and_then(|wait| wait.holders.first()) {
+        told.extend(
+            waits::doing(snapshot, holder.task).map(|doing| format!("Its holder: {doing}.")),
+        );
+    }
+    let by_looks = stuck.instead.into_iter().chain(stuck.senders.first().map(|(_, wait)| *wait));
+    if by_looks.into_iter().any(|wait| wait.lower_bound) {
+        told.push(waits::SEEN.to_owned());
+    }
+    told
 }
 
 fn finding(snapshot: &Snapshot, place: String, channels: &[Stuck<'_>]) -> Finding {
@@ -83,14 +182,7 @@ fn finding(snapshot: &Snapshot, place: String, channels: &[Stuck<'_>]) -> Findin
             waits::guard(worst.hold.local, worst.hold.function, worst.hold.location)
         ),
     ];
-    evidence.extend(waits::doing(snapshot, worst.receiver.id).map(|doing| words::sentence(&doing)));
-    if let Some(holder) = worst.instead.holders.first() {
-        evidence.extend(
-            waits::doing(snapshot, holder.task).map(|doing| format!("Its holder: {doing}.")),
-        );
-    }
-    let by_looks = wait.lower_bound || worst.instead.lower_bound;
-    evidence.extend(by_looks.then(|| waits::SEEN.to_owned()));
+    evidence.extend(doing(snapshot, worst));
     if channels.len() > 1 {
         evidence.push(format!(
             "{} are in the same state; this is the one that has waited longest.",
@@ -104,16 +196,15 @@ fn finding(snapshot: &Snapshot, place: String, channels: &[Stuck<'_>]) -> Findin
         severity: Severity::Warning,
         confidence: Confidence::Likely,
         title: format!(
-            "{} cannot send: the channel is full and its receiver, task {}, waits for {}{}",
+            "{} cannot send: the channel is full and its receiver, task {}, {}",
             words::count(count, "task"),
             worst.receiver.id,
-            words::article(worst.instead.kind.words()),
-            waits::seen(worst.instead)
+            instead(worst)
         ),
         evidence,
         place: (!place.is_empty()).then_some(place),
         method: worst.receiver.method.as_deref().map(str::to_owned),
-        since_ns: worst.instead.wait_ns,
+        since_ns: worst.since_ns,
         count,
         tasks: channels
             .iter()

@@ -2,7 +2,7 @@
 
 use super::growth;
 use crate::model::{
-    Check, FindingKind, Reason, Snapshot, StackSource, Wait, WaitKind, human_duration,
+    Check, FindingKind, Reason, Snapshot, StackSource, Task, Wait, WaitKind, human_duration,
 };
 
 /// Every kind of trouble, among how many, and why not.
@@ -53,7 +53,7 @@ pub fn checks(snapshot: &Snapshot) -> Vec<Check> {
         check(
             FindingKind::StuckChannel,
             read,
-            &unread.clone().or_else(|| untimed(snapshot, sends)),
+            &unread.clone().or_else(|| untimed(snapshot, stems)),
         ),
         check(FindingKind::StalledStream, streams, &no_streams),
         check(FindingKind::DeadlinePassed, streams, &no_streams),
@@ -88,21 +88,22 @@ fn unread(snapshot: &Snapshot, read: u64) -> Option<String> {
     }
 }
 
-fn in_queue(wait: &Wait) -> bool {
+fn in_queue(_: &Task, wait: &Wait) -> bool {
     wait.queue.is_some_and(|queue| queue > 1)
 }
 
-fn sends(wait: &Wait) -> bool {
-    wait.kind == WaitKind::MpscSend
+/// It sends, or lets a channel fill.
+fn stems(task: &Task, wait: &Wait) -> bool {
+    wait.kind == WaitKind::MpscSend || task.holds.iter().any(|held| held.backlog.is_some())
 }
 
 /// Why nothing that takes time can be told of such waits: there are some, and
 /// of none is it known how long it has lasted.
-fn untimed(snapshot: &Snapshot, such: fn(&Wait) -> bool) -> Option<String> {
+fn untimed(snapshot: &Snapshot, such: fn(&Task, &Wait) -> bool) -> Option<String> {
     let mut any = false;
     for task in &snapshot.tasks {
         let branches = task.branches.iter().filter_map(|branch| branch.wait.as_ref());
-        for wait in task.wait.iter().chain(branches).filter(|wait| such(wait)) {
+        for wait in task.wait.iter().chain(branches).filter(|wait| such(task, wait)) {
             if wait.wait_ns > 0 || !wait.lower_bound {
                 return None;
             }

@@ -8,9 +8,10 @@
 //! what was read makes us silent, not wrong.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::ops::Range;
 
-use super::waits;
+use super::{lost, waits};
 use crate::model::{
     Branch, HeldKind, Location, Resource, Snapshot, Stack, Task, TaskId, TaskState, Wait, WaitKind,
 };
@@ -35,21 +36,25 @@ impl Side {
         Some(match kind {
             WaitKind::Mutex | WaitKind::RwLockRead | WaitKind::RwLockWrite => Self::Lock,
             WaitKind::Semaphore => Self::Permits,
-            WaitKind::MpscRecv | WaitKind::Oneshot => Self::Senders,
+            WaitKind::MpscRecv | WaitKind::Oneshot | WaitKind::Watch | WaitKind::Broadcast => {
+                Self::Senders
+            }
             WaitKind::MpscSend => Self::Receiver,
             WaitKind::Join => Self::End,
             _ => return None,
         })
     }
 
-    fn held(kind: HeldKind) -> Option<Self> {
-        Some(match kind {
+    fn held(kind: HeldKind) -> Self {
+        match kind {
             HeldKind::Mutex | HeldKind::RwLockRead | HeldKind::RwLockWrite => Self::Lock,
             HeldKind::Permit => Self::Permits,
-            HeldKind::MpscSender | HeldKind::OneshotSender => Self::Senders,
+            HeldKind::MpscSender
+            | HeldKind::OneshotSender
+            | HeldKind::WatchSender
+            | HeldKind::BroadcastSender => Self::Senders,
             HeldKind::MpscReceiver => Self::Receiver,
-            HeldKind::WatchSender | HeldKind::BroadcastSender => return None,
-        })
+        }
     }
 
     /// All holders must be stuck for the waiters to be; else one is enough.
@@ -80,6 +85,8 @@ pub struct Hold<'a> {
     pub doubtful: bool,
     /// Not held yet: a future that is not polled stands first in the queue.
     pub queued: bool,
+    /// Of an unbounded channel's receiver: messages in the channel.
+    pub backlog: u32,
 }
 
 /// One side of a resource.
@@ -123,6 +130,8 @@ pub struct Graph<'a> {
     pub tips: Vec<Tip<'a>>,
     /// Waits that nothing seen can end, unless they are given up.
     pub stuck: Vec<bool>,
+    /// Tasks that nothing can wake, ascending: what they hold they keep.
+    pub dead: Vec<usize>,
     /// The waits of each task.
     ranges: Vec<Range<usize>>,
 }
@@ -132,6 +141,7 @@ impl<'a> Graph<'a> {
     pub fn of(snapshot: &'a Snapshot) -> Self {
         let mut building = Building::default();
         let tasks = &snapshot.tasks[..];
+        let dead = lost::dead(tasks);
         let mut tips: Vec<Tip<'a>> = Vec::new();
         let mut ranges = Vec::with_capacity(tasks.len());
         for (index, task) in tasks.iter().enumerate() {
@@ -145,7 +155,7 @@ impl<'a> Graph<'a> {
         nodes.iter_mut().for_each(|node| as_told(tasks, &tips, node));
         finish(&mut nodes, &tips, &index);
         queued_unpolled(tasks, &mut nodes, &index);
-        let mut graph = Self { tasks, nodes, tips, stuck: Vec::new(), ranges };
+        let mut graph = Self { tasks, nodes, tips, stuck: Vec::new(), dead, ranges };
         graph.stuck = graph.settle();
         graph
     }
@@ -158,6 +168,28 @@ impl<'a> Graph<'a> {
         }
     }
 
+    /// Nothing can wake this task.
+    pub fn is_dead(&self, task: usize) -> bool {
+        self.dead.binary_search(&task).is_ok()
+    }
+
+    /// Held by a task that will never drop it. Permits may be held elsewhere as
+    /// well, and a guard that may have been dropped already is no guard.
+    fn is_kept(&self, node: &Node<'_>, hold: &Hold<'_>) -> bool {
+        self.is_dead(hold.task) && node.side != Side::Permits && !hold.doubtful
+    }
+
+    /// Nothing seen can make its task give this up, unless it gives up waiting.
+    pub fn stays(&self, hold: &Hold<'_>) -> bool {
+        let mut keepers = self.keepers(hold);
+        self.is_dead(hold.task) || (!keepers.is_empty() && keepers.all(|tip| self.stuck[tip]))
+    }
+
+    /// All that a task awaits.
+    pub fn waits_of(&self, task: usize) -> &[Tip<'a>] {
+        &self.tips[self.ranges[task].clone()]
+    }
+
     /// What else a task awaits beside the waits that are stuck.
     pub fn ways_out(&self, task: usize) -> impl Iterator<Item = &Tip<'a>> {
         self.ranges[task].clone().filter(|&tip| !self.stuck[tip]).map(|tip| &self.tips[tip])
@@ -165,8 +197,11 @@ impl<'a> Graph<'a> {
 
     /// Lets go what can still be moved; what is left is stuck.
     fn settle(&self) -> Vec<bool> {
-        let mut stuck: Vec<bool> =
-            self.tips.iter().map(|tip| tip.node.is_some() || tip.own.is_some()).collect();
+        let mut stuck: Vec<bool> = self
+            .tips
+            .iter()
+            .map(|tip| tip.node.is_some() || tip.own.is_some() || self.is_dead(tip.task))
+            .collect();
         // Of each node, its holds that stay. Of each wait, the holds that stay
         // only as long as it is stuck.
         let mut staying: Vec<usize> = self.nodes.iter().map(|node| node.holds.len()).collect();
@@ -178,7 +213,8 @@ impl<'a> Graph<'a> {
             given.push(vec![false; node.holds.len()]);
             for (number, hold) in node.holds.iter().enumerate() {
                 let keepers = self.keepers(hold);
-                if keepers.is_empty() {
+                let goes = keepers.is_empty() || self.is_dead(hold.task);
+                if goes && !self.is_kept(node, hold) {
                     given[at][number] = true;
                     staying[at] -= 1;
                 }
@@ -196,7 +232,9 @@ impl<'a> Graph<'a> {
                     continue;
                 }
                 for &tip in &self.nodes[node].waiters {
-                    if self.tips[tip].own.is_none() && std::mem::replace(&mut stuck[tip], false) {
+                    let for_ever =
+                        self.tips[tip].own.is_some() || self.is_dead(self.tips[tip].task);
+                    if !for_ever && std::mem::replace(&mut stuck[tip], false) {
                         moves.push(tip);
                     }
                 }
@@ -286,8 +324,7 @@ impl<'a> Building<'a> {
 
     fn holders(&mut self, index: usize, task: &'a Task, tips: &[Tip<'a>], first: usize) {
         for held in &task.holds {
-            let Some(side) = Side::held(held.kind) else { continue };
-            let node = self.node(Key::Named(side, held.resource));
+            let node = self.node(Key::Named(Side::held(held.kind), held.resource));
             let within = tips.iter().position(|tip| Some(tip.number) == held.within);
             self.nodes[node].holds.push(Hold {
                 task: index,
@@ -298,6 +335,7 @@ impl<'a> Building<'a> {
                 dormant: held.dormant,
                 doubtful: held.perhaps_dropped,
                 queued: false,
+                backlog: held.backlog.map_or(0, NonZeroU32::get),
             });
         }
     }
@@ -312,7 +350,9 @@ fn granted(task: &Task, wait: &Wait) -> bool {
         && wait.queue.is_none()
         && wait.resource.is_some()
         && task.holds.iter().any(|held| {
-            !held.dormant && Side::held(held.kind) == side && Some(held.resource) == wait.resource
+            !held.dormant
+                && Some(Side::held(held.kind)) == side
+                && Some(held.resource) == wait.resource
         })
 }
 
@@ -330,8 +370,8 @@ fn ends(tasks: &[Task], nodes: &mut [Node<'_>], index: &HashMap<Key, usize>) {
 impl Hold<'_> {
     fn of(task: usize) -> Self {
         let (within, local, function, location) = (None, None, None, None);
-        let (dormant, doubtful, queued) = (false, false, false);
-        Self { task, within, local, function, location, dormant, doubtful, queued }
+        let (dormant, doubtful, queued, backlog) = (false, false, false, 0);
+        Self { task, within, local, function, location, dormant, doubtful, queued, backlog }
     }
 }
 
@@ -367,7 +407,8 @@ fn finish(nodes: &mut [Node<'_>], tips: &[Tip<'_>], index: &HashMap<Key, usize>)
             .resource
             .and_then(|channel| index.get(&Key::Named(Side::Receiver, channel)))
             .is_some_and(|&receiver| !nodes[receiver].waiters.is_empty());
-        let seen = node.holds.len() as u64;
+        // Of one that may have been dropped another may be counted.
+        let seen = node.holds.iter().filter(|hold| !hold.doubtful).count() as u64;
         let mut waits = node.waiters.iter().filter_map(|&tip| tips[tip].wait);
         let complete = waits.all(|wait| match wait.kind {
             WaitKind::Oneshot => seen == 1,

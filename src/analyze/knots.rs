@@ -52,6 +52,7 @@ pub fn knots<'a>(graph: &Graph<'a>) -> Vec<Knot<'a>> {
             dormant: true,
             doubtful: false,
             queued: true,
+            backlog: 0,
         };
         let side = Side::Lock;
         let link = Link { tip: at, from: tip.task, wait, side, hold, own: Some(branch) };

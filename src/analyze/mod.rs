@@ -15,6 +15,7 @@ mod graph;
 mod growth;
 mod knots;
 mod leaks;
+mod lost;
 mod streams;
 mod trend;
 mod unwakeable;
@@ -44,13 +45,11 @@ pub fn analyze(snapshot: &Snapshot) -> Report {
     leaks::tasks(snapshot, &mut findings);
     capacity::full(snapshot, &mut findings);
     growth::found(snapshot, &mut findings);
-    unwakeable::found(snapshot, &mut findings);
-    if snapshot.tasks.iter().any(|task| task.wait.is_some()) {
-        let graph = graph::Graph::of(snapshot);
-        deadlock::found(&graph, &mut findings);
-        convoy::found(snapshot, &graph, &mut findings);
-        channels::found(snapshot, &graph, &mut findings);
-    }
+    let graph = graph::Graph::of(snapshot);
+    unwakeable::found(snapshot, &graph, &mut findings);
+    deadlock::found(&graph, &mut findings);
+    convoy::found(snapshot, &graph, &mut findings);
+    channels::found(snapshot, &graph, &mut findings);
     findings.sort_by(|a, b| {
         let key = |f: &crate::model::Finding| Reverse((f.severity, f.confidence, f.since_ns));
         key(a).cmp(&key(b)).then_with(|| a.id.cmp(&b.id))

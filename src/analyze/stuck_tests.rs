@@ -348,6 +348,131 @@ fn a_full_channel_whose_receiver_waits_elsewhere_is_told() {
     assert!(found(senders().chain([selects])).is_empty());
 }
 
+/// A task of which no waker exists, and whose join handle is gone.
+fn lost(id: u64) -> Task {
+    let mut task = waits(id, WaitKind::Unknown, "");
+    (task.wakers, task.joinable) = (Some(0), Some(false));
+    task
+}
+
+#[test]
+fn who_waits_for_what_a_lost_task_has_is_told_with_it() {
+    for (wait, held) in [
+        (WaitKind::MpscRecv, HeldKind::MpscSender),
+        (WaitKind::Watch, HeldKind::WatchSender),
+        (WaitKind::Broadcast, HeldKind::BroadcastSender),
+        (WaitKind::Oneshot, HeldKind::OneshotSender),
+        (WaitKind::MpscSend, HeldKind::MpscReceiver),
+        (WaitKind::Mutex, HeldKind::Mutex),
+    ] {
+        let tasks = |senders: u32| {
+            let mut waiter = holding(waits(2, wait, "r"), HeldKind::Mutex, "m", false);
+            waiter.wait.as_mut().unwrap().senders = Some(senders);
+            let behind = waits(3, WaitKind::Mutex, "m");
+            [holding(lost(1), held, "r", false), waiter, behind]
+        };
+        let finding = one(tasks(1), FindingKind::Unwakeable);
+        assert_eq!(finding.tasks, [TaskId(1), TaskId(2), TaskId(3)], "{wait:?}");
+        assert_eq!((finding.count, finding.edges.len()), (3, 2), "{wait:?}");
+        assert!(finding.title.ends_with("; 2 more wait behind"), "{}", finding.title);
+        let pairs: Vec<_> =
+            finding.edges.iter().map(|edge| (edge.waits.0, edge.holder.0)).collect();
+        assert_eq!(pairs, [(2, 1), (3, 2)], "{wait:?}");
+        // A sender that is not seen may still send.
+        let counted = matches!(wait, WaitKind::MpscRecv | WaitKind::Watch | WaitKind::Broadcast);
+        let finding = one(tasks(2), FindingKind::Unwakeable);
+        assert_eq!(finding.tasks.len(), if counted { 1 } else { 3 }, "{wait:?}");
+    }
+}
+
+#[test]
+fn who_waits_for_what_may_yet_be_given_up_is_not() {
+    let waiter = || waits(2, WaitKind::Oneshot, "r");
+    let holder = |change: fn(&mut Task)| {
+        let mut task = holding(lost(1), HeldKind::OneshotSender, "r", false);
+        change(&mut task);
+        [task, waiter()]
+    };
+    let told = |tasks| one(tasks, FindingKind::Unwakeable).tasks.len();
+    assert_eq!(told(holder(|_| {})), 2);
+    // Somebody may abort it.
+    assert_eq!(told(holder(|task| task.joinable = Some(true))), 1);
+    assert_eq!(told(holder(|task| task.joinable = None)), 1);
+    // It has a waker.
+    assert!(found(holder(|task| task.wakers = Some(1))).is_empty());
+    // Its sender may have been dropped, and another be the one that is counted.
+    assert_eq!(told(holder(|task| task.holds[0].perhaps_dropped = true)), 1);
+    // The same of a guard, and permits may be where nobody looks.
+    let lock = |doubtful| {
+        let mut task = holding(lost(1), HeldKind::Mutex, "r", false);
+        task.holds[0].perhaps_dropped = doubtful;
+        told([task, waits(2, WaitKind::Mutex, "r")])
+    };
+    assert_eq!([lock(false), lock(true)], [2, 1]);
+    let permit = holding(lost(1), HeldKind::Permit, "r", false);
+    assert_eq!(told([permit, waits(2, WaitKind::Semaphore, "r")]), 1);
+    // Whoever can abort it only waits for its end.
+    let mut joins = waits(3, WaitKind::Join, "");
+    joins.wait.as_mut().unwrap().about_mut().task = Some(TaskId(1));
+    let kept = || holder(|task| task.joinable = Some(true));
+    assert_eq!(told_of(kept().into_iter().chain([joins.clone()])), [1, 2, 3]);
+    joins.branches = [branch("f", ("app", 3), WaitKind::Sleep, "", false)].into();
+    assert_eq!(told_of(kept().into_iter().chain([joins])), [1]);
+}
+
+fn told_of(tasks: impl IntoIterator<Item = Task>) -> Vec<u64> {
+    let mut tasks: Vec<u64> =
+        one(tasks, FindingKind::Unwakeable).tasks.iter().map(|id| id.0).collect();
+    tasks.sort_unstable();
+    tasks
+}
+
+#[test]
+fn a_channel_without_a_bound_that_fills_is_told() {
+    let receiver = |kind, messages| {
+        let mut task = holding(waits(1, kind, "n"), HeldKind::MpscReceiver, "ch", false);
+        task.holds[0].backlog = std::num::NonZeroU32::new(messages);
+        task
+    };
+    let finding = one([receiver(WaitKind::Notify, 1_204)], FindingKind::StuckChannel);
+    assert_eq!(
+        finding.title,
+        "1204 messages lie in a channel without a bound: its receiver, task 1, waits for a \
+         notified for 41s"
+    );
+    assert_eq!((finding.count, &finding.tasks[..]), (1, &[TaskId(1)][..]));
+    // Few; briefly; it will go on; it receives at the same time.
+    assert!(found([receiver(WaitKind::Notify, 999)]).is_empty());
+    assert!(found([receiver(WaitKind::Sleep, 5_000)]).is_empty());
+    let mut brief = receiver(WaitKind::Notify, 5_000);
+    brief.wait.as_mut().unwrap().wait_ns = 9 * SECOND;
+    assert!(found([brief]).is_empty());
+    let mut selects = receiver(WaitKind::Notify, 5_000);
+    selects.branches = [branch("f", ("app", 3), WaitKind::MpscRecv, "ch", false)].into();
+    assert!(found([selects]).is_empty());
+    // Nothing can wake its task.
+    let mut lost = receiver(WaitKind::Unknown, 5_000);
+    (lost.wakers, lost.joinable) = (Some(0), Some(false));
+    let kinds: Vec<_> = found([lost]).iter().map(|finding| finding.kind).collect();
+    assert!(kinds.contains(&FindingKind::StuckChannel), "{kinds:?}");
+}
+
+/// What a task does beside it says nothing of a branch that takes its time
+/// with each message.
+#[test]
+fn a_receiver_in_a_branch_is_judged_by_that_branch() {
+    let both = |kind| {
+        let mut task =
+            holding(waits(1, WaitKind::Notify, "n"), HeldKind::MpscReceiver, "ch", false);
+        task.branches = [branch("f", ("app", 3), kind, "x", false)].into();
+        task.holds[0].within = Some(1);
+        [task, waits(10, WaitKind::MpscSend, "ch")]
+    };
+    assert!(found(both(WaitKind::Sleep)).is_empty());
+    assert!(found(both(WaitKind::Unknown)).is_empty());
+    one(both(WaitKind::SocketWrite), FindingKind::StuckChannel);
+}
+
 #[test]
 fn checks_say_how_many_were_examined_or_why_none() {
     let check = |snapshot: &Snapshot, kind| {
@@ -420,26 +545,29 @@ proptest! {
     #[test]
     fn any_graph_is_judged(
         tasks in prop::collection::vec(
-            (0..9usize, 0..12u8, prop::collection::vec((0..9usize, 0..12u8, 0..4u32), 0..4),
-             prop::option::of((0..9usize, 0..12u8, any::<bool>()))),
+            (0..11usize, 0..12u8, prop::collection::vec((0..9usize, 0..12u8, 0..4u32), 0..4),
+             prop::option::of((0..11usize, 0..12u8, any::<bool>())), any::<bool>()),
             0..40,
         )
     ) {
-        const WAITS: [WaitKind; 9] = [
+        const WAITS: [WaitKind; 11] = [
             WaitKind::Mutex, WaitKind::RwLockRead, WaitKind::RwLockWrite, WaitKind::Semaphore,
             WaitKind::MpscRecv, WaitKind::MpscSend, WaitKind::Oneshot, WaitKind::Join,
-            WaitKind::Sleep,
+            WaitKind::Sleep, WaitKind::Watch, WaitKind::Broadcast,
         ];
         const HELD: [HeldKind; 9] = [
             HeldKind::Mutex, HeldKind::RwLockRead, HeldKind::RwLockWrite, HeldKind::Permit,
             HeldKind::MpscSender, HeldKind::MpscReceiver, HeldKind::OneshotSender,
             HeldKind::WatchSender, HeldKind::BroadcastSender,
         ];
-        let tasks = tasks.into_iter().enumerate().map(|(n, (kind, on, holds, other))| {
+        let tasks = tasks.into_iter().enumerate().map(|(n, (kind, on, holds, other, lost))| {
             let mut task = waits(n as u64 + 1, WAITS[kind], &on.to_string());
             let wait = task.wait.as_mut().unwrap();
             wait.about_mut().task = Some(TaskId(on.into()));
             wait.senders = Some(1);
+            if lost {
+                (task.wakers, task.joinable) = (Some(0), Some(n % 2 == 0));
+            }
             for (kind, on, place) in holds {
                 task = holding(task, HELD[kind], &on.to_string(), place == 3);
                 task.holds.last_mut().unwrap().within = (place < 2).then_some(place);

@@ -3,29 +3,143 @@
 //! tokio counts the references to each task: one of the list of all tasks, one
 //! of its join handle, one for every waker and abort handle. A task that sleeps
 //! without any of the last two was polled, said `Pending`, and left nobody a
-//! means to wake it. That is no guess, and it never heals.
+//! means to wake it. That is no guess, and it never heals. Whoever waits for
+//! what such a task holds waits for ever, and is told with it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use super::{LISTED, waits, words};
+use super::graph::{Graph, Hold, Node, Side};
+use super::{LISTED, lost, waits, words};
 use crate::model::{
-    Confidence, Finding, FindingKind, Severity, Snapshot, Task, TaskId, TaskState, WaitKind,
+    Confidence, Edge, Finding, FindingKind, Severity, Snapshot, Task, TaskId, WaitKind,
 };
 
+/// Edges listed of one finding: more than a person follows.
+const EDGES: usize = 32;
+
 /// One finding for all that sleep at one place.
-pub fn found(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
-    let mut alike: BTreeMap<(bool, String), Vec<&Task>> = BTreeMap::new();
-    let lost = |task: &&Task| task.state == TaskState::Idle && task.wakers == Some(0);
+pub fn found(snapshot: &Snapshot, graph: &Graph<'_>, findings: &mut Vec<Finding>) {
+    let mut alike: BTreeMap<(bool, String), Vec<usize>> = BTreeMap::new();
     let joined = joined(snapshot);
-    for task in snapshot.tasks.iter().filter(lost) {
+    for (at, task) in snapshot.tasks.iter().enumerate().filter(|(_, task)| lost::is_lost(task)) {
         let place = task.place().map(ToString::to_string);
         let kept = task.joinable == Some(true) && !joined.contains(&task.id);
-        alike.entry((kept, place.unwrap_or_default())).or_default().push(task);
+        alike.entry((kept, place.unwrap_or_default())).or_default().push(at);
     }
-    findings.extend(alike.into_iter().map(|((kept, place), tasks)| {
+    let mut waiting = Waiting::of(graph);
+    findings.extend(alike.into_iter().map(|((kept, place), lost)| {
+        let tasks: Vec<&Task> = lost.iter().map(|&at| &snapshot.tasks[at]).collect();
         let waited = tasks.iter().any(|task| joined.contains(&task.id));
-        finding(kept, waited, place, &tasks)
+        let behind = waiting.behind(&lost);
+        let mut finding = finding(kept, waited, place, &tasks);
+        tell(graph, &behind, &mut finding);
+        finding
     }));
+}
+
+/// A stuck wait, and the hold that keeps it so.
+type Link<'g, 'a> = (usize, &'g Hold<'a>);
+
+/// Who waits for what the tasks hold that nothing can wake, each told once.
+struct Waiting<'g, 'a> {
+    graph: &'g Graph<'a>,
+    /// Nodes by the tasks that hold them for good.
+    held_by: HashMap<usize, Vec<(usize, &'g Hold<'a>)>>,
+    asked: HashSet<usize>,
+    seen: HashSet<usize>,
+}
+
+impl<'g, 'a> Waiting<'g, 'a> {
+    fn of(graph: &'g Graph<'a>) -> Self {
+        let mut held_by: HashMap<usize, Vec<(usize, &Hold<'_>)>> = HashMap::new();
+        // Other permits may be held where nobody looks.
+        let certain = |node: &Node<'_>| node.side != Side::Permits && !graph.dead.is_empty();
+        let nodes = graph.nodes.iter().enumerate().filter(|(_, node)| certain(node));
+        for (at, node) in nodes {
+            let stays = |hold: &&Hold<'_>| !hold.doubtful && graph.stays(hold);
+            for hold in node.holds.iter().filter(stays) {
+                held_by.entry(hold.task).or_default().push((at, hold));
+            }
+        }
+        let seen = graph.dead.iter().copied().collect();
+        Self { graph, held_by, asked: HashSet::new(), seen }
+    }
+
+    /// The nearest first.
+    fn behind(&mut self, lost: &[usize]) -> Vec<Link<'g, 'a>> {
+        let graph = self.graph;
+        let mut found = Vec::new();
+        let mut next: VecDeque<usize> =
+            lost.iter().copied().filter(|&task| graph.is_dead(task)).collect();
+        while let Some(task) = next.pop_front() {
+            for &(node, hold) in self.held_by.get(&task).into_iter().flatten() {
+                if !self.asked.insert(node) {
+                    continue;
+                }
+                for &tip in graph.nodes[node].waiters.iter().filter(|&&tip| graph.stuck[tip]) {
+                    if self.seen.insert(graph.tips[tip].task) {
+                        found.push((tip, hold));
+                        next.push_back(graph.tips[tip].task);
+                    }
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Adds those who wait for what the tasks of a finding hold.
+fn tell(graph: &Graph<'_>, behind: &[Link<'_, '_>], finding: &mut Finding) {
+    let Some(&(first, hold)) = behind.first() else { return };
+    let task = |tip: usize| &graph.tasks[graph.tips[tip].task];
+    let side = |tip: usize| graph.tips[tip].node.map(|node| graph.nodes[node].side);
+    let (tip, holder) = (&graph.tips[first], graph.tasks[hold.task].id);
+    let has = match side(first) {
+        Some(Side::Senders) => "has the sender",
+        Some(Side::Receiver) => "has the receiver",
+        Some(Side::End) => "is that task",
+        Some(Side::Lock | Side::Permits) | None => "holds it",
+    };
+    if let Some(wait) = tip.wait {
+        let clause = waits::clause(task(first).id, tip.stack, wait);
+        let guard = waits::guard(hold.local, hold.function, hold.location);
+        finding.evidence.push(words::sentence(&format!("{clause}; task {holder} {has}{guard}")));
+    }
+    let certain = behind.iter().all(|&(tip, _)| matches!(side(tip), Some(Side::Lock | Side::End)));
+    if !certain {
+        finding.evidence.push(
+            "That the end of a channel still is where it was seen, only the locals of its task \
+             tell."
+                .to_owned(),
+        );
+    }
+    let count = behind.len() as u64;
+    finding.title += &match count {
+        1 => "; 1 more waits behind".to_owned(),
+        n => format!("; {n} more wait behind"),
+    };
+    finding.count += count;
+    let room = LISTED.saturating_sub(finding.tasks.len());
+    finding.tasks.extend(behind.iter().map(|&(tip, _)| task(tip).id).take(room));
+    let streams = behind.iter().filter_map(|&(tip, _)| task(tip).stream);
+    finding.streams.extend(streams.take(LISTED.saturating_sub(finding.streams.len())));
+    finding.edges = behind
+        .iter()
+        .filter_map(|&(tip, hold)| {
+            let wait = graph.tips[tip].wait?;
+            Some(Edge {
+                waits: task(tip).id,
+                kind: wait.kind,
+                resource: wait.resource,
+                at: waits::frame(graph.tips[tip].stack).and_then(|frame| frame.location.clone()),
+                holder: graph.tasks[hold.task].id,
+                local: hold.local.map(Into::into),
+                held_at: hold.location.cloned(),
+                dormant: hold.dormant,
+            })
+        })
+        .take(EDGES)
+        .collect();
 }
 
 /// Tasks whose end another task waits for: it will never come.
@@ -92,7 +206,7 @@ fn finding(kept: bool, joined: bool, place: String, tasks: &[&Task]) -> Finding 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Wait, sample};
+    use crate::model::{TaskState, Wait, sample};
 
     fn found_in(change: impl Fn(&mut Task)) -> Vec<Finding> {
         let place = sample::place("src/a.rs", 7).into();
@@ -104,7 +218,7 @@ mod tests {
             snapshot.tasks.push(task);
         }
         let mut findings = Vec::new();
-        found(&snapshot, &mut findings);
+        found(&snapshot, &Graph::of(&snapshot), &mut findings);
         findings
     }
 

@@ -175,6 +175,7 @@ pub fn held(
         dormant,
         perhaps_dropped: false,
         within: None,
+        backlog: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a suspended task waits for, and who holds it.
 
+use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -155,6 +156,10 @@ pub struct Held {
     /// several of them, or if there is only one.
     #[serde(default)]
     pub within: Option<u32>,
+    /// Of an unbounded channel's receiver: messages that lie in the channel.
+    /// None if there are none, or if that is not known.
+    #[serde(default)]
+    pub backlog: Option<NonZeroU32>,
 }
 
 /// Something else that a task awaits at the same time (`select!`, `join!`,
@@ -197,7 +202,8 @@ pub struct Wait {
     /// How many wait in its queue, this one included, where that is known.
     pub queue: Option<u32>,
     /// Of a channel's receiver: how many senders there are in all, seen or
-    /// not, by the channel's own count.
+    /// not, by the channel's own count. None while weak senders exist, of
+    /// which more can be made.
     pub senders: Option<u32>,
     /// Identity of the resource: equal for all that wait on one thing.
     pub resource: Option<Resource>,
@@ -324,7 +330,8 @@ struct Told {
     /// How many wait in its queue, this one included, where that is known.
     queue: Option<u32>,
     /// Of a channel's receiver: how many senders there are in all, seen or
-    /// not, by the channel's own count.
+    /// not, by the channel's own count. None while weak senders exist, of
+    /// which more can be made.
     #[serde(default)]
     senders: Option<u32>,
     /// How long this wait has lasted.

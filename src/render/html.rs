@@ -257,6 +257,7 @@ mod tests {
             dormant: false,
             perhaps_dropped: true,
             within: None,
+            backlog: None,
         }]
         .into();
         let page = page(&snapshot);

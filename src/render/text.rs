@@ -242,6 +242,9 @@ fn other(out: &mut String, branch: &Branch) {
 
 fn holds(out: &mut String, held: &Held) {
     let _ = write!(out, "holds {}", held.resource);
+    if let Some(messages) = held.backlog {
+        let _ = write!(out, ", {messages} messages in it");
+    }
     if held.perhaps_dropped {
         out.push_str(", perhaps dropped");
     }

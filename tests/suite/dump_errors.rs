@@ -62,10 +62,9 @@ fn a_program_without_tokio_is_named_as_such() {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     run(&rustc, &[&"-g", &"-o", &program, &source]);
     let other = Other::start(&mut Command::new(&program));
-    refused(
-        &taskprof(&[&"dump", &"--pid", &other.pid()]),
-        &["parks", "debug information of tokio", "if it uses tokio"],
-    );
+    let words = ["parks", "has debug information but no tokio task", "if it uses tokio"];
+    refused(&taskprof(&[&"dump", &"--pid", &other.pid()]), &words);
+    refused(&taskprof(&[&"attach", &"--http", &"127.0.0.1:0", &"--pid", &other.pid()]), &words);
 }
 
 #[test]

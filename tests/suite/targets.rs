@@ -137,6 +137,15 @@ impl Target {
         assert_eq!(self.line(), "pong");
     }
 
+    /// The tasks that requests for more have added, by their ids.
+    pub fn grown(&mut self) -> Vec<String> {
+        let input = self.input.as_mut().expect("its input");
+        writeln!(input, "grown").and_then(|()| input.flush()).expect("it reads");
+        let ids = serde_json::from_str(&self.line()).expect("a list of ids");
+        assert_eq!(self.line(), "pong");
+        ids
+    }
+
     /// It is neither stopped nor traced, and each of its runtimes answers.
     pub fn must_be_well(&mut self) {
         let threads = self.threads();

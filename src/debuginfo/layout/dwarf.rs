@@ -243,7 +243,6 @@ impl Dwarf {
     }
 
     /// Whether there are types at all, of tokio or not.
-    #[cfg(feature = "cli")]
     pub fn has_types(&self) -> bool {
         !self.tables.types.is_empty()
     }

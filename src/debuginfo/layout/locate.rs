@@ -63,6 +63,8 @@ pub struct Opened {
     pub saved: bool,
     /// What is missing although the program says it exists.
     pub remark: Option<String>,
+    /// Types are described in it, whether of tokio or not.
+    pub has_types: bool,
 }
 
 impl std::fmt::Debug for Opened {
@@ -71,6 +73,7 @@ impl std::fmt::Debug for Opened {
             .field("detail", &self.layouts.detail())
             .field("path", &self.path)
             .field("saved", &self.saved)
+            .field("has_types", &self.has_types)
             .field("remark", &self.remark)
             .finish()
     }
@@ -183,17 +186,17 @@ fn search(
 /// Debug information that had to be unpacked is let go again: what dumps need
 /// of it takes a hundredth of the memory, and a second once.
 fn opened(mut layouts: Dwarf, program: &Path, path: PathBuf, identity: &Identity) -> Opened {
-    let remark = layouts.remark();
+    let (remark, has_types) = (layouts.remark(), layouts.has_types());
     if layouts.detail() != Detail::Full {
         layouts.add_symbols(program, &path);
-        return Opened { layouts: Box::new(layouts), path, saved: false, remark };
+        return Opened { layouts: Box::new(layouts), path, saved: false, remark, has_types };
     }
     if layouts.unpacked_bytes() > UNPACKED
         && let Ok(compact) = saved::compact(&mut layouts, &identity.key())
     {
-        return Opened { layouts: Box::new(compact), path, saved: false, remark };
+        return Opened { layouts: Box::new(compact), path, saved: false, remark, has_types };
     }
-    Opened { layouts: Box::new(layouts), path, saved: false, remark }
+    Opened { layouts: Box::new(layouts), path, saved: false, remark, has_types }
 }
 
 fn saved(path: &Path, program: &Path, identity: &Identity) -> Result<Opened> {
@@ -201,7 +204,13 @@ fn saved(path: &Path, program: &Path, identity: &Identity) -> Result<Opened> {
     if *layouts.key() != *identity.key() {
         return Err(wrong_build(path, layouts.key(), program, &identity.key()));
     }
-    Ok(Opened { layouts: Box::new(layouts), path: path.to_owned(), saved: true, remark: None })
+    Ok(Opened {
+        layouts: Box::new(layouts),
+        path: path.to_owned(),
+        saved: true,
+        remark: None,
+        has_types: true,
+    })
 }
 
 fn wrong_build(path: &Path, has: &str, program: &Path, wanted: &str) -> Error {

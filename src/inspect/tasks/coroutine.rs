@@ -15,7 +15,7 @@ use super::frames::FrameId;
 use super::interest;
 use super::leaves;
 use super::plan::{Part, Plans};
-use super::tokio;
+use super::tokio::{self, Senders};
 use crate::debuginfo::layout::{Member, Polled, Shape, Type, Variant, Variants};
 
 /// A coroutine's states.
@@ -40,6 +40,8 @@ pub struct CoState {
     pub drop_flags: Box<[u64]>,
     /// Identity of the channel that the function is about.
     pub subject: Option<Route>,
+    /// Of a watch channel: where it counts its senders.
+    pub senders: Option<Senders>,
     /// To what that channel counts up with each message.
     pub sent: Option<Route>,
     /// To a socket that the function is about.
@@ -156,6 +158,7 @@ impl Plans<'_> {
                     locals: Box::default(),
                     drop_flags: Box::default(),
                     subject: None,
+                    senders: None,
                     sent: None,
                     socket: None,
                 };
@@ -226,6 +229,9 @@ impl Plans<'_> {
         if state.subject.is_none() {
             let found = tokio::channel(&mut self.types, part.ty)
                 .or_else(|| self.types.route(part.ty, &[tokio::WATCH, tokio::BROADCAST], 2));
+            state.senders = found
+                .as_ref()
+                .and_then(|shared| Senders::find(&mut self.types, shared.ty, "ref_count_tx", None));
             state.subject = found.map(&moved);
             state.sent = tokio::sent(&mut self.types, part.ty).map(&moved);
         }

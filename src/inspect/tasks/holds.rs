@@ -14,7 +14,11 @@ pub struct Hold {
     pub route: Route,
     /// A permit's number of permits: none left, nothing held.
     pub permits: Option<(u64, u8)>,
+    /// A receiver whose channel counts its messages where it is known by.
+    pub counts: bool,
 }
+
+const UNBOUNDED_RECEIVER: &str = "tokio::sync::mpsc::unbounded::UnboundedReceiver<";
 
 /// What kind of thing a type name says it is.
 fn kind(name: &str) -> Option<HeldKind> {
@@ -75,7 +79,8 @@ pub fn find(types: &mut Types<'_>, id: TypeId, name: &str) -> Option<Hold> {
         }
         None => None,
     };
-    Some(Hold { kind, route, permits })
+    let counts = name.starts_with(UNBOUNDED_RECEIVER);
+    Some(Hold { kind, route, permits, counts })
 }
 
 #[cfg(test)]

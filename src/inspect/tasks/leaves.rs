@@ -2,7 +2,7 @@
 
 use super::fields::{Route, Types};
 use super::interest;
-use super::tokio::{self, WakerPlace};
+use super::tokio::{self, Senders, WakerPlace};
 use crate::debuginfo::layout::{Shape, TypeId, Variants};
 
 /// How to read a future that waits for something itself.
@@ -22,7 +22,8 @@ pub enum Leaf {
     MpscRecv {
         channel: Route,
         waker: Option<Route>,
-        senders: Option<Route>,
+        /// To what the ends share, and where that counts.
+        senders: Option<(Route, Senders)>,
         sent: Option<Route>,
     },
     /// `None` inside: it has its value.
@@ -38,7 +39,7 @@ pub enum Leaf {
     },
     Broadcast {
         shared: Route,
-        senders: Option<u64>,
+        senders: Option<Senders>,
         /// Counts the messages.
         position: Option<u64>,
     },
@@ -133,7 +134,7 @@ pub fn find(types: &mut Types<'_>, id: TypeId, name: &str) -> Option<Leaf> {
     }
     if name.starts_with(RECV) {
         let shared = types.route(id, &[tokio::BROADCAST], 2)?;
-        let senders = types.path(shared.ty, &["num_tx"]).map(|(offset, _)| offset);
+        let senders = Senders::find(types, shared.ty, "num_tx", Some("num_weak_tx"));
         let position = types.path(shared.ty, &["tail", "data", "pos"]).map(|(offset, _)| offset);
         return Some(Leaf::Broadcast { shared, senders, position });
     }
@@ -182,9 +183,8 @@ pub fn within_receiver(types: &mut Types<'_>, id: TypeId, name: &str) -> Option<
 fn receiver(types: &mut Types<'_>, id: TypeId) -> Option<Leaf> {
     let channel = tokio::channel(types, id)?;
     let chan = types.route(id, &[tokio::CHAN], 1)?;
-    let senders = types
-        .path(chan.ty, &["tx_count"])
-        .map(|(offset, number)| chan.clone().then(offset, number));
+    let senders = Senders::find(types, chan.ty, "tx_count", Some("tx_weak_count"));
+    let senders = senders.map(|senders| (chan.clone(), senders));
     let waker = tokio::waker(types, chan.ty, &["rx_waker"]).map(|place| {
         let ty = chan.ty;
         chan.then(place.vtable, ty)

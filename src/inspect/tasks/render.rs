@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::frames::Frames;
 use super::sockets::Sockets;
-use super::trace::{NO_LEVEL, RawDetail, RawHeld, RawWait, Tip, Trace};
+use super::trace::{NO_LEVEL, RawDetail, RawHeld, RawWait, Tip, Trace, clipped};
 use super::{Roots, TaskRead};
 use crate::model::{About, Branch, Held, Mark, Resource, Stack, TaskId, Wait, WaitKind};
 
@@ -139,15 +139,11 @@ impl Render {
                     dormant: held.dormant,
                     perhaps_dropped: held.doubtful,
                     within: within(trace, &polled, held.level),
+                    backlog: held.backlog,
                 })
             })
             .collect()
     }
-}
-
-/// A count that no queue reaches: what is more was no count.
-fn clipped(count: u64) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// The chain that is shown as the task's own: the first that it polls, and of

@@ -5,6 +5,7 @@
 
 use super::fields::{Route, Types};
 use crate::debuginfo::layout::TypeId;
+use crate::inspect::image::Cached;
 
 /// Bits of `Header.state` (tokio `runtime/task/state.rs`).
 pub mod state {
@@ -47,6 +48,8 @@ pub mod state {
 
 /// `batch_semaphore` keeps a flag below the number of permits.
 pub const PERMIT_SHIFT: u32 = 1;
+/// An unbounded channel keeps another below the number of its messages.
+pub const MESSAGE_SHIFT: u32 = 1;
 /// `RwLock`'s permits, all of them free.
 pub const RWLOCK_PERMITS: u64 = (u32::MAX >> 3) as u64;
 
@@ -238,6 +241,37 @@ pub fn sent(types: &mut Types<'_>, from: TypeId) -> Option<Route> {
     let route = types.route(from, &[CHAN], 2)?;
     let (offset, number) = types.path(route.ty, &["tx", "tail_position"])?;
     Some(route.then(offset, number))
+}
+
+/// Where a channel counts its sending ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Senders {
+    strong: u64,
+    /// In tokio versions that have weak ones of such a channel.
+    weak: Option<u64>,
+}
+
+impl Senders {
+    /// In what the ends of a channel share.
+    pub fn find(
+        types: &mut Types<'_>,
+        shared: TypeId,
+        strong: &str,
+        weak: Option<&str>,
+    ) -> Option<Self> {
+        let mut offset = |name| types.path(shared, &[name]).map(|(offset, _)| offset);
+        Some(Self { strong: offset(strong)?, weak: weak.and_then(offset) })
+    }
+
+    /// How many there are, unless weak ones may become more.
+    pub fn read(&self, memory: &mut Cached<'_>, shared: u64) -> Option<u64> {
+        let mut count = |offset| memory.word(shared.wrapping_add(offset)).ok();
+        let none_weak = match self.weak {
+            Some(weak) => count(weak)? == 0,
+            None => true,
+        };
+        count(self.strong).filter(|_| none_weak)
+    }
 }
 
 /// Where a waker is, as its data pointer; null or `None` if nobody waits.

@@ -1,5 +1,6 @@
 //! What is found of one task, before it is made readable.
 
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -75,6 +76,11 @@ impl RawWait {
     }
 }
 
+/// A count that no queue reaches: what is more was no count.
+pub fn clipped(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
 /// Something held, before it is made readable.
 #[derive(Clone, Debug)]
 pub struct RawHeld {
@@ -86,6 +92,8 @@ pub struct RawHeld {
     /// The compiler keeps a flag that some local of this frame has been moved
     /// away, and it may be this one.
     pub doubtful: bool,
+    /// As in [`Held::backlog`](crate::model::Held::backlog).
+    pub backlog: Option<NonZeroU32>,
 }
 
 /// Locals to look through once the polled chain is known.

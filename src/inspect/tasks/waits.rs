@@ -75,10 +75,10 @@ impl Walker<'_, '_> {
                 if !waits && !by_recv {
                     return None;
                 }
-                let senders = senders
-                    .as_ref()
-                    .and_then(|senders| senders.follow(self.memory, at))
-                    .and_then(|at| self.memory.word(at).ok());
+                let senders = senders.as_ref().and_then(|(chan, senders)| {
+                    let chan = chan.follow(self.memory, at)?;
+                    senders.read(self.memory, chan)
+                });
                 let sent = sent.as_ref().and_then(|sent| sent.follow(self.memory, at));
                 let mark = self.mark(sent);
                 Some(RawWait { senders, mark, ..RawWait::new(WaitKind::MpscRecv, Some(resource)) })
@@ -98,8 +98,7 @@ impl Walker<'_, '_> {
             }
             Leaf::Broadcast { shared, senders, position } => {
                 let shared = shared.follow(self.memory, at)?;
-                let senders =
-                    senders.and_then(|offset| self.memory.word(shared.wrapping_add(offset)).ok());
+                let senders = senders.and_then(|senders| senders.read(self.memory, shared));
                 let mark = self.mark(position.map(|position| shared.wrapping_add(position)));
                 Some(RawWait { senders, mark, ..RawWait::new(WaitKind::Broadcast, Some(shared)) })
             }
@@ -168,8 +167,8 @@ impl Walker<'_, '_> {
         let mut raw = RawWait::new(wait, Some(resource));
         let semaphore = self.semaphores.get(self.memory, resource)?;
         if wait == WaitKind::MpscSend {
-            let sent = self.around(|state| state.sent.as_ref());
-            raw.mark = self.mark(sent);
+            let sent = self.around(|state| Some((state.sent.as_ref()?, ())));
+            raw.mark = self.mark(sent.map(|(sent, ())| sent));
         }
         let after = semaphore.queue.get(&node).copied();
         if after.is_some() || semaphore.cut {
@@ -189,7 +188,7 @@ impl Walker<'_, '_> {
                 self.dormant = true;
                 raw.kind = if outer { wait } else { WaitKind::Unknown };
             }
-            self.note(held, resource);
+            self.note(held, resource, None);
             self.dormant = outer;
         }
         Some(raw)
@@ -199,8 +198,12 @@ impl Walker<'_, '_> {
     fn notified(&mut self, notify: u64) -> RawWait {
         match self.scope() {
             Some(Scope::Watch) => {
-                let subject = self.subject();
-                RawWait::new(WaitKind::Watch, subject.or(Some(notify)))
+                let watched = self.around(|state| Some((state.subject.as_ref()?, state.senders)));
+                let Some((shared, senders)) = watched else {
+                    return RawWait::new(WaitKind::Watch, Some(notify));
+                };
+                let senders = senders.and_then(|senders| senders.read(self.memory, shared));
+                RawWait { senders, ..RawWait::new(WaitKind::Watch, Some(shared)) }
             }
             Some(Scope::Barrier) => {
                 let subject = self.subject();
@@ -276,7 +279,7 @@ impl Walker<'_, '_> {
 
     /// The channel that these functions are about.
     fn subject(&mut self) -> Option<u64> {
-        self.around(|state| state.subject.as_ref())
+        self.around(|state| Some((state.subject.as_ref()?, ()))).map(|(subject, ())| subject)
     }
 
     /// A counter, where there is one.
@@ -284,8 +287,9 @@ impl Walker<'_, '_> {
         at.and_then(|at| self.memory.word(at).ok()).unwrap_or(0)
     }
 
-    /// Where the nearest of these functions has what is asked for.
-    fn around(&mut self, of: impl Fn(&CoState) -> Option<&Route>) -> Option<u64> {
+    /// Where the nearest of these functions has what is asked for, and what it
+    /// says of that.
+    fn around<T>(&mut self, of: impl Fn(&CoState) -> Option<(&Route, T)>) -> Option<(u64, T)> {
         let mut level = self.level;
         while let Some(here) = self.trace.levels.get(level as usize) {
             if here.scope == Scope::Other {
@@ -294,10 +298,10 @@ impl Walker<'_, '_> {
             level = here.parent;
             if let Some((node, state, at)) = here.coroutine.clone()
                 && let Node::Coroutine(coroutine) = &*node
-                && let Some(route) = of(&coroutine.states[state])
-                && let Some(subject) = route.follow(self.memory, at)
+                && let Some((route, said)) = of(&coroutine.states[state])
+                && let Some(found) = route.follow(self.memory, at)
             {
-                return Some(subject);
+                return Some((found, said));
             }
         }
         None

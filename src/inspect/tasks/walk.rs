@@ -5,6 +5,7 @@
 //! awaited; its guards count, and a future in it that has begun and that the
 //! polled chain never reached is dormant.
 
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,7 +17,8 @@ use super::hash::NumberMap;
 use super::holds::Hold;
 use super::plan::{Manner, Node, Part, Plans};
 use super::semaphores::Semaphores;
-use super::trace::{Kept, Level, NO_LEVEL, RawHeld, RawWait, Tip, Trace};
+use super::tokio::MESSAGE_SHIFT;
+use super::trace::{Kept, Level, NO_LEVEL, RawHeld, RawWait, Tip, Trace, clipped};
 use crate::debuginfo::layout::{Layouts, TypeId};
 use crate::inspect::image::Cached;
 use crate::model::{HeldKind, WaitKind};
@@ -344,16 +346,19 @@ impl<'w, 'a> Walker<'w, 'a> {
         {
             return;
         }
-        self.note(hold.kind, resource);
+        let messages = if hold.counts { self.memory.word(resource).ok() } else { None };
+        let messages = messages.map(|word| clipped(word >> MESSAGE_SHIFT));
+        self.note(hold.kind, resource, messages.and_then(NonZeroU32::new));
     }
 
-    pub fn note(&mut self, kind: HeldKind, resource: u64) {
+    pub fn note(&mut self, kind: HeldKind, resource: u64, backlog: Option<NonZeroU32>) {
         let named = |local: &&Arc<str>| !local.is_empty() && !local.starts_with("__");
         let keeper = self.keeper.as_ref().filter(|_| self.dormant);
         // What has no name of its own is named after what keeps its future.
         let local = self.local.as_ref().filter(named).or_else(|| keeper.filter(named)).cloned();
         let (level, dormant, doubtful) = (self.level, self.dormant, self.doubtful);
-        self.trace.holds.push(RawHeld { kind, resource, local, level, dormant, doubtful });
+        let held = RawHeld { kind, resource, local, level, dormant, doubtful, backlog };
+        self.trace.holds.push(held);
     }
 
     /// Ends a chain here.

@@ -99,6 +99,9 @@ fn held(out: &mut String, held: &Held) {
         HeldKind::BroadcastSender => "broadcast sender",
     };
     let _ = write!(out, "<li>holds {what} {}", held.resource);
+    if let Some(messages) = held.backlog {
+        let _ = write!(out, ", {messages} messages in it");
+    }
     if held.perhaps_dropped {
         out.push_str(", perhaps dropped");
     }

@@ -58,9 +58,7 @@ pub async fn growing(stage: &mut Stage) {
     stage.finding("growing_group", &[]);
     let bell = Arc::new(Notify::new());
     stage.on_more(Box::new(move || {
-        for _ in 0..MORE {
-            tokio::spawn(left_behind(bell.clone()));
-        }
+        (0..MORE).map(|_| tokio::spawn(left_behind(bell.clone())).id()).collect()
     }));
 }
 
@@ -73,6 +71,7 @@ pub async fn coming_and_going(stage: &mut Stage) {
         let before: Vec<JoinHandle<()>> = std::mem::take(&mut *batch);
         before.iter().for_each(JoinHandle::abort);
         batch.extend((0..MORE).map(|_| tokio::spawn(left_behind(bell.clone()))));
+        batch.iter().map(JoinHandle::id).collect()
     }));
 }
 

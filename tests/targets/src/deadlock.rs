@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify, RwLock, Semaphore};
 use tokio::time::sleep;
@@ -354,17 +355,26 @@ async fn ringer(bell: Arc<Notify>) {
 /// A lock that many want and nobody has for long: seen from outside, each of
 /// them waits for it at nearly every look.
 pub async fn rotation(stage: &mut Stage) {
+    rotate(stage, Duration::from_millis(2));
+}
+
+/// The same where each of them has it for long.
+pub async fn slow_rotation(stage: &mut Stage) {
+    rotate(stage, Duration::from_secs(4));
+}
+
+fn rotate(stage: &mut Stage, hold: Duration) {
     let lock = Lock::default();
     for name in NAMES {
-        stage.spawn(role(name).restless(), again_and_again(lock.clone()));
+        stage.spawn(role(name).restless(), again_and_again(lock.clone(), hold));
     }
     stage.restless();
 }
 
-async fn again_and_again(lock: Lock) {
+async fn again_and_again(lock: Lock, hold: Duration) {
     loop {
         let mut guard = lock.lock().await;
         *guard += 1;
-        sleep(std::time::Duration::from_millis(2)).await;
+        sleep(hold).await; // MARK: takes_turns
     }
 }

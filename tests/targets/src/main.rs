@@ -2,14 +2,15 @@
 //! one line of JSON, then `ready`, and holds still until its input closes.
 //!
 //! A line of input is a request: `ping` is answered by a task of the runtime
-//! (`pong`), `more` lets a scene that can grow do so. Lines that tasks wait at
-//! are marked in the source, `// MARK: name` at their end or `// NEXT: name` on
+//! (`pong`), `more` lets a scene that can grow do so, and `grown` has it tell the
+//! tasks that this has added. Lines that tasks wait at are marked in the source, `// MARK: name` at their end or `// NEXT: name` on
 //! the line above, and the truth speaks of the marks.
 
 mod blocked;
 mod channels;
 mod churn;
 mod deadlock;
+mod ends;
 mod futurelock;
 mod merged;
 mod runtimes;
@@ -73,6 +74,7 @@ fn stuck(scene: &str) {
             deadlock::rotation(stage).await;
             channels::busy(stage).await;
         }),
+        "rotation-slow" => multi_thread(deadlock::slow_rotation),
         "convoy-healthy" => multi_thread(deadlock::no_convoy),
         "channel" => multi_thread(channels::stuck),
         "channel-healthy" => multi_thread(channels::slow),
@@ -80,6 +82,13 @@ fn stuck(scene: &str) {
         "channel-idle-healthy" => multi_thread(channels::slow),
         "channel-own" => multi_thread(channels::own_sender),
         "channel-own-healthy" => multi_thread(channels::shared_sender),
+        "ends-lost" => multi_thread(ends::lost),
+        "ends-lost-healthy" => multi_thread(ends::late),
+        "ends-shared" => multi_thread(ends::shared),
+        "ends-circle" => multi_thread(ends::circle),
+        "ends-circle-healthy" => multi_thread(ends::no_circle),
+        "piled-up" => multi_thread(ends::piled_up),
+        "piled-up-healthy" => multi_thread(ends::worked_off),
         "unwakeable" => multi_thread(unwakeable::no_waker),
         "unwakeable-kept" => multi_thread(unwakeable::kept),
         "unwakeable-healthy" => multi_thread(unwakeable::waker_elsewhere),

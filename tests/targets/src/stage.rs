@@ -116,10 +116,11 @@ pub struct Stage {
     local: usize,
     restless: bool,
     more: Option<Grow>,
+    grown: Vec<String>,
 }
 
-/// What a request for more does, on the runtime.
-pub type Grow = Box<dyn Fn() + Send>;
+/// What a request for more does, on the runtime: the tasks that it adds.
+pub type Grow = Box<dyn Fn() -> Vec<tokio::task::Id> + Send>;
 
 impl Stage {
     /// A stage on this runtime.
@@ -131,6 +132,7 @@ impl Stage {
             local: 0,
             restless: false,
             more: None,
+            grown: Vec::new(),
         }
     }
 
@@ -205,7 +207,7 @@ impl Stage {
 
     /// Tells the truth, then serves requests until the input ends. Runs on a
     /// thread of its own, so that no task of the scene is concerned.
-    fn tell(self) -> ! {
+    fn tell(mut self) -> ! {
         while !self.restless && !quiet() {}
         let truth = json!({
             "pid": std::process::id(),
@@ -217,7 +219,10 @@ impl Stage {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
             if let ("more", Some(grow)) = (line.as_str(), &self.more) {
                 let _guard = self.handles[0].enter();
-                grow();
+                self.grown.extend(grow().iter().map(ToString::to_string));
+            }
+            if line == "grown" {
+                println!("{}", json!(self.grown));
             }
             let (tell, told) = mpsc::channel();
             for handle in &self.handles {

@@ -50,7 +50,7 @@ fn channels_know_both_their_ends() {
         (id(&send), "send", WaitKind::MpscSend, HeldKind::MpscReceiver, None),
         (id(&recv), "recv", WaitKind::MpscRecv, HeldKind::MpscSender, Some(1)),
         (id(&ask), "ask", WaitKind::Oneshot, HeldKind::OneshotSender, None),
-        (id(&look), "look", WaitKind::Watch, HeldKind::WatchSender, None),
+        (id(&look), "look", WaitKind::Watch, HeldKind::WatchSender, Some(1)),
         (id(&hear), "hear", WaitKind::Broadcast, HeldKind::BroadcastSender, Some(1)),
     ];
     for (waiter, marker, kind, held, senders) in cases {
