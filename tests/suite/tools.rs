@@ -66,32 +66,38 @@ fn saved_goroutines(server: &Server, folder: &Path, name: &str) -> String {
 fn pprof_tells_what_came_between_two_profiles() {
     let Some(pprof) = tool(PPROF) else { return };
     let server = Server::with_faults(&[]);
-    let waiting = |count: usize| {
-        server.wait_for("/debug/tasks?group=none&limit=1000", &format!("{count} tasks that wait"), |json| {
-            let waits = |task: &&serde_json::Value| task["wait"]["kind"] == "grpc_message";
-            let tasks = json["tasks"].as_array();
-            tasks.is_some_and(|tasks| tasks.iter().filter(waits).count() == count)
-        });
+    let waiting = |count: u64| {
+        server.wait_for(
+            "/debug/tasks?group=stack&filter=state:idle",
+            &format!("{count} idle streams"),
+            |json| {
+                let of_watch = |group: &&serde_json::Value| {
+                    group["method"].as_str().is_some_and(|method| method.ends_with("/Watch"))
+                };
+                let groups = json["groups"].as_array().into_iter().flatten().filter(of_watch);
+                groups.filter_map(|group| group["count"].as_u64()).sum::<u64>() == count
+            },
+        );
     };
-    let _first = server.load("watch", &["--streams", "20", "--seconds", "60"]);
+    let _first = server.load("health-watch", &["--streams", "20", "--seconds", "60"]);
     waiting(20);
     let folder = tempfile::tempdir().expect("folder");
     let before = saved_goroutines(&server, folder.path(), "before.pb.gz");
-    let _second = server.load("watch", &["--streams", "10", "--seconds", "60"]);
+    let _second = server.load("health-watch", &["--streams", "10", "--seconds", "60"]);
     waiting(30);
     let after = saved_goroutines(&server, folder.path(), "after.pb.gz");
     let way = ["-top", "-nodecount=500", "-sample_index=goroutine", "-diff_base"];
     let top = run(&pprof, &[&way[..], &[&before, &after]].concat());
     // flat, flat%, sum%, cum, cum%, name
     let rows = top.lines().skip_while(|line| !line.contains("flat%")).skip(1);
-    let came: Vec<(i64, &str)> = rows
+    let came: Vec<(i64, String)> = rows
         .filter_map(|row| {
-            let (flat, rest) = row.trim_start().split_once(' ')?;
-            let flat = flat.parse().ok().filter(|&flat| flat != 0)?;
-            Some((flat, rest.trim_start().splitn(5, "  ").last()?.trim()))
+            let mut words = row.split_whitespace();
+            let flat = words.next()?.parse().ok().filter(|&flat| flat != 0)?;
+            Some((flat, words.skip(4).collect::<Vec<_>>().join(" ")))
         })
         .collect();
-    let is_stream = |name: &str| name.contains("tonic::codec::decode::Streaming");
+    let is_stream = |name: &str| name.starts_with("<tokio::sync::notify::Notified as ");
     let (streams, others): (Vec<_>, Vec<_>) = came.iter().partition(|(_, name)| is_stream(name));
     assert!(matches!(streams[..], [(10, _)]), "{top}");
     // The second load's connection, and what may come with it; no tasks that

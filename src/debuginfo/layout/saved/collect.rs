@@ -24,6 +24,8 @@ const READ: [&str; 10] = [
     "tower",
     "axum",
 ];
+/// `dyn`s behind which futures are kept: a value that owns one leads on.
+const DYN: [&str; 3] = ["::Future", "::Stream", "::Body"];
 /// Types that dumps ask for by name.
 const NAMED: [&str; 1] = ["core::panic::location::Location"];
 
@@ -52,18 +54,20 @@ pub(super) fn collect(layouts: &mut Dwarf) -> Result<Collected> {
         }
         collected.tasks.push((poll, tasks));
     }
-    for (address, of) in layouts.vtables() {
-        // Of all that is `dyn`, a walk goes on only into what polls.
-        if layouts.polled(of).is_some() {
-            collected.vtables.push((address, of));
-            roots.push(of);
-        }
-    }
     roots.extend(layouts.context().map(|(_, of)| of));
     roots.extend(layouts.all("tokio::")?);
     roots.extend(NAMED.iter().filter_map(|name| layouts.find(name)));
 
-    let graph = Graph::build(layouts, &roots)?;
+    let vtables = layouts.vtables();
+    let behind = vtables.iter().map(|&(_, of)| of);
+    let graph = Graph::build(layouts, roots.iter().copied().chain(behind))?;
+    // Of all that is `dyn`, a walk goes on into what polls and what owns
+    // something that polls: the body of a response is no future, but the
+    // stream that it is made of.
+    let polling = graph.polling(layouts);
+    collected.vtables = vtables;
+    collected.vtables.retain(|(_, of)| polling.contains(of));
+    roots.extend(collected.vtables.iter().map(|&(_, of)| of));
     let matters = graph.matters(layouts);
     let mut queue: VecDeque<TypeId> = roots.into();
     let mut seen = HashSet::new();
@@ -96,9 +100,9 @@ struct Graph {
 }
 
 impl Graph {
-    fn build(layouts: &mut Dwarf, roots: &[TypeId]) -> Result<Self> {
+    fn build(layouts: &mut Dwarf, roots: impl Iterator<Item = TypeId>) -> Result<Self> {
         let mut nodes = HashMap::new();
-        let mut queue: Vec<TypeId> = roots.to_vec();
+        let mut queue: Vec<TypeId> = roots.collect();
         while let Some(id) = queue.pop() {
             if nodes.contains_key(&id) {
                 continue;
@@ -123,25 +127,54 @@ impl Graph {
         Ok(Self { nodes })
     }
 
+    /// Types that matter.
     fn matters(&self, layouts: &mut Dwarf) -> HashSet<TypeId> {
+        let matters = |id: TypeId, ty: &Type| is_read(ty) || layouts.polled(id).is_some();
+        self.leading_to(matters, |node| node.parts.iter().chain(&node.far))
+    }
+
+    /// Types whose values poll or own something that polls.
+    fn polling(&self, layouts: &mut Dwarf) -> HashSet<TypeId> {
+        let polls = |id: TypeId, ty: &Type| is_boxed(ty) || layouts.polled(id).is_some();
+        self.leading_to(polls, |node| {
+            let owns = node.ty.name.starts_with(BOX);
+            node.parts.iter().chain(node.far.iter().filter(move |_| owns))
+        })
+    }
+
+    /// Types that are wanted, and those that lead to them.
+    fn leading_to<'g, Leads: Iterator<Item = &'g TypeId>>(
+        &'g self,
+        mut is_wanted: impl FnMut(TypeId, &Type) -> bool,
+        leads: impl Fn(&'g Node) -> Leads,
+    ) -> HashSet<TypeId> {
         let mut users: HashMap<TypeId, Vec<TypeId>> = HashMap::new();
         let mut queue = Vec::new();
         for (&id, node) in &self.nodes {
-            for &of in node.parts.iter().chain(&node.far) {
+            for &of in leads(node) {
                 users.entry(of).or_default().push(id);
             }
-            if is_read(&node.ty) || layouts.polled(id).is_some() {
+            if is_wanted(id, &node.ty) {
                 queue.push(id);
             }
         }
-        let mut matters = HashSet::new();
+        let mut found = HashSet::new();
         while let Some(id) = queue.pop() {
-            if matters.insert(id) {
+            if found.insert(id) {
                 queue.extend(users.get(&id).into_iter().flatten());
             }
         }
-        matters
+        found
     }
+}
+
+const BOX: &str = "alloc::boxed::Box<";
+
+/// Whether it is a box with a future inside that only its vtable tells.
+fn is_boxed(ty: &Type) -> bool {
+    ty.name.strip_prefix(BOX).is_some_and(|inner| {
+        inner.contains("dyn ") && DYN.iter().any(|known| inner.contains(known))
+    })
 }
 
 /// Whether a type's insides may be read for their own sake.
