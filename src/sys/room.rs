@@ -11,8 +11,6 @@
 
 use std::collections::TryReserveError;
 use std::mem::MaybeUninit;
-#[cfg(target_os = "linux")]
-use std::ops::Range;
 
 /// From here on every allocator maps.
 const MAPPED: usize = 33 << 20;
@@ -20,11 +18,9 @@ const MAPPED: usize = 33 << 20;
 const LONG: usize = 1 << 20;
 
 const PAGE: usize = 4096;
-/// x86-64's and, with pages of 4 KiB, aarch64's.
-const HUGE_PAGE: usize = 2 << 20;
 /// Bytes made resident in one call: others who change the process's mappings
 /// wait for it.
-const STEP: usize = HUGE_PAGE;
+const STEP: usize = 1 << 20;
 
 /// Makes room for so many more elements.
 ///
@@ -49,8 +45,6 @@ fn populate<T>(room: &mut [MaybeUninit<T>]) {
     let start = (bytes.start as usize).next_multiple_of(PAGE);
     let end = bytes.end as usize / PAGE * PAGE;
     #[cfg(target_os = "linux")]
-    ask_for_huge_pages(start.next_multiple_of(HUGE_PAGE)..end / HUGE_PAGE * HUGE_PAGE);
-    #[cfg(target_os = "linux")]
     for part in (start..end).step_by(STEP) {
         let len = STEP.min(end - part);
         // SAFETY: the range is exclusively borrowed and within a living
@@ -60,19 +54,6 @@ fn populate<T>(room: &mut [MaybeUninit<T>]) {
         if done != 0 {
             return;
         }
-    }
-}
-
-/// Has whole huge pages used within these bounds, so that none of them reaches
-/// beyond what is asked for. Best effort (`transparent_hugepage` may be
-/// `never`).
-#[cfg(target_os = "linux")]
-fn ask_for_huge_pages(range: Range<usize>) {
-    if !range.is_empty() {
-        // SAFETY: the range is part of what the caller borrows exclusively; this
-        // says how its pages are to be made and changes no bytes. It ends with
-        // the mapping, which is the allocation's own (see above).
-        unsafe { libc::madvise(range.start as *mut _, range.len(), libc::MADV_HUGEPAGE) };
     }
 }
 
@@ -97,43 +78,5 @@ mod tests {
         reserve(&mut list, room).unwrap();
         assert!(list.capacity() > room, "and grow beyond");
         assert!(reserve(&mut list, usize::MAX / 2).is_err());
-    }
-
-    /// What `/proc/self/smaps` says of the mapping around an address.
-    #[cfg(target_os = "linux")]
-    fn mapping_of(address: usize) -> Vec<String> {
-        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let mut lines = smaps.lines().skip_while(|line| {
-            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
-            let bound = |text| usize::from_str_radix(text, 16).ok();
-            !range.is_some_and(|(from, to)| {
-                bound(from).is_some_and(|from| from <= address)
-                    && bound(to).is_some_and(|to| address < to)
-            })
-        });
-        let head = lines.next().unwrap().to_owned();
-        let is_inside = |line: &&str| line.split(' ').next().unwrap().ends_with(':');
-        std::iter::once(head).chain(lines.take_while(is_inside).map(str::to_owned)).collect()
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn huge_pages_are_asked_for_and_only_what_is_wanted_is_made() {
-        if !std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
-            return;
-        }
-        let wanted = 9 << 20;
-        let mut list: Vec<u8> = Vec::new();
-        reserve(&mut list, wanted).unwrap();
-        let mapping = mapping_of(list.as_ptr() as usize + wanted / 2);
-        let flags = mapping.iter().find(|line| line.starts_with("VmFlags:")).unwrap();
-        assert!(flags.split_whitespace().any(|flag| flag == "hg"), "{mapping:#?}");
-        // The next mapping begins where no whole huge page was wanted.
-        let behind = mapping_of(list.as_ptr() as usize + wanted + HUGE_PAGE);
-        let flags = behind.iter().find(|line| line.starts_with("VmFlags:")).unwrap();
-        assert!(!flags.split_whitespace().any(|flag| flag == "hg"), "{behind:#?}");
-        let resident = behind.iter().find_map(|line| line.strip_prefix("Rss:")).unwrap();
-        let kilobytes: usize = resident.trim().trim_end_matches(" kB").parse().unwrap();
-        assert!(kilobytes << 10 <= HUGE_PAGE, "{behind:#?}");
     }
 }
