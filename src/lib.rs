@@ -67,6 +67,7 @@ pub mod fuzzing {
     pub use crate::debuginfo::layout::damage::any_bytes as layouts;
     pub use crate::debuginfo::layout::damage::any_program as symbols;
     pub use crate::inspect::image::core::try_bytes as core_dump;
+    pub use crate::inspect::tasks::wild::any_patches as tasks;
     pub use crate::instrument::grpc::any_frames as frames;
 }
 mod inspect;

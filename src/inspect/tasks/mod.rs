@@ -24,6 +24,8 @@ mod interest;
 mod keep;
 mod leaves;
 mod owners;
+#[cfg(any(test, fuzzing))]
+mod parked;
 mod plan;
 mod read;
 mod render;
@@ -37,6 +39,8 @@ mod trace;
 mod untyped;
 mod waits;
 mod walk;
+#[cfg(any(test, fuzzing))]
+pub mod wild;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! Nonsense ends in bounded time, without a panic.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -8,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::own::{self, layouts, runtime};
 use crate::inspect::image::{Fault, Image, Memory};
+use crate::inspect::tasks::wild::{any_patches, patched};
 use crate::inspect::tasks::{Limits, Roots, read};
 
 /// This process, with some of its words replaced by others.
@@ -77,6 +79,34 @@ fn damaged_memory_is_read_as_far_as_it_goes() {
         let read = read(&mut image, &mut *layouts(), &roots, &limits).unwrap();
         prop_assert!(read.tasks.len() <= limits.tasks);
     });
+}
+
+/// `fuzz/` has more of this.
+#[test]
+fn any_patches_are_read_within_all_bounds() {
+    proptest!(ProptestConfig::with_cases(64), |(bytes in prop::collection::vec(any::<u8>(), 0..600))| {
+        any_patches(&bytes);
+    });
+}
+
+#[test]
+fn the_corpus_is_harmless_and_reaches_the_tasks() {
+    // What of a reading is the same each time.
+    let told = |bytes: &[u8]| {
+        let read = patched(bytes);
+        let stacks = read.tasks.iter().map(|task| task.stack.as_ref().map(|it| it.frames.len()));
+        let waits = read.tasks.iter().map(|task| task.wait.as_ref().map(|wait| wait.kind));
+        let ids = read.tasks.iter().map(|task| task.id);
+        (ids.collect::<Vec<_>>(), stacks.collect::<Vec<_>>(), waits.collect::<Vec<_>>())
+    };
+    let whole = told(&[]);
+    assert!(whole.0.len() > 10, "{whole:?}");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/tasks");
+    let inputs = std::fs::read_dir(folder).unwrap();
+    let others = inputs
+        .filter(|input| told(&std::fs::read(input.as_ref().unwrap().path()).unwrap()) != whole)
+        .count();
+    assert!(others > 4, "{others} inputs changed what is read");
 }
 
 #[test]
