@@ -6,8 +6,10 @@
 
 mod captured;
 mod footprints;
+mod hands;
 pub mod image;
 pub mod join;
+mod signature;
 pub mod since;
 pub mod tasks;
 

@@ -3,21 +3,25 @@
 //!
 //! A wait is taken for another as soon as anything shows it: another chain,
 //! resource or deadline; a counter that moves on when such waits end (messages
-//! sent through a channel, calls of a `Notify`, the driver's tick); or a place
-//! in a queue that first come, first served does not explain. Only polls that
-//! did not happen prove that it is the same: see [`Since::observe`].
+//! sent through a channel, calls of a `Notify`, the driver's tick); a place in
+//! a queue that first come, first served does not explain; or a lock that is in
+//! another hand at most looks. Only polls that did not happen prove that it is
+//! the same: see [`Since::observe`].
 
 use std::collections::HashMap;
-use std::collections::hash_map::{DefaultHasher, Entry};
-use std::hash::{Hash as _, Hasher as _};
-use std::sync::Arc;
+use std::collections::hash_map::Entry;
 
-use crate::model::{Resource, Stack, Task, TaskId, TaskState, Wait};
+use super::hands::Hands;
+use super::signature::{Hashes, chains, signature};
+use crate::model::{Resource, Task, TaskId, Wait};
 
-/// Tasks that go round through one lock are now and then found in the order
-/// of the last look, once in as many looks as there are tasks. In so many in a
-/// row they are not.
-const LOOKS_IN_QUEUE: u32 = 5;
+/// In so many looks in a row a queue has to stand in order. Tasks that go round
+/// through one lock are now and then found so, once in as many looks as there
+/// are tasks; and much more often if they go round in step with the looks.
+const LOOKS_IN_QUEUE: u32 = 12;
+/// So many are enough if from each to the next, changes of hands aside, the
+/// same task is seen to have it and not to have gone on.
+const LOOKS_IN_HAND: u32 = 5;
 
 /// One of the things that a task awaits, by its task and what tells it apart.
 type Key = (TaskId, u64);
@@ -40,6 +44,8 @@ pub struct Since {
     /// When tasks without hooks were first seen.
     first: HashMap<TaskId, u64>,
     seen: HashMap<Key, Seen>,
+    /// Whose hands what is queued for is in.
+    hands: Hands,
 }
 
 /// A place in a queue, now and in the last look.
@@ -56,7 +62,7 @@ impl Since {
     /// that nothing tells apart from this one, which is a lower bound. `now_ns`
     /// counts from anywhere, but never back.
     pub fn observe(&mut self, now_ns: u64, tasks: &mut [Task]) {
-        let mut hashes = HashMap::new();
+        let mut hashes = Hashes::new();
         let mut first = HashMap::with_capacity(self.first.len());
         let mut seen = HashMap::with_capacity(self.seen.len());
         let mut places = Vec::new();
@@ -74,13 +80,16 @@ impl Since {
                 self.follow(now_ns, task, key, wait, &mut seen, &mut places);
             }
         }
-        for key in out_of_order(places) {
+        self.hands.observe(tasks, &mut hashes);
+        let moved = places.iter().filter(|place| self.hands.is_another(place.resource));
+        let moved: Vec<Key> = moved.map(|place| place.key).collect();
+        for key in out_of_order(places).into_iter().chain(moved) {
             if let Some(seen) = seen.get_mut(&key) {
                 *seen = Seen { since_ns: now_ns, looks: 1, ..*seen };
             }
         }
         for task in tasks {
-            fill(now_ns, task, &seen, &mut hashes);
+            fill(now_ns, task, &seen, &self.hands, &mut hashes);
         }
         (self.first, self.seen) = (first, seen);
     }
@@ -132,18 +141,12 @@ fn is_followed(task: &Task) -> bool {
     task.unhooked || !task.branches.is_empty()
 }
 
-/// All that a task awaits, its main chain first.
-fn chains(task: &Task) -> impl Iterator<Item = (Option<&Arc<Stack>>, Option<&Wait>)> {
-    let branches = task.branches.iter().filter(|branch| branch.wait.is_some());
-    std::iter::once((task.stack.as_ref(), task.wait.as_ref()))
-        .chain(branches.map(|branch| (Some(&branch.stack), branch.wait.as_ref())))
-}
-
 fn fill(
     now_ns: u64,
     task: &mut Task,
     seen: &HashMap<Key, Seen>,
-    hashes: &mut HashMap<*const Stack, u64>,
+    hands: &Hands,
+    hashes: &mut Hashes,
 ) {
     let polled_ns = if task.unhooked { 0 } else { task.state_ns };
     if !is_followed(task) {
@@ -156,8 +159,8 @@ fn fill(
         .map(|(stack, wait)| {
             let key = (task.id, signature(task, stack, wait, hashes));
             let Some(seen) = seen.get(&key) else { return polled_ns };
-            let queues = wait.is_some_and(|wait| wait.queue.is_some_and(|queue| queue > 1));
-            if queues && seen.looks < LOOKS_IN_QUEUE {
+            let queues = wait.filter(|wait| wait.queue.is_some_and(|queue| queue > 1));
+            if queues.is_some_and(|wait| seen.looks < looks_wanted(hands, wait)) {
                 return polled_ns;
             }
             now_ns.saturating_sub(seen.since_ns).max(polled_ns)
@@ -175,6 +178,12 @@ fn fill(
     for (wait, ns) in waits.zip(times) {
         (wait.wait_ns, wait.lower_bound) = (ns, true);
     }
+}
+
+/// Before they are believed of a queue.
+fn looks_wanted(hands: &Hands, wait: &Wait) -> u32 {
+    let in_hand = |resource| hands.stayed(resource, LOOKS_IN_HAND - 1);
+    if wait.resource.is_some_and(in_hand) { LOOKS_IN_HAND } else { LOOKS_IN_QUEUE }
 }
 
 /// Those who cannot have stood in their queue all along: served first come,
@@ -208,38 +217,12 @@ fn out_of_order(mut places: Vec<Place>) -> Vec<Key> {
     wrong
 }
 
-/// Equal while a task stays where it is, waiting for the same thing.
-fn signature(
-    task: &Task,
-    stack: Option<&Arc<Stack>>,
-    wait: Option<&Wait>,
-    hashes: &mut HashMap<*const Stack, u64>,
-) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    // Woken or not, it has not moved on yet.
-    (task.unhooked && task.state == TaskState::Running).hash(&mut hasher);
-    if let Some(stack) = stack {
-        // Stacks are shared between tasks, so this is once for each.
-        hashes.entry(Arc::as_ptr(stack)).or_insert_with(|| hash_of(stack)).hash(&mut hasher);
-    }
-    if let Some(wait) = wait {
-        (wait.kind, &wait.resource, wait.task, wait.mark.counter()).hash(&mut hasher);
-    }
-    hasher.finish()
-}
-
-fn hash_of(stack: &Stack) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for frame in &stack.frames {
-        (&frame.function_full, &frame.location).hash(&mut hasher);
-    }
-    hasher.finish()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::model::{Branch, Location, Mark, WaitKind, sample};
+    use crate::model::{Branch, Holder, Location, Mark, WaitKind, sample};
 
     fn waiting(id: u64, resource: &str) -> Task {
         let wait = Wait { lower_bound: false, ..Wait::new(WaitKind::Mutex, resource.parse().ok()) };
@@ -284,44 +267,105 @@ mod tests {
         assert_eq!(tasks[0].state_ns, 77);
     }
 
-    /// Looks at a queue again and again: the order of ids is the queue's.
-    fn looks(since: &mut Since, orders: &[&[u64]]) -> Vec<u64> {
+    /// A queue, in the order of its ids, and who holds the lock until when.
+    struct Look(Vec<u64>, Option<(u64, u64)>);
+
+    /// Looks at a queue again and again. How long each in it waits, as told at
+    /// the last look.
+    fn looks(since: &mut Since, looks: &[Look]) -> Vec<u64> {
         let mut last = Vec::new();
-        for (look, order) in (1..).zip(orders) {
-            let mut tasks: Vec<Task> = (0..)
-                .zip(*order)
-                .map(|(ahead, &id)| {
-                    let mut task = waiting(id, "0xa");
-                    let wait = task.wait.as_mut().unwrap();
-                    (wait.mark, wait.queue) = (Mark::of_place(ahead), Some(order.len() as u32));
-                    task
-                })
-                .collect();
+        for (at, Look(order, holder)) in (1..).zip(looks) {
+            let in_queue = |(ahead, &id)| {
+                let mut task = waiting(id, "0xa");
+                let wait = task.wait.as_mut().unwrap();
+                (wait.mark, wait.queue) = (Mark::of_place(ahead), Some(order.len() as u32));
+                let holder =
+                    holder.map(|(id, _)| Holder { task: TaskId(id), local: None, location: None });
+                wait.about_mut().holders.extend(holder);
+                task
+            };
+            let mut tasks: Vec<Task> = (0..).zip(order).map(in_queue).collect();
+            if let Some((id, until)) = *holder {
+                let mut task = waiting(id, "0xb");
+                let wait = Wait::new(WaitKind::Sleep, None);
+                task.wait = Some(Wait { mark: Mark::of_counter(until), ..wait });
+                tasks.push(task);
+            }
             tasks.sort_by_key(|task| task.id);
-            since.observe(look * 100, &mut tasks);
+            since.observe(at * 100, &mut tasks);
+            tasks.retain(|task| order.contains(&task.id.0));
             last = tasks.iter().map(|task| task.wait.as_ref().unwrap().wait_ns).collect();
         }
         last
     }
 
+    fn again<'a>(orders: impl IntoIterator<Item = &'a [u64]>, holder: (u64, u64)) -> Vec<Look> {
+        orders.into_iter().map(|order| Look(order.to_vec(), Some(holder))).collect()
+    }
+
     #[test]
     fn a_queue_that_stands_still_or_moves_up_waits() {
-        let still: [&[u64]; 6] = [&[1, 2, 3]; 6];
-        assert_eq!(looks(&mut Since::default(), &still), [500; 3]);
-        let up: [&[u64]; 5] = [&[9, 1, 2], &[9, 1, 2, 3], &[1, 2, 3], &[1, 2, 3], &[1, 2, 3]];
+        let in_hand = |looks| again([&[1_u64, 2, 3][..]].repeat(looks), (9, 77));
+        assert_eq!(looks(&mut Since::default(), &in_hand(6)), [500; 3]);
+        assert_eq!(looks(&mut Since::default(), &in_hand(4)), [0; 3], "too few looks");
+        // Who stands first in the queue gives up, and somebody comes.
+        let orders: [&[u64]; 5] = [&[8, 1, 2], &[8, 1, 2, 3], &[1, 2, 3], &[1, 2, 3], &[1, 2, 3]];
+        let up = again(orders, (9, 77));
         assert_eq!(looks(&mut Since::default(), &up), [400, 400, 0], "3 was seen four times only");
-        assert_eq!(looks(&mut Since::default(), &still[..4]), [0; 3], "too few looks");
+    }
+
+    #[test]
+    fn a_queue_for_what_nobody_is_seen_to_hold_wants_more_looks() {
+        let unseen = |looks| (0..looks).map(|_| Look(vec![1, 2, 3], None)).collect::<Vec<_>>();
+        assert_eq!(looks(&mut Since::default(), &unseen(11)), [0; 3]);
+        assert_eq!(looks(&mut Since::default(), &unseen(12)), [1_100; 3]);
+    }
+
+    #[test]
+    fn a_lock_that_seldom_changes_hands_is_waited_for() {
+        let mut slow = again([&[1_u64, 2, 3, 4][..]; 4], (9, 77));
+        slow.extend(again([&[2_u64, 3, 4][..]; 4], (1, 177)));
+        assert_eq!(looks(&mut Since::default(), &slow), [700; 3]);
+    }
+
+    #[test]
+    fn tasks_that_go_round_in_step_with_the_looks_never_wait_long() {
+        // As many turns as there are tasks between two looks.
+        let in_step = (0..40).map(|look| Look((1..9).collect(), Some((9, look + 1))));
+        let in_step: Vec<Look> = in_step.collect();
+        for count in 1..12 {
+            assert_eq!(looks(&mut Since::default(), &in_step[..count]), [0; 8]);
+        }
+        // One turn more.
+        let one_more = (0..40_u64).map(|look| {
+            let mut order: Vec<u64> = (0..9).collect();
+            order.rotate_left(look as usize % 9);
+            let holder = order.remove(0);
+            Look(order, Some((holder, look + 1)))
+        });
+        let one_more: Vec<Look> = one_more.collect();
+        for count in 1..=40 {
+            assert_eq!(looks(&mut Since::default(), &one_more[..count]), [0; 8], "{count}");
+        }
+    }
+
+    #[test]
+    fn two_that_pass_a_lock_to_each_other_never_wait_long() {
+        let to_and_fro = |look: u64| Look(vec![look % 2], Some(((look + 1) % 2, look + 1)));
+        let to_and_fro: Vec<Look> = (0..20).map(to_and_fro).collect();
+        assert_eq!(looks(&mut Since::default(), &to_and_fro), [0]);
+        let held = again([&[1_u64][..]; 2], (9, 77));
+        assert_eq!(looks(&mut Since::default(), &held), [100], "alone in the queue");
     }
 
     #[test]
     fn tasks_that_go_round_through_a_lock_never_wait_long() {
-        let mut orders: Vec<Vec<u64>> = Vec::new();
-        for look in 0..40_usize {
+        let at = |look: usize| {
             let mut order: Vec<u64> = (0..9).collect();
             order.rotate_left(look * 4 % 9);
-            orders.push(order);
-        }
-        let orders: Vec<&[u64]> = orders.iter().map(Vec::as_slice).collect();
+            Look(order, None)
+        };
+        let orders: Vec<Look> = (0..40).map(at).collect();
         assert!(looks(&mut Since::default(), &orders).iter().all(|&ns| ns == 0));
     }
 

@@ -330,10 +330,10 @@ async fn cancel_after_first_response(watched: By) {
 
 async fn timeout_on_sleeping_server(watched: By) {
     let mut message = wants(&[31_415]);
-    message.response_parameters[0].interval_us = 10_000_000;
+    // Far longer than anything here is waited for.
+    message.response_parameters[0].interval_us = 600_000_000;
     let mut request = Request::new(stream::iter([message]));
     request.set_timeout(Duration::from_millis(1));
-    let began = Instant::now();
     let mut client = client(watched).await;
     let outcome = async {
         let mut responses = client.full_duplex_call(request).await?.into_inner();
@@ -341,9 +341,8 @@ async fn timeout_on_sleeping_server(watched: By) {
         let rest = tokio::time::timeout(Duration::from_millis(200), responses.message()).await;
         rest.unwrap_or(Err(Status::deadline_exceeded("ours")))
     };
-    let status = outcome.await.expect_err("a deadline");
+    let status = soon("the deadline", outcome).await.expect_err("a deadline");
     assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status}");
-    assert!(began.elapsed() < Duration::from_secs(5));
 }
 
 async fn echo_in_all_four_kinds(watched: By) {
