@@ -93,7 +93,7 @@ impl Dwarf {
     ///
     /// # Errors
     /// `NotFound` or `Permission` for the file, `Malformed` for its content.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn open(program: &Path) -> Result<Self> {
         Self::read(program, program, &[super::split::package_of(program)], &Arc::default())
     }
