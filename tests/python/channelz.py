@@ -123,7 +123,14 @@ def the_server_is_the_one_that_listens():
     assert not listening.HasField("remote"), listening
 
 
+def server_sockets():
+    (server,) = servers()
+    request = pb.GetServerSocketsRequest(server_id=server.ref.server_id)
+    return {ref.socket_id for ref in ask.GetServerSockets(request).socket_ref}
+
+
 def calls_are_counted_by_how_they_ended():
+    others = server_sockets()
     before = servers()[0].data
     echo = connection_of_its_own()
     say = echo.unary_unary("/grpc.examples.echo.Echo/UnaryEcho")
@@ -150,6 +157,7 @@ def calls_are_counted_by_how_they_ended():
 
     the_same()
     echo.close()
+    until("its socket goes", lambda: server_sockets() <= others)
 
 
 def sockets():
