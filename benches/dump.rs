@@ -165,18 +165,20 @@ fn idle(runtime: &Handle, tasks: usize) -> Held {
 }
 
 fn server(tasks: usize, ballast: usize) {
-    let began = Instant::now();
+    let heap = || memory("self", "RssAnon");
+    let (began, before) = (Instant::now(), heap());
     let profiler = Profiler::builder().http("127.0.0.1:0").start().expect("profiler");
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(2).enable_all();
     let runtime = profiler.runtime(builder).build().expect("runtime");
     common::settle();
     let indexed = began.elapsed().as_secs_f64() * 1e3;
+    let kept = heap().saturating_sub(before);
     let _held = idle(runtime.handle(), tasks);
     let _ballast = vec![1_u8; ballast];
     runtime.spawn(heartbeat());
     let address = profiler.http_addr().expect("asked for");
-    obey(&format!("{address} {indexed}"), |_| GAP.swap(0, Relaxed).to_string());
+    obey(&format!("{address} {indexed} {kept}"), |_| GAP.swap(0, Relaxed).to_string());
     profiler.shutdown();
     runtime.shutdown_background();
 }
@@ -370,9 +372,10 @@ fn size(index: usize, tasks: u64, rounds: usize, goals: &mut Goals) {
     if tasks == 100_000 {
         goals.push((format!("kept: +{:.0} MiB, at most 16", mib(kept)), kept <= MOST_KEPT));
     }
-    let indexed: f64 =
-        server.hello.split(' ').nth(1).and_then(|ms| ms.parse().ok()).expect("milliseconds");
-    println!("debug information read in {indexed:.0} ms, once, at the start");
+    let said = |nth| server.hello.split(' ').nth(nth).and_then(|it| it.parse::<f64>().ok());
+    let indexed = said(1).expect("milliseconds");
+    let index = mib(said(2).expect("bytes"));
+    println!("debug information read in {indexed:.0} ms, once, at the start; +{index:.0} MiB");
     if tasks == 100_000 {
         goals.push((
             format!("debug information: {indexed:.0} ms, at most {MOST_INDEX_MS:.0}"),

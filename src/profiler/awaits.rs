@@ -103,11 +103,14 @@ impl Awaits {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads all tasks of these runtimes and of those that the search finds.
+    /// Reads all tasks of these runtimes and of those that the search finds. The
+    /// handles are read where they lie: those of the cells lie beside what the
+    /// program keeps of its runtimes, a copy would lie in the profiler's own heap,
+    /// which an image can do without.
     ///
     /// # Errors
     /// Why await chains cannot be had, in a sentence.
-    pub fn read(&self, handles: &[Handle]) -> Result<TasksRead, (Reason, String)> {
+    pub fn read(&self, handles: &[&Handle]) -> Result<TasksRead, (Reason, String)> {
         let unread = |state: &mut State| matches!(state, State::Unread(_));
         let (mut state, _) = self
             .opened
@@ -127,7 +130,7 @@ impl Awaits {
         let begun = Instant::now();
         let due = known.search_at.is_none_or(|at| at <= begun);
         let mut roots = Roots {
-            handles: handles.iter().map(|handle| std::ptr::from_ref(handle) as u64).collect(),
+            handles: handles.iter().map(|&handle| std::ptr::from_ref(handle) as u64).collect(),
             search: due,
             strays: known.strays.clone(),
             ..Roots::default()

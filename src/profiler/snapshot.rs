@@ -182,7 +182,7 @@ impl Core {
     ) -> (Vec<Task>, Chains) {
         let (ids, handles): (Vec<_>, Vec<_>) = cells
             .iter()
-            .filter_map(|cell| Some((RuntimeId(cell.number.into()), cell.handle()?.clone())))
+            .filter_map(|cell| Some((RuntimeId(cell.number.into()), cell.handle()?)))
             .unzip();
         let mut read = match self.awaits.read(&handles) {
             Ok(read) => read,
