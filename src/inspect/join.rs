@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::tasks::{NumberMap, Owner, TaskRead, TasksRead};
 use crate::model::{Flavor, Runtime, RuntimeId, Stack, Task, TaskState};
+use crate::sys::thread;
 
 /// A task of which only the memory is known: its times are unseen.
 pub fn unhooked(read: TaskRead, runtime: RuntimeId) -> Task {
@@ -66,6 +67,7 @@ pub fn join(hooked: Vec<Task>, read: TasksRead, known: &HashMap<u64, RuntimeId>)
     let mut strange = Vec::new();
     let mut images = read.tasks.into_iter().peekable();
     tasks.retain_mut(|task| {
+        thread::give_way();
         while let Some(image) = images.next_if(|image| image.id < task.id) {
             strange.push(image);
         }

@@ -14,6 +14,7 @@ use std::collections::hash_map::Entry;
 use super::hands::Hands;
 use super::signature::{Hashes, chains, signature};
 use crate::model::{Resource, Task, TaskId, Wait};
+use crate::sys::thread;
 
 /// In so many looks in a row a queue has to stand in order. Tasks that go round
 /// through one lock are now and then found so, once in as many looks as there
@@ -67,6 +68,7 @@ impl Since {
         let mut seen = HashMap::with_capacity(self.seen.len());
         let mut places = Vec::new();
         for task in tasks.iter_mut() {
+            thread::give_way();
             if task.unhooked {
                 let begun = self.first.get(&task.id).copied().unwrap_or(now_ns);
                 first.insert(task.id, begun);

@@ -17,7 +17,7 @@ use super::places::Places;
 use super::streams::{SlotInfo, Streams};
 use super::tally::Tally;
 use crate::model::{Task, TaskId};
-use crate::sys::room;
+use crate::sys::{room, thread};
 
 /// Live tasks held unless configured otherwise.
 pub const DEFAULT_MAX_TASKS: usize = 200_000;
@@ -205,6 +205,7 @@ impl Tasks {
         let _ = room::reserve(&mut tasks, cells.len());
         let mut torn = 0;
         for (id, cell) in cells {
+            thread::give_way();
             match Copied::read(cell) {
                 Ok(Some(copied)) if copied.id() == id => {
                     let stream = slots.get(copied.slot() as usize).and_then(Option::as_ref);

@@ -11,6 +11,7 @@ use futures_util::Stream;
 
 use super::stats::Stats;
 use crate::render::Chunks;
+use crate::sys::thread;
 
 /// Bytes of a chunk: rendering one takes well under a millisecond.
 const CHUNK: usize = 64 * 1024;
@@ -49,6 +50,7 @@ impl Stream for Rendered {
             let mut more = true;
             while more && out.len() < CHUNK {
                 more = chunks.next(&mut out);
+                thread::give_way();
             }
             (out, more.then_some(chunks))
         }));

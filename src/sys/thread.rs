@@ -2,8 +2,10 @@
 //!
 //! Everything is read from `/proc/self/task`; see proc_pid_task(5).
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
+use std::time::{Duration, Instant};
 
 /// Kernel id of the calling thread; 0 on systems other than Linux.
 pub fn current_tid() -> u32 {
@@ -46,9 +48,58 @@ pub fn waited_for_processor_ns(tid: u32) -> Option<u64> {
     text.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
+/// For so long a thread works before it gives way.
+const TURN: Duration = Duration::from_millis(1);
+/// The clock is looked at once in so many calls.
+const CALLS: u32 = 16;
+
+/// Lets a thread that waits for this processor have it, once in a millisecond
+/// of work. To be called often in work on a large dump: the scheduler lets who
+/// computes go on for some 3 ms when another wakes, and that other may be a
+/// worker of the program's. See sched(7) and sched_yield(2).
+///
+/// Returns whether it did.
+#[inline]
+pub fn give_way() -> bool {
+    thread_local! {
+        static CALLED: Cell<u32> = const { Cell::new(0) };
+    }
+    let called = CALLED.get();
+    CALLED.set(called.wrapping_add(1));
+    called.is_multiple_of(CALLS) && turn_is_over()
+}
+
+#[cold]
+fn turn_is_over() -> bool {
+    thread_local! {
+        static BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+    let now = Instant::now();
+    match BEGAN.get() {
+        Some(began) if now.duration_since(began) < TURN => false,
+        _ => {
+            std::thread::yield_now();
+            BEGAN.set(Some(Instant::now()));
+            true
+        }
+    }
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_gives_way_once_in_a_turn() {
+        give_way();
+        let begin = Instant::now();
+        let mut times = 0;
+        while begin.elapsed() < 20 * TURN {
+            times += u32::from(give_way());
+        }
+        let turns = begin.elapsed().as_nanos() / TURN.as_nanos();
+        assert!(times > 0 && u128::from(times) <= turns + 1, "{times} times in {turns} turns");
+    }
 
     #[test]
     fn a_thread_finds_itself_in_the_list() {

@@ -88,12 +88,14 @@ pub fn take_within(limits: Limits, extent: Extent) -> Result<Own> {
             now.into_iter().map(|mapping| mapping.range).collect()
         }),
     };
-    let copy = Copy::new(limits.life, leave_out)?;
+    let writable = maps::writable(&mappings);
+    let there = without(writable.clone(), regions.left_out());
+    let copy = Copy::new(limits.life, there, leave_out)?;
     let taken_ns = clock::monotonic_ns();
     regions.taken(copy.left_out(), || maps::of(copy.pid()).unwrap_or_default());
     let left_out = regions.left_out().iter().map(|range| range.end - range.start).sum();
     let next = regions.next();
-    let writable = without(maps::writable(&mappings), regions.left_out());
+    let writable = without(writable, regions.left_out());
     let memory = OwnMemory { copy, regions, writable };
     let image = Image {
         memory: Box::new(memory),

@@ -21,7 +21,7 @@ use crate::debuginfo::layout::{Detail, Layouts};
 use crate::error::{Error, Result};
 use crate::inspect::image::{Cached, Image};
 use crate::model::{Missing, Reason, TaskId, TaskState};
-use crate::sys::room;
+use crate::sys::{room, thread};
 
 /// How often the clock is looked at: once in so many tasks.
 const CLOCK: u64 = 64;
@@ -186,6 +186,7 @@ impl<'a> Reader<'a> {
             {
                 self.task(memory, found.address, header);
                 seen += 1;
+                thread::give_way();
             }
             // By id: the walk gives the highest first.
             self.read.tasks[first..].reverse();

@@ -5,19 +5,26 @@
 //! held is held for ever.
 
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::ops::Range;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use libc::{c_int, c_ulong};
 
 use super::super::raw;
 use super::super::remote::PAGE;
+use super::release::{self, Regions};
 
 /// How the copy spends its time.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum Way {
-    /// Asleep; it is read from outside.
-    Sleep,
+    /// Asleep, until the word tells it to end; it is read from outside.
+    Sleep {
+        /// Address of the handle's [`release::Word`].
+        word: usize,
+        /// Where the copy's memory is.
+        memory: Vec<Range<u64>>,
+    },
     /// Answering requests on pipes.
     Answer(Ends),
 }
@@ -52,13 +59,19 @@ pub fn start(life: Duration, way: Way) -> io::Result<c_int> {
         until.tv_sec += 1;
         until.tv_nsec -= 1_000_000_000;
     }
+    let (life, memory) = match way {
+        Way::Sleep { word, memory } => (Life::Sleep(word), memory),
+        Way::Answer(ends) => (Life::Answer(ends), Vec::new()),
+    };
+    // On this stack, all of it: the copy may lack the heap.
+    let regions = Regions::of(memory);
     let flags = (libc::CLONE_FILES | libc::CLONE_UNTRACED) as usize;
     // SAFETY: without CLONE_VM the copy goes on here with a stack of its own;
     // it only ever runs `live`, which does not return.
     unsafe {
         let pid = raw::call(libc::SYS_clone, [flags, 0, 0, 0, 0, 0]);
         if pid == 0 {
-            live(parent, &until, way);
+            live(parent, &until, life, &regions);
         }
         if pid < 0 {
             return Err(io::Error::from_raw_os_error(-pid as i32));
@@ -67,11 +80,18 @@ pub fn start(life: Duration, way: Way) -> io::Result<c_int> {
     }
 }
 
+/// A [`Way`] without anything on a heap.
+#[derive(Clone, Copy)]
+enum Life {
+    Sleep(usize),
+    Answer(Ends),
+}
+
 /// The copy's life.
 ///
 /// # Safety
 /// Only in the copy.
-unsafe fn live(parent: c_int, until: &libc::timespec, way: Way) -> ! {
+unsafe fn live(parent: c_int, until: &libc::timespec, life: Life, regions: &Regions) -> ! {
     const NAME: &[u8; 14] = b"taskprof-copy\0";
     // SAFETY: calls by the kernel's rules on memory of this copy only.
     unsafe {
@@ -82,34 +102,19 @@ unsafe fn live(parent: c_int, until: &libc::timespec, way: Way) -> ! {
         prctl(libc::PR_SET_NAME, NAME.as_ptr() as c_ulong);
         // The parent may have died before the first of these calls.
         if raw::call(libc::SYS_getppid, [0; 6]) == parent as isize {
-            match way {
-                Way::Sleep => sleep(until),
-                Way::Answer(ends) => answer(until, ends),
+            match life {
+                Life::Sleep(word) => {
+                    if release::told(word, until) {
+                        regions.release((&raw const parent) as usize);
+                    }
+                }
+                Life::Answer(ends) => answer(until, ends),
             }
         }
         loop {
             raw::call(libc::SYS_exit_group, [0; 6]);
         }
     }
-}
-
-/// Sleeps until the deadline. Being stopped and continued ends a sleep early.
-unsafe fn sleep(until: &libc::timespec) {
-    // SAFETY: `until` lives as long as the copy.
-    while unsafe {
-        raw::call(
-            libc::SYS_clock_nanosleep,
-            [
-                libc::CLOCK_MONOTONIC as usize,
-                libc::TIMER_ABSTIME as usize,
-                (&raw const *until) as usize,
-                0,
-                0,
-                0,
-            ],
-        )
-    } == -(libc::EINTR as isize)
-    {}
 }
 
 /// Answers requests: eight bytes in, the address; on `data` what is there of
@@ -202,7 +207,7 @@ impl Pipes {
         self.requests.1.write_all(&start.to_ne_bytes())?;
         // Both ends of every pipe stay open on our side, so a copy that is
         // gone shows only by its silence.
-        wait_readable(&self.replies.0, deadline)?;
+        wait_readable(self.replies.0.as_fd(), deadline)?;
         let mut reply = [0; 8];
         self.replies.0.read_exact(&mut reply)?;
         match usize::try_from(i64::from_ne_bytes(reply)) {
@@ -216,7 +221,11 @@ impl Pipes {
     }
 }
 
-fn wait_readable(pipe: &io::PipeReader, deadline: Instant) -> io::Result<()> {
+/// Waits until there is something to read, or, of a process, until it ends.
+///
+/// # Errors
+/// `TimedOut` at the deadline; those of `poll`.
+pub fn wait_readable(pipe: BorrowedFd<'_>, deadline: Instant) -> io::Result<()> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let milliseconds = c_int::try_from(left.as_millis()).unwrap_or(c_int::MAX);

@@ -138,12 +138,12 @@ mod tests {
         let _one = one_copy_at_a_time();
         let (region, range) = forkable();
         let mut byte = [0];
-        let mut copy = when_free(|| Copy::new(LIFE, without(&range)));
+        let mut copy = when_free(|| Copy::new(LIFE, Vec::new(), without(&range)));
         if copy.left_out() {
             assert_eq!(copy.read(range.start + 5000, &mut byte), Err(0));
         }
         drop(copy);
-        let mut copy = when_free(|| Copy::new(LIFE, LeaveOut::nothing()));
+        let mut copy = when_free(|| Copy::new(LIFE, Vec::new(), LeaveOut::nothing()));
         copy.read(range.start + 5000, &mut byte).unwrap();
         assert_eq!(byte, [region[5000]]);
     }
@@ -166,7 +166,7 @@ mod tests {
         if !leave_out.during(|| ()).1 {
             return;
         }
-        let mut copy = when_free(|| Copy::new(LIFE, LeaveOut::nothing()));
+        let mut copy = when_free(|| Copy::new(LIFE, Vec::new(), LeaveOut::nothing()));
         let mut byte = [0];
         copy.read(range.start + 5000, &mut byte).unwrap();
         assert_eq!(byte, [region[5000]]);

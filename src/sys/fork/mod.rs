@@ -11,17 +11,21 @@
 //! - `CLONE_UNTRACED`: a debugger of the server does not catch it.
 //!
 //! The copy has all signals blocked, sleeps, and ends at the first of: being
-//! killed by its handle; its deadline; the end of the process (the kernel
-//! kills it with the thread that made it, which is one of ours that lives as
-//! long as the handle). It is the first to go when memory runs out.
+//! told to by its handle, see [`release`]; its deadline; the end of the
+//! process (the kernel kills it with the thread that made it, which is one of
+//! ours that lives as long as the handle). It is the first to go when memory
+//! runs out.
 //!
 //! What it shows is one instant for all threads: whoever writes during the
 //! call either wrote before the copy was complete or waits until it is.
 
 mod child;
 pub mod leave_out;
+mod release;
 
 use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -33,9 +37,13 @@ use super::remote::Mem;
 use crate::error::{Error, ErrorKind, Result};
 use child::{Pipes, Way};
 use leave_out::LeaveOut;
+use release::Word;
 
 /// Room for the thread that makes the copy: it makes a handful of calls.
 const STACK: usize = 128 * 1024;
+
+/// So long a copy may take to end when it is told to; it is killed then.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// There is one copy at a time: each costs memory for what changes meanwhile.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -53,13 +61,22 @@ pub struct Copy {
     _only: Only,
 }
 
-/// The process; killed when dropped.
+/// The process; ended when dropped.
 #[derive(Debug)]
 struct Alive {
     pid: c_int,
+    /// Tells it to end, if that is how it does.
+    word: Option<Word>,
     /// Dropped to let the keeper end.
     leave: Option<mpsc::Sender<()>>,
     keeper: Option<JoinHandle<()>>,
+}
+
+/// How it is to be read.
+enum Reader {
+    /// With where its memory is.
+    FromOutside(Vec<Range<u64>>),
+    Asking(Pipes),
 }
 
 /// How it is read.
@@ -91,14 +108,16 @@ impl Drop for Only {
 
 impl Copy {
     /// Copies this process without the regions to leave out. The copy ends by
-    /// itself after `life`.
+    /// itself after `life`. `memory` is where its private memory is, as far as
+    /// it is known: what is large of it is given back piece by piece when the
+    /// handle is dropped.
     ///
     /// # Errors
     /// `Busy` while another copy lives, `OutOfMemory` or `Permission` where
     /// the system refuses.
-    pub fn new(life: Duration, mut leave_out: LeaveOut) -> Result<Self> {
+    pub fn new(life: Duration, memory: Vec<Range<u64>>, mut leave_out: LeaveOut) -> Result<Self> {
         if !FORBIDDEN.load(Ordering::Relaxed) {
-            match Self::start(life, None, leave_out, Only::claim()?) {
+            match Self::start(life, Reader::FromOutside(memory), leave_out, Only::claim()?) {
                 Err(error) if error.kind() == ErrorKind::Permission => {}
                 made => return made,
             }
@@ -106,19 +125,21 @@ impl Copy {
             leave_out = LeaveOut::nothing();
         }
         let pipes = Pipes::open().map_err(refused)?;
-        Self::start(life, Some(pipes), leave_out, Only::claim()?)
+        Self::start(life, Reader::Asking(pipes), leave_out, Only::claim()?)
     }
 
-    fn start(
-        life: Duration,
-        pipes: Option<Pipes>,
-        leave_out: LeaveOut,
-        only: Only,
-    ) -> Result<Self> {
+    fn start(life: Duration, reader: Reader, leave_out: LeaveOut, only: Only) -> Result<Self> {
         let deadline = Instant::now() + life;
-        let way = match &pipes {
-            None => Way::Sleep,
-            Some(pipes) => Way::Answer(pipes.of_the_copy()),
+        let (word, pipes, way) = match reader {
+            Reader::FromOutside(memory) => {
+                let word = Word::new().map_err(refused)?;
+                let way = Way::Sleep { word: word.address(), memory };
+                (Some(word), None, way)
+            }
+            Reader::Asking(pipes) => {
+                let ends = pipes.of_the_copy();
+                (None, Some(pipes), Way::Answer(ends))
+            }
         };
         let (tell, told) = mpsc::sync_channel(1);
         let (leave, left) = mpsc::channel::<()>();
@@ -141,7 +162,7 @@ impl Copy {
                 return Err(refused(error));
             }
         };
-        let alive = Alive { pid, leave: Some(leave), keeper: Some(keeper) };
+        let alive = Alive { pid, word, leave: Some(leave), keeper: Some(keeper) };
         // Raising one's own score is always permitted; where /proc is not
         // mounted, the copy is merely no better a victim than the server.
         let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), "1000");
@@ -182,7 +203,10 @@ fn from_outside(pid: c_int) -> Result<Mem> {
     };
     let mem = match Mem::open(pid) {
         Ok(mem) => mem,
-        Err(error) if error.raw_os_error() == Some(libc::EMFILE) => return Err(refused(error)),
+        // No more files, or the copy has been ended already: once, not always.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ESRCH)) => {
+            return Err(refused(error));
+        }
         Err(error) => return Err(forbidden(error)),
     };
     match mem.read((&raw const TAKEN) as u64, &mut [0]) {
@@ -191,8 +215,33 @@ fn from_outside(pid: c_int) -> Result<Mem> {
     }
 }
 
+impl Alive {
+    /// Waits until it is a zombie, which is [`waited`](libc::waitpid) for
+    /// later; whether it is.
+    fn ends_within(&self, patience: Duration) -> bool {
+        // SAFETY: the process is our child and not waited for yet, so the
+        // number is still its own.
+        let Ok(opened) =
+            c_int::try_from(unsafe { libc::syscall(libc::SYS_pidfd_open, self.pid, 0) })
+        else {
+            return false;
+        };
+        if opened < 0 {
+            return false;
+        }
+        // SAFETY: just opened, and nobody else's.
+        let process = unsafe { OwnedFd::from_raw_fd(opened) };
+        let deadline = Instant::now() + patience;
+        child::wait_readable(process.as_fd(), deadline).is_ok()
+    }
+}
+
 impl Drop for Alive {
     fn drop(&mut self) {
+        if let Some(word) = &self.word {
+            word.tell();
+            self.ends_within(PATIENCE);
+        }
         // SAFETY: the process is our child and not waited for yet, so the
         // number is still its own; the calls touch no memory.
         unsafe {

@@ -15,7 +15,7 @@ fn word(copy: &mut Copy, at: *const u64) -> std::result::Result<u64, usize> {
 
 fn by_pipes(life: Duration) -> Copy {
     when_free(|| {
-        let pipes = Some(Pipes::open().unwrap());
+        let pipes = Reader::Asking(Pipes::open().unwrap());
         Copy::start(life, pipes, LeaveOut::nothing(), Only::claim()?)
     })
 }
@@ -24,7 +24,7 @@ fn by_pipes(life: Duration) -> Copy {
 fn the_copy_keeps_what_we_change_either_way() {
     let _one = one_copy_at_a_time();
     let makers: [fn(Duration) -> Copy; 2] =
-        [|life| when_free(|| Copy::new(life, LeaveOut::nothing())), by_pipes];
+        [|life| when_free(|| Copy::new(life, Vec::new(), LeaveOut::nothing())), by_pipes];
     for make in makers {
         let mut value = Box::new(7_u64);
         let mut copy = make(LIFE);
@@ -48,7 +48,7 @@ fn a_socket_closed_by_us_is_closed_though_the_copy_lives() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (server, _) = listener.accept().unwrap();
-    let copy = when_free(|| Copy::new(LIFE, LeaveOut::nothing()));
+    let copy = when_free(|| Copy::new(LIFE, Vec::new(), LeaveOut::nothing()));
     drop(server);
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     assert_eq!(client.read(&mut [0]).unwrap(), 0, "end of stream");
@@ -58,16 +58,19 @@ fn a_socket_closed_by_us_is_closed_though_the_copy_lives() {
 #[test]
 fn there_is_one_copy_at_a_time() {
     let _one = one_copy_at_a_time();
-    let copy = when_free(|| Copy::new(LIFE, LeaveOut::nothing()));
-    assert_eq!(Copy::new(LIFE, LeaveOut::nothing()).unwrap_err().kind(), ErrorKind::Busy);
+    let copy = when_free(|| Copy::new(LIFE, Vec::new(), LeaveOut::nothing()));
+    assert_eq!(
+        Copy::new(LIFE, Vec::new(), LeaveOut::nothing()).unwrap_err().kind(),
+        ErrorKind::Busy
+    );
     drop(copy);
-    when_free(|| Copy::new(LIFE, LeaveOut::nothing()));
+    when_free(|| Copy::new(LIFE, Vec::new(), LeaveOut::nothing()));
 }
 
 #[test]
 fn the_copy_ends_silently_with_its_handle() {
     let _one = one_copy_at_a_time();
-    let copy = when_free(|| Copy::new(LIFE, LeaveOut::nothing()));
+    let copy = when_free(|| Copy::new(LIFE, Vec::new(), LeaveOut::nothing()));
     let pid = copy.pid();
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     // proc_pid_stat(5): field 38 is the signal that its end sends; the name
@@ -86,6 +89,57 @@ fn the_copy_ends_silently_with_its_handle() {
 }
 
 #[test]
+fn the_copy_ends_of_itself_when_it_is_told() {
+    let _one = one_copy_at_a_time();
+    let large = vec![7_u8; 64 << 20];
+    let start = large.as_ptr() as u64;
+    let memory: Vec<_> = std::iter::once(start..start + large.len() as u64).collect();
+    let copy = when_free(|| Copy::new(LIFE, memory.clone(), LeaveOut::nothing()));
+    assert!(!copy.alive.ends_within(Duration::ZERO), "not before it is told");
+    copy.alive.word.as_ref().unwrap().tell();
+    assert!(copy.alive.ends_within(LIFE / 2), "told, it ends");
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", copy.pid())).unwrap();
+    // Field 52, the last, is the status that a wait gives: no signal ended it.
+    assert_eq!(stat.split_whitespace().last(), Some("0"), "{stat}");
+    drop(copy);
+    assert!(large.iter().all(|&byte| byte == 7), "ours is another");
+}
+
+/// What is left out may be the heap of whoever makes the copy.
+#[test]
+fn the_copy_lives_without_any_heap() {
+    let _one = one_copy_at_a_time();
+    let heaps = || {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let mut ranges = Vec::new();
+        for line in maps.lines().filter(|line| line.contains(" rw-p ")) {
+            let (range, name) = line.split_once(' ').unwrap();
+            let (from, to) = range.split_once('-').unwrap();
+            let address = |text| u64::from_str_radix(text, 16).unwrap();
+            // An arena of glibc's begins at a multiple of its greatest size.
+            if name.ends_with("[heap]") || address(from).is_multiple_of(64 << 20) {
+                ranges.push(address(from)..address(to));
+            }
+        }
+        ranges
+    };
+    let word = Box::new(7_u64);
+    let begin = Instant::now();
+    loop {
+        let leave_out = || LeaveOut { regions: heaps(), ..LeaveOut::nothing() };
+        let mut copy = when_free(|| Copy::new(LIFE, Vec::new(), leave_out()));
+        // Nothing is left out while another thread is in `fork`.
+        if !copy.left_out() {
+            assert!(begin.elapsed() < LIFE, "never left out");
+            continue;
+        }
+        assert_eq!(self::word(&mut copy, &raw const *word), Err(0), "the heap is left out");
+        assert!(!copy.alive.ends_within(Duration::from_millis(50)), "it lives all the same");
+        break;
+    }
+}
+
+#[test]
 fn the_copy_ends_at_its_deadline_either_way() {
     let _one = one_copy_at_a_time();
     let value = Box::new(7_u64);
@@ -94,7 +148,7 @@ fn the_copy_ends_at_its_deadline_either_way() {
         let mut copy = if by_pipe {
             by_pipes(life)
         } else {
-            when_free(|| Copy::new(life, LeaveOut::nothing()))
+            when_free(|| Copy::new(life, Vec::new(), LeaveOut::nothing()))
         };
         let pid = copy.pid();
         // It stays a zombie until its handle goes.
@@ -133,7 +187,7 @@ const ROLE: &str = "sys::fork::tests::play_a_role";
 #[ignore = "started by the test below"]
 fn play_a_role() {
     if role().is_some() {
-        let copy = when_free(|| Copy::new(LIFE, LeaveOut::nothing()));
+        let copy = when_free(|| Copy::new(LIFE, Vec::new(), LeaveOut::nothing()));
         say(&copy.pid().to_string());
         std::thread::park();
     }
