@@ -105,7 +105,11 @@ fn chains_are_read_while_every_worker_is_blocked() {
     let server = Server::with_faults(&["--workers", "2"]);
     let _silent = server.load("silent-channel", &["--streams", "4", "--seconds", "60"]);
     server.wait_for("/debug/streams", "the silent ones", |json| list(&json["streams"]).len() >= 4);
-    let _blocking = server.load("block-thread", &["--streams", "2", "--seconds", "60"]);
+    // Two would do only by luck: the worker that the first blocks is often the
+    // one that would have read the second from its socket, and the other sleeps.
+    // Four of three seconds are ready together once the first has ended.
+    let four = ["--streams", "4", "--connections", "4", "--seconds", "60"];
+    let _blocking = server.load("block-thread", &four);
     server.wait_for("/debug/workers", "both workers blocked", |json| {
         let blocked = list(&json["blocked"]).iter();
         blocked.filter(|blocked| blocked["ongoing"] == true).count() >= 2
