@@ -216,8 +216,7 @@ fn from_outside(pid: c_int) -> Result<Mem> {
 }
 
 impl Alive {
-    /// Waits until it is a zombie, which is [`waited`](libc::waitpid) for
-    /// later; whether it is.
+    /// Whether it ends in this time. It stays a zombie, to be waited for.
     fn ends_within(&self, patience: Duration) -> bool {
         // SAFETY: the process is our child and not waited for yet, so the
         // number is still its own.

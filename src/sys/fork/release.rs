@@ -136,7 +136,7 @@ impl Drop for Word {
 /// # Safety
 /// `word` is the address of a [`Word`], mapped here.
 pub unsafe fn told(word: usize, until: &libc::timespec) -> bool {
-    let wait = (libc::FUTEX_WAIT_BITSET) as usize;
+    let wait = libc::FUTEX_WAIT_BITSET as usize;
     let any = libc::FUTEX_BITSET_MATCH_ANY as u32 as usize;
     let until = (&raw const *until) as usize;
     loop {
