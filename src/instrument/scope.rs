@@ -5,7 +5,6 @@
 //! their stream; [`Scope::token`] and [`Scope::cancelled`] tell code that has
 //! to clean up first.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -13,14 +12,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
+use scoped_tls::scoped_thread_local;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::grpc::call::{Call, Tracked};
 use crate::model::StreamId;
 
-thread_local! {
-    static CURRENT: RefCell<Option<Arc<Call>>> = const { RefCell::new(None) };
+scoped_thread_local! {
+    static CURRENT: Arc<Call>
 }
 
 /// The scope of one gRPC stream. Cheap to clone; holding one does not keep
@@ -35,7 +35,7 @@ pub struct Scope {
 /// `tokio::spawn`, or where no taskprof layer serves the stream. The same
 /// scope is in the request's extensions.
 pub fn current() -> Option<Scope> {
-    CURRENT.with_borrow(|call| call.clone()).map(|call| Scope { call })
+    CURRENT.is_set().then(|| Scope { call: CURRENT.with(Arc::clone) })
 }
 
 impl Scope {
@@ -142,25 +142,13 @@ impl<F: Future> Future for Scoped<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let _entered = enter(this.tracked.call());
-        this.future.poll(cx)
+        within(this.tracked.call(), || this.future.poll(cx))
     }
 }
 
-/// Makes a stream the current one of this thread until the guard is dropped,
-/// by a panic too.
-pub(crate) fn enter(call: &Arc<Call>) -> Entered {
-    Entered { before: CURRENT.replace(Some(call.clone())) }
-}
-
-pub(crate) struct Entered {
-    before: Option<Arc<Call>>,
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        let before = self.before.take();
-        // The inner one is dropped outside the borrow: its drop may run user code.
-        drop(CURRENT.replace(before));
-    }
+/// Runs a piece of a stream's code: the stream is the current one of this
+/// thread meanwhile. Borrowed, since it is done for each message.
+#[inline]
+pub(crate) fn within<R>(call: &Arc<Call>, run: impl FnOnce() -> R) -> R {
+    CURRENT.set(call, run)
 }

@@ -66,12 +66,20 @@ enum Part {
 /// Each open stream has two: what few need is behind a pointer.
 struct Meter {
     call: Arc<Call>,
-    throttle: Option<Box<Throttle>>,
-    watch: Watch,
+    limits: Option<Box<Limited>>,
+    /// Which waker the call has from here: the address that it stands for, 0
+    /// before the first. While the call keeps it that address is nobody else's.
+    known: usize,
     frames: FrameCounter,
     part: Part,
     /// Nobody else can end the call: see [`Watch`].
     watches: bool,
+}
+
+/// What holds a body back, or ends it in time.
+struct Limited {
+    throttle: Option<Box<Throttle>>,
+    watch: Option<Watch>,
 }
 
 impl<B: Body<Data = Bytes>> StreamBody<B> {
@@ -114,8 +122,10 @@ impl Meter {
         watch: Option<Watch>,
     ) -> Self {
         let watches = watch.is_some();
-        let watch = watch.unwrap_or_else(Watch::none);
-        Self { call, throttle, watch, frames: FrameCounter::default(), part, watches }
+        let watch = watch.filter(Watch::has_limits);
+        let is_limited = throttle.is_some() || watch.is_some();
+        let limits = is_limited.then(|| Box::new(Limited { throttle, watch }));
+        Self { call, limits, known: 0, frames: FrameCounter::default(), part, watches }
     }
 
     fn way(&self) -> Way {
@@ -146,11 +156,23 @@ impl Meter {
 
     /// The same; until it is so, the task is woken when it will be.
     fn poll_stop(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.watches {
-            return self.watch.poll_stop(&self.call, cx);
+        // To tell the call takes a lock, and most polls come from the same task.
+        let waker = cx.waker();
+        let known = waker.data() as usize;
+        if known == 0 || self.known != known {
+            self.known = known;
+            if self.watches {
+                self.call.wake_ender_by(waker);
+            } else if self.part == Part::Request {
+                self.call.wake_reader_by(waker);
+            }
         }
-        if self.part == Part::Request {
-            self.call.wake_reader_by(cx.waker());
+        if self.watches {
+            let watch = self.limits.as_mut().and_then(|limits| limits.watch.as_mut());
+            return match watch {
+                Some(watch) => watch.poll_limits(&self.call, cx),
+                None => self.call.stopped().is_some(),
+            };
         }
         self.is_stopped()
     }
@@ -183,6 +205,10 @@ impl Meter {
         Some(Ok(Frame::trailers(trailers(status))))
     }
 
+    fn throttle(&mut self) -> Option<&mut Throttle> {
+        self.limits.as_mut()?.throttle.as_deref_mut()
+    }
+
     fn frame(&mut self, frame: &Frame<Bytes>) {
         if let Some(data) = frame.data_ref() {
             let way = self.way();
@@ -202,7 +228,7 @@ impl Meter {
                 }
             });
             direction.data(data.len() as u64, messages, now);
-            if let Some(throttle) = &mut self.throttle {
+            if let Some(throttle) = self.throttle() {
                 throttle.owe(messages);
             }
         } else if let Some(trailers) = frame.trailers_ref() {
@@ -290,7 +316,7 @@ where
         if meter.is_stopped() {
             return Poll::Ready(meter.stopped());
         }
-        if let Some(throttle) = &mut meter.throttle {
+        if let Some(throttle) = meter.throttle() {
             let paid = throttle.poll_pay(cx);
             meter.call.cell().throttled(paid.is_pending());
             match paid {
@@ -304,11 +330,10 @@ where
             }
         }
         let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
-        let polled = {
-            // A server's response stream is the handler's own code.
-            let _entered = (meter.part == Part::Response
-                && meter.call.cell().side() == Side::Server)
-                .then(|| scope::enter(&meter.call));
+        // A server's response stream is the handler's own code.
+        let polled = if meter.part == Part::Response && meter.call.cell().side() == Side::Server {
+            scope::within(&meter.call, || inner.poll_frame(cx))
+        } else {
             inner.poll_frame(cx)
         };
         match polled {

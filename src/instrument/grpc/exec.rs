@@ -209,7 +209,7 @@ where
         let place = lock(&self.0.live).enter(&call);
         let listed = Listed { conn: self.0.clone(), tracked: Tracked::new(call.clone()), place };
         // Named before its first poll: it may have to wait long for that.
-        let task = StreamTask { future: Some(future), watch, listed };
+        let task = StreamTask { future: Some(future), watch, listed, known: false };
         let spawning = call.spawning();
         let handle = tokio::spawn(task);
         drop(spawning);
@@ -247,6 +247,8 @@ pin_project! {
         future: Option<F>,
         watch: Watch,
         listed: Listed,
+        // The call knows this task, which stays the one that polls.
+        known: bool,
     }
 }
 
@@ -259,7 +261,11 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
         if future.poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        if !this.watch.poll_stop(this.listed.tracked.call(), cx) {
+        let call = this.listed.tracked.call();
+        if !std::mem::replace(this.known, true) {
+            call.wake_ender_by(cx.waker());
+        }
+        if !this.watch.poll_limits(call, cx) {
             return Poll::Pending;
         }
         // If the transport can take it, the call now ends with its status. Else

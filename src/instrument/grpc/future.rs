@@ -142,11 +142,10 @@ where
             open.first_poll();
         }
         let polled = match open.poll_admission(cx) {
-            Poll::Ready(()) if open.call.stopped().is_none() => {
-                let _entered =
-                    (open.call.cell().side() == Side::Server).then(|| scope::enter(&open.call));
-                this.inner.poll(cx)
-            }
+            Poll::Ready(()) if open.call.stopped().is_none() => match open.call.cell().side() {
+                Side::Server => scope::within(&open.call, || this.inner.poll(cx)),
+                Side::Client => this.inner.poll(cx),
+            },
             _ => Poll::Pending,
         };
         if polled.is_pending() && !open.poll_stop(cx) {

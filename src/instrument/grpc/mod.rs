@@ -20,6 +20,7 @@ mod descriptor;
 // A channel is tapped only with that feature.
 #[cfg_attr(not(feature = "client"), allow(dead_code))]
 mod dispatch;
+mod doze;
 mod exec;
 pub(crate) mod frames;
 mod future;

@@ -8,18 +8,20 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tonic::service::Routes;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use super::doze::Dozing;
 use super::exec::{Conn, ConnExecutor, ConnService, ConnectInfo};
 use super::limits::Limits;
 use super::metadata::MetadataKeys;
@@ -378,11 +380,12 @@ impl Server {
                 wire.socket(fd);
             }
             let mut serving = pin!(builder.serve_connection(io, ConnService(conn.clone())));
-            let mut handshake = pin!(has_spoken(conn.cell().clone(), handshake));
-            let mut drained = false;
-            let mut silence = true;
+            let mut speak_by = Some(Instant::now() + handshake);
+            let mut draining = Some(draining);
+            let mut order = pin!(Dozing::new(order(&conn, draining.clone(), &over, speak_by)));
             let ended = loop {
-                tokio::select! {
+                let order_now = tokio::select! {
+                    biased;
                     ended = std::future::poll_fn(|cx| {
                         let polled = serving.as_mut().poll(cx);
                         if polled.is_pending() {
@@ -390,11 +393,14 @@ impl Server {
                         }
                         polled
                     }) => break ended,
-                    () = draining.cancelled(), if !drained => {
-                        drained = true;
+                    order_now = order.as_mut() => order_now,
+                };
+                match order_now {
+                    Order::Drain => {
+                        draining = None;
                         serving.as_mut().graceful_shutdown();
                     }
-                    () = over.cancelled() => {
+                    Order::End => {
                         conn.stop_all(&Status::unavailable("the server is shutting down"));
                         // Polled on, so that the last statuses are written.
                         match timeout(LAST_WORDS, serving.as_mut()).await {
@@ -402,21 +408,20 @@ impl Server {
                             Err(_) => break Ok(()),
                         }
                     }
-                    () = conn.flooded() => {
+                    Order::Flooded => {
                         let peer = conn.cell().peer();
                         tracing::warn!(?peer, "too many calls reset: closing the connection");
                         serving.as_mut().graceful_shutdown();
                         _ = timeout(LAST_WORDS, serving.as_mut()).await;
                         break Ok(());
                     }
-                    said = handshake.as_mut(), if silence => {
-                        if !said {
-                            tracing::debug!(peer = ?conn.cell().peer(), "spoke no HTTP/2 in time");
-                            break Ok(());
-                        }
-                        silence = false;
+                    Order::Speak if has_spoken(conn.cell()) => speak_by = None,
+                    Order::Speak => {
+                        tracing::debug!(peer = ?conn.cell().peer(), "spoke no HTTP/2 in time");
+                        break Ok(());
                     }
                 }
+                order.set(Dozing::new(self::order(&conn, draining.clone(), &over, speak_by)));
             };
             if let Err(error) = ended {
                 tracing::debug!(%error, peer = ?conn.cell().peer(), "a gRPC connection failed");
@@ -443,10 +448,38 @@ impl Drop for Server {
     }
 }
 
-/// After `patience`, whether the peer has sent as much as HTTP/2's preface and
-/// an empty SETTINGS frame. hyper's own header timeout is for HTTP/1.
-async fn has_spoken(cell: Arc<ConnectionCell>, patience: Duration) -> bool {
-    sleep(patience).await;
+/// What a connection is told besides its messages.
+enum Order {
+    /// Finish what runs, take no more.
+    Drain,
+    /// Finish now.
+    End,
+    /// The peer resets more calls than it may.
+    Flooded,
+    /// The peer has had its time to begin.
+    Speak,
+}
+
+/// The next order. Those that were followed are left out: `draining` and
+/// `speak_by` are `None` then.
+async fn order(
+    conn: &Conn,
+    draining: Option<CancellationToken>,
+    over: &CancellationToken,
+    speak_by: Option<Instant>,
+) -> Order {
+    tokio::select! {
+        biased;
+        () = over.cancelled() => Order::End,
+        Some(()) = OptionFuture::from(draining.as_ref().map(|token| token.cancelled())) => Order::Drain,
+        () = conn.flooded() => Order::Flooded,
+        Some(()) = OptionFuture::from(speak_by.map(sleep_until)) => Order::Speak,
+    }
+}
+
+/// Whether the peer has sent as much as HTTP/2's preface and an empty SETTINGS
+/// frame. hyper's own header timeout is for HTTP/1.
+fn has_spoken(cell: &ConnectionCell) -> bool {
     cell.read_bytes() >= 24 + 9
 }
 

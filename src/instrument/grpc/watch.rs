@@ -57,14 +57,19 @@ impl Watch {
         Self { timer }
     }
 
-    /// One without limits of its own.
-    pub(super) fn none() -> Self {
-        Self { timer: None }
+    /// Whether there is a limit to watch.
+    pub(super) fn has_limits(&self) -> bool {
+        self.timer.is_some()
     }
 
     /// True once the call is to end; until then wakes the task when it is.
     pub(super) fn poll_stop(&mut self, call: &Call, cx: &mut Context<'_>) -> bool {
         call.wake_ender_by(cx.waker());
+        self.poll_limits(call, cx)
+    }
+
+    /// The same for a task that the call knows already.
+    pub(super) fn poll_limits(&mut self, call: &Call, cx: &mut Context<'_>) -> bool {
         if call.stopped().is_some() {
             return true;
         }
