@@ -95,6 +95,11 @@ const MOST_MEMORY: f64 = 64.0 * 1024.0 * 1024.0;
 const MOST_KEPT: f64 = 16.0 * 1024.0 * 1024.0;
 const MOST_INDEX_MS: f64 = 500.0;
 
+/// What the grouped profile may cost without await chains, in milliseconds.
+const HOOKS_MOST_MS: f64 = 100.0;
+/// The largest size, which the goals are for.
+const MOST_TASKS: u64 = 100_000;
+
 /// What a server of one of the rows keeps besides its tasks.
 const BALLAST: usize = 1 << 30;
 
@@ -102,7 +107,8 @@ fn main() {
     match common::role() {
         None => report(),
         Some((role, args)) if role == "server" => {
-            server(args[0].parse().expect("tasks"), args[1].parse().expect("bytes"));
+            let chains = args[2].parse().expect("whether chains are read");
+            server(args[0].parse().expect("tasks"), args[1].parse().expect("bytes"), chains);
         }
         Some((role, _)) => panic!("no role {role}"),
     }
@@ -164,10 +170,11 @@ fn idle(runtime: &Handle, tasks: usize) -> Held {
     held
 }
 
-fn server(tasks: usize, ballast: usize) {
+fn server(tasks: usize, ballast: usize, chains: bool) {
     let heap = || memory("self", "RssAnon");
     let (began, before) = (Instant::now(), heap());
-    let profiler = Profiler::builder().http("127.0.0.1:0").start().expect("profiler");
+    let profiler = Profiler::builder().http("127.0.0.1:0").await_chains(chains).start();
+    let profiler = profiler.expect("profiler");
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(2).enable_all();
     let runtime = profiler.runtime(builder).build().expect("runtime");
@@ -293,7 +300,7 @@ fn mib(bytes: f64) -> f64 {
 type Goals = Vec<(String, bool)>;
 
 fn report() {
-    let sizes: &[u64] = either(&[1_000, 10_000, 100_000], &[1_000, 10_000]);
+    let sizes: &[u64] = either(&[1_000, 10_000, MOST_TASKS], &[1_000, 10_000]);
     let rounds = either(5, 2);
     headline(&format!(
         "dump: idle tasks in a server of two workers, median of {rounds} answers, each of a fresh snapshot"
@@ -308,6 +315,7 @@ fn report() {
     }
     if !common::quick() {
         ballast(rounds, &mut goals);
+        hooks_alone(rounds, &mut goals);
     }
     println!();
     if goals.is_empty() {
@@ -318,10 +326,36 @@ fn report() {
     }
 }
 
+fn start(tasks: u64, ballast: usize, chains: bool) -> Peer {
+    let args = [tasks.to_string(), ballast.to_string(), chains.to_string()];
+    Peer::start(None, "server", &args.each_ref().map(String::as_str))
+}
+
+/// What the grouped profile costs where the hooks alone tell of tasks: spawn
+/// places and states, no image of the memory.
+fn hooks_alone(rounds: usize, goals: &mut Goals) {
+    let mut server = start(MOST_TASKS, 0, false);
+    let before = memory(&server.pid(), "VmRSS");
+    let request = &REQUESTS[0];
+    let cost = measure(&mut server, request, rounds, before);
+    let (ms, gap, quiet) = (median(cost.ms), median(cost.gap_ms), median(cost.quiet_ms));
+    println!();
+    println!(
+        "without await chains, {} tasks, {}: {ms:.1} ms, gap {gap:.1} / {quiet:.1} ms",
+        grouped(cost.listed),
+        request.name
+    );
+    let (name, most) = (request.name, HOOKS_MOST_MS);
+    goals.push((
+        format!("without await chains, {name}: {ms:.0} ms, at most {most:.0}"),
+        ms <= most && cost.listed == MOST_TASKS + HEARTBEAT,
+    ));
+}
+
 /// All requests at one number of tasks.
 fn size(index: usize, tasks: u64, rounds: usize, goals: &mut Goals) {
     let expected = tasks + HEARTBEAT;
-    let mut server = Peer::start(None, "server", &[&tasks.to_string(), "0"]);
+    let mut server = start(tasks, 0, true);
     let before = memory(&server.pid(), "VmRSS");
     println!();
     println!(
@@ -346,7 +380,7 @@ fn size(index: usize, tasks: u64, rounds: usize, goals: &mut Goals) {
             cost.memory.map_or("?".into(), |bytes| format!("+{:.0} MiB", mib(bytes))),
             request.go_ms.map_or("-".into(), |ms| grouped(ms[index] as u64)),
         );
-        if tasks != 100_000 {
+        if tasks != MOST_TASKS {
             continue;
         }
         let (name, most) = (request.name, request.goal_ms);
@@ -369,14 +403,14 @@ fn size(index: usize, tasks: u64, rounds: usize, goals: &mut Goals) {
     }
     let kept = memory(&server.pid(), "VmRSS").saturating_sub(before) as f64;
     println!("{:22} {:>45} {:>8}", "kept after all these", "", format!("+{:.0} MiB", mib(kept)));
-    if tasks == 100_000 {
+    if tasks == MOST_TASKS {
         goals.push((format!("kept: +{:.0} MiB, at most 16", mib(kept)), kept <= MOST_KEPT));
     }
     let said = |nth| server.hello.split(' ').nth(nth).and_then(|it| it.parse::<f64>().ok());
     let indexed = said(1).expect("milliseconds");
     let index = mib(said(2).expect("bytes"));
     println!("debug information read in {indexed:.0} ms, once, at the start; +{index:.0} MiB");
-    if tasks == 100_000 {
+    if tasks == MOST_TASKS {
         goals.push((
             format!("debug information: {indexed:.0} ms, at most {MOST_INDEX_MS:.0}"),
             indexed <= MOST_INDEX_MS,
@@ -386,8 +420,7 @@ fn size(index: usize, tasks: u64, rounds: usize, goals: &mut Goals) {
 
 /// The gap of a server with a large block of memory besides.
 fn ballast(rounds: usize, goals: &mut Goals) {
-    let bytes = BALLAST.to_string();
-    let mut server = Peer::start(None, "server", &["100000", &bytes]);
+    let mut server = start(MOST_TASKS, BALLAST, true);
     let before = memory(&server.pid(), "VmRSS");
     let request = REQUESTS.iter().find(|request| request.path.ends_with("group=stack"));
     let request = request.expect("one of the requests");

@@ -1,8 +1,10 @@
 //! Small reads made cheap: chunks of an image, kept for a while.
 //!
 //! A walk reads words all over the heap, and each read of an image may be a
-//! system call. Chunks of [`CHUNK`] bytes are kept in a direct-mapped table of
-//! [`SLOTS`]: one subtraction finds a word, and the table can never grow.
+//! system call. Chunks of [`CHUNK`] bytes are kept in a table of [`SETS`] pairs:
+//! two comparisons find a word, and the table can never grow. A pair keeps the
+//! chunk that was used last, so that what a walk comes back to all the time
+//! (vtables, a channel that all wait for) stays while the tasks pass by.
 
 use std::io;
 
@@ -17,13 +19,17 @@ const CHUNK: usize = 16 * 1024;
 const PAGE: usize = 4096;
 /// 4 MiB in all: tasks are followed as they were spawned, so neighbours on the
 /// heap come near each other, and few chunks are needed at a time.
-const SLOTS: usize = 256;
+const SETS: usize = 128;
+const SLOTS: usize = 2 * SETS;
 const NO_CHUNK: u64 = u64::MAX;
 
 /// Memory behind a bounded cache.
 pub struct Cached<'a> {
     memory: &'a mut dyn Memory,
+    /// The two of a pair beside each other.
     slots: Box<[Slot]>,
+    /// Of each pair, the slot used last.
+    recent: Box<[usize]>,
     /// A chunk for each slot. Mapped, so that all of it goes back to the
     /// system afterwards, which a heap does not promise.
     data: MmapMut,
@@ -47,7 +53,8 @@ impl<'a> Cached<'a> {
     pub fn new(memory: &'a mut dyn Memory, bytes: u64) -> io::Result<Self> {
         let slots = (0..SLOTS).map(|_| Slot { chunk: NO_CHUNK, pages: 0 });
         let data = MmapMut::map_anon(SLOTS * CHUNK)?;
-        Ok(Self { memory, slots: slots.collect(), data, fetched: 0, bytes })
+        let recent = (0..SETS).map(|set| 2 * set).collect();
+        Ok(Self { memory, slots: slots.collect(), recent, data, fetched: 0, bytes })
     }
 
     /// The bound on bytes ended a read.
@@ -91,10 +98,10 @@ impl<'a> Cached<'a> {
     pub fn number(&mut self, address: u64, size: u8) -> Result<u64, Fault> {
         let mut bytes = [0; 8];
         let size = usize::from(size).min(bytes.len());
-        // Nearly all there is to read: a number within a page of the last chunk
-        // of its slot.
+        // Nearly all there is to read: a number within a page of the chunk that
+        // its pair has used last.
         let (chunk, start) = (address / CHUNK as u64, (address % CHUNK as u64) as usize);
-        let index = (chunk % SLOTS as u64) as usize;
+        let index = self.recent[(chunk % SETS as u64) as usize];
         let slot = &self.slots[index];
         if slot.chunk == chunk
             && start % PAGE + size <= PAGE
@@ -118,7 +125,11 @@ impl<'a> Cached<'a> {
 
     /// Which pages of a chunk are there, and what is in them.
     fn chunk(&mut self, chunk: u64) -> (u8, &[u8]) {
-        let index = (chunk % SLOTS as u64) as usize;
+        let recent = &mut self.recent[(chunk % SETS as u64) as usize];
+        if self.slots[*recent].chunk != chunk {
+            *recent ^= 1;
+        }
+        let index = *recent;
         let slot = &mut self.slots[index];
         let data = &mut self.data[index * CHUNK..][..CHUNK];
         if slot.chunk != chunk {
@@ -188,6 +199,19 @@ mod tests {
         }
         drop(cached);
         assert_eq!(memory.reads, 1);
+    }
+
+    #[test]
+    fn what_is_come_back_to_stays_while_others_pass_by() {
+        let passing = 10 * SLOTS as u64;
+        let mut memory = Counting { there: 0..u64::MAX, reads: 0 };
+        let mut cached = Cached::new(&mut memory, u64::MAX).unwrap();
+        for nth in 0..passing {
+            cached.word(0).unwrap();
+            cached.word((1 + nth) * CHUNK as u64).unwrap();
+        }
+        drop(cached);
+        assert_eq!(memory.reads as u64, 1 + passing);
     }
 
     #[test]
