@@ -16,11 +16,10 @@ pub fn found(snapshot: &Snapshot, graph: &Graph<'_>, findings: &mut Vec<Finding>
     for node in graph.nodes.iter().filter(|node| node.side == Side::Lock) {
         let Some(lock) = node.resource else { continue };
         // Tasks in or behind a knot are told there.
-        let mut waiters: Vec<(usize, &Wait)> = node
-            .waiters
-            .iter()
-            .filter(|&&tip| !graph.stuck[tip])
-            .filter_map(|&tip| Some((graph.tips[tip].task, graph.tips[tip].wait?)))
+        let mut waiters: Vec<(usize, &Wait)> = graph
+            .waiters(node)
+            .filter(|&tip| !graph.stuck[tip])
+            .filter_map(|tip| Some((graph.tips[tip].task, graph.tips[tip].wait?)))
             .filter(|(_, wait)| wait.wait_ns >= LONG_NS)
             .collect();
         if waiters.len() < WAITERS {

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::graph::{Graph, Side};
-use super::knots::{Knot, Link, knots};
+use super::knots::{Knot, Link, knots, may_leave};
 use super::{LISTED, waits, words};
 use crate::model::{
-    Confidence, Edge, Finding, FindingKind, Location, Severity, Task, TaskId, Wait, WaitKind,
-    human_duration,
+    Confidence, Edge, Finding, FindingKind, HeldKind, Location, Severity, Task, TaskId, Wait,
+    WaitKind, human_duration,
 };
 
 /// Edges listed of one finding: more than a person follows.
@@ -116,6 +116,13 @@ fn finding(graph: &Graph<'_>, id: String, knots: &[Knot<'_>]) -> Finding {
             "It is suspected only: a permit, a guard or a stack on the way could not be seen whole."
                 .to_owned(),
         ),
+        Confidence::Likely if worst.links.iter().any(|link| may_leave(graph, link)) => {
+            evidence.push(
+                "It is not proven: readers let each other in, so should the writer that is served \
+                 before them stop waiting, they go on."
+                    .to_owned(),
+            );
+        }
         Confidence::Likely => evidence.push(
             "It is not proven: that the end of a channel still is where it was seen, only the \
              locals of its task tell."
@@ -178,6 +185,9 @@ fn title(graph: &Graph<'_>, kind: FindingKind, knot: &Knot<'_>, alike: usize) ->
             "Nothing can wake task {}: it waits for {what}, and only it could answer",
             ids[0]
         ),
+        (_, [one]) if first.side == Side::Cell => {
+            format!("Task {one} waits for {what} that it is at itself")
+        }
         (_, [one]) => format!("Task {one} waits for {what} on what it holds itself"),
         (_, [a, b]) if a == b => format!("Two branches of task {a} wait for each other"),
         (_, [a, b]) => format!("Tasks {a} and {b} wait for each other"),
@@ -202,15 +212,26 @@ fn link_sentence(graph: &Graph<'_>, link: &Link<'_>) -> String {
             "{text}; before that {who} queued for it in a future{guard} that it keeps and does not \
              poll: that one is served first and never gives it on"
         ),
+        (None, Side::Read) if link.hold.queued => format!(
+            "{text}; before that {who} queued to write{guard}, and the queue is served in order{}",
+            dormant(link)
+        ),
+        (None, Side::Read) if link.hold.kind == Some(HeldKind::RwLockRead) => format!(
+            "{text}; {who} reads{guard}, which keeps no reader out: a writer between them does, \
+             whom no dump sees"
+        ),
         (None, _) if link.hold.queued => format!(
             "{text}; nobody is seen to hold it, but {who} queued for it in a future{guard} that it \
              keeps and does not poll"
         ),
-        (None, Side::Lock) if link.hold.doubtful => format!(
+        (None, Side::Lock | Side::Read) if link.hold.doubtful => format!(
             "{text}; {who} held it{guard} and may have dropped it: then somebody holds it whom no \
              dump sees, such as a thread"
         ),
-        (None, Side::Lock) => format!("{text}; {who} holds it{guard}{}", dormant(link)),
+        (None, Side::Lock | Side::Read) => {
+            format!("{text}; {who} holds it{guard}{}", dormant(link))
+        }
+        (None, Side::Cell) => format!("{text}; {who} initialises it{guard}{}", dormant(link)),
         (None, Side::Permits) => {
             format!(
                 "{text}; all permits seen are held by such tasks, one by {who}{guard}{}",
@@ -261,8 +282,11 @@ fn advice(kind: FindingKind, knot: &Knot<'_>) -> &'static str {
         FindingKind::Unwakeable => {
             "Drop the other end, or hand it to someone, before awaiting this one."
         }
+        _ if knot.links.iter().any(|link| link.side == Side::Cell) => {
+            "What initialises a cell must not wait for it, nor for anything that does."
+        }
         _ if knot.links.len() == 1 => "Drop the guard before locking again.",
-        _ if knot.links.iter().all(|link| link.side == Side::Lock) => {
+        _ if knot.links.iter().all(|link| matches!(link.side, Side::Lock | Side::Read)) => {
             "None of them can go on. Take these locks in one order everywhere, or drop the first \
              guard before awaiting the second."
         }

@@ -7,6 +7,8 @@
 //! changes. What is not known counts as something that moves, so that a gap in
 //! what was read makes us silent, not wrong.
 
+mod rwlocks;
+
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::ops::Range;
@@ -19,8 +21,13 @@ use crate::model::{
 /// Which part of a resource is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
-    /// A mutex or rwlock: any guard keeps others out, as tokio's are fair.
+    /// A mutex, or a rwlock to write: any guard keeps others out.
     Lock,
+    /// A rwlock to read: a write guard keeps readers out, or the writer that is
+    /// served before them.
+    Read,
+    /// A once cell, which one task initialises.
+    Cell,
     /// A semaphore: any permit given back may do.
     Permits,
     /// A channel's sending ends: any of them may send.
@@ -34,7 +41,9 @@ pub enum Side {
 impl Side {
     fn of(kind: WaitKind) -> Option<Self> {
         Some(match kind {
-            WaitKind::Mutex | WaitKind::RwLockRead | WaitKind::RwLockWrite => Self::Lock,
+            WaitKind::Mutex | WaitKind::RwLockWrite => Self::Lock,
+            WaitKind::RwLockRead => Self::Read,
+            WaitKind::OnceCell => Self::Cell,
             WaitKind::Semaphore => Self::Permits,
             WaitKind::MpscRecv | WaitKind::Oneshot | WaitKind::Watch | WaitKind::Broadcast => {
                 Self::Senders
@@ -58,8 +67,14 @@ impl Side {
     }
 
     /// All holders must be stuck for the waiters to be; else one is enough.
+    /// Of those who keep readers out only one is listed, or some that it may be.
     fn needs_all(self) -> bool {
-        matches!(self, Self::Permits | Self::Senders)
+        matches!(self, Self::Permits | Self::Senders | Self::Read)
+    }
+
+    /// Only the locals of a task tell that it still has this.
+    pub fn is_channel(self) -> bool {
+        matches!(self, Self::Senders | Self::Receiver)
     }
 }
 
@@ -74,6 +89,8 @@ enum Key {
 pub struct Hold<'a> {
     /// Index of the task.
     pub task: usize,
+    /// None of what is no guard or end of a channel, or is known by hearsay.
+    pub kind: Option<HeldKind>,
     /// The wait whose future has it; none if all the task's waits lie inside.
     pub within: Option<usize>,
     pub local: Option<&'a str>,
@@ -81,9 +98,10 @@ pub struct Hold<'a> {
     pub location: Option<&'a Location>,
     /// In a future that its task does not poll.
     pub dormant: bool,
-    /// It may have been dropped by hand: only its bytes are seen.
+    /// It may have been dropped by hand: only its bytes are seen. Of a place in
+    /// a queue: it may not be the first.
     pub doubtful: bool,
-    /// Not held yet: a future that is not polled stands first in the queue.
+    /// Not held yet: its future stands first in the queue.
     pub queued: bool,
     /// Of an unbounded channel's receiver: messages in the channel.
     pub backlog: u32,
@@ -98,6 +116,8 @@ pub struct Node<'a> {
     pub holds: Vec<Hold<'a>>,
     /// Indices of the waits for it.
     pub waiters: Vec<usize>,
+    /// Of a rwlock's guards: index of the node of those who want to read.
+    readers: Option<usize>,
     /// Every holder there is has been seen, by the resource's own count.
     complete: bool,
 }
@@ -152,12 +172,20 @@ impl<'a> Graph<'a> {
         }
         let Building { mut nodes, index } = building;
         ends(tasks, &mut nodes, &index);
+        cells(&mut nodes, &index);
         nodes.iter_mut().for_each(|node| as_told(tasks, &tips, node));
         finish(&mut nodes, &tips, &index);
         queued_unpolled(tasks, &mut nodes, &index);
+        rwlocks::keep_readers_out(tasks, &tips, &mut nodes, &index);
         let mut graph = Self { tasks, nodes, tips, stuck: Vec::new(), dead, ranges };
         graph.stuck = graph.settle();
         graph
+    }
+
+    /// All that wait for a lock, readers included.
+    pub fn waiters<'g>(&'g self, node: &'g Node<'a>) -> impl Iterator<Item = usize> + 'g {
+        let readers = node.readers.iter().flat_map(|&readers| &self.nodes[readers].waiters);
+        node.waiters.iter().chain(readers).copied()
     }
 
     /// The waits that must all be stuck for a hold to stay.
@@ -265,8 +293,9 @@ impl<'a> Graph<'a> {
 fn blocks_own(main: &Wait, branch: &Branch) -> bool {
     let Some(wait) = branch.wait.as_ref().filter(|_| branch.dormant) else { return false };
     let both_read = wait.kind == WaitKind::RwLockRead && main.kind == WaitKind::RwLockRead;
-    Side::of(main.kind) == Some(Side::Lock)
-        && Side::of(wait.kind) == Some(Side::Lock)
+    let is_lock = |wait: &Wait| matches!(Side::of(wait.kind), Some(Side::Lock | Side::Read));
+    is_lock(main)
+        && is_lock(wait)
         && wait.resource.is_some()
         && wait.resource == main.resource
         && !both_read
@@ -286,7 +315,8 @@ impl<'a> Building<'a> {
                 Key::Task(_) => (Side::End, None),
             };
             let (holds, waiters) = (Vec::new(), Vec::new());
-            self.nodes.push(Node { side, resource, holds, waiters, complete: false });
+            let (readers, complete) = (None, false);
+            self.nodes.push(Node { side, resource, holds, waiters, readers, complete });
             self.nodes.len() - 1
         })
     }
@@ -318,6 +348,12 @@ impl<'a> Building<'a> {
         Some(match (side, wait.task, wait.resource) {
             (Side::End, Some(task), _) => self.node(Key::Task(task)),
             (Side::End, None, _) | (_, _, None) => return None,
+            (Side::Read, _, Some(resource)) => {
+                let readers = self.node(Key::Named(Side::Read, resource));
+                let lock = self.node(Key::Named(Side::Lock, resource));
+                self.nodes[lock].readers = Some(readers);
+                readers
+            }
             (side, _, Some(resource)) => self.node(Key::Named(side, resource)),
         })
     }
@@ -328,6 +364,7 @@ impl<'a> Building<'a> {
             let within = tips.iter().position(|tip| Some(tip.number) == held.within);
             self.nodes[node].holds.push(Hold {
                 task: index,
+                kind: Some(held.kind),
                 within: within.map(|at| first + at),
                 local: held.local.as_deref(),
                 function: held.function.as_deref(),
@@ -344,16 +381,28 @@ impl<'a> Building<'a> {
 /// The lock has been handed over and is about to be taken: the task holds it
 /// and stands in its queue no more.
 fn granted(task: &Task, wait: &Wait) -> bool {
-    let side = Side::of(wait.kind);
     // Whoever has a sender has not received.
-    matches!(side, Some(Side::Lock | Side::Permits))
+    let by_guard =
+        matches!(Side::of(wait.kind), Some(Side::Lock | Side::Read | Side::Cell | Side::Permits));
+    by_guard
         && wait.queue.is_none()
         && wait.resource.is_some()
-        && task.holds.iter().any(|held| {
-            !held.dormant
-                && Some(Side::held(held.kind)) == side
-                && Some(held.resource) == wait.resource
-        })
+        && task.holds.iter().any(|held| !held.dormant && Some(held.resource) == wait.resource)
+}
+
+/// Whoever initialises a once cell has the one permit of its semaphore. It is a
+/// local of tokio's own function, which keeps it for as long as it awaits the
+/// initialiser: no flag of the compiler's puts that in doubt.
+fn cells(nodes: &mut [Node<'_>], index: &HashMap<Key, usize>) {
+    for (key, &cell) in index {
+        if let Key::Named(Side::Cell, resource) = *key
+            && let Some(&permits) = index.get(&Key::Named(Side::Permits, resource))
+        {
+            let holds = std::mem::take(&mut nodes[permits].holds);
+            nodes[cell].holds =
+                holds.into_iter().map(|hold| Hold { doubtful: false, ..hold }).collect();
+        }
+    }
 }
 
 /// A task is held up by one that is to end, if that one is listed.
@@ -367,11 +416,22 @@ fn ends(tasks: &[Task], nodes: &mut [Node<'_>], index: &HashMap<Key, usize>) {
     }
 }
 
-impl Hold<'_> {
+impl<'a> Hold<'a> {
     fn of(task: usize) -> Self {
-        let (within, local, function, location) = (None, None, None, None);
+        let (kind, within, local, function, location) = (None, None, None, None, None);
         let (dormant, doubtful, queued, backlog) = (false, false, false, 0);
-        Self { task, within, local, function, location, dormant, doubtful, queued, backlog }
+        Self { task, kind, within, local, function, location, dormant, doubtful, queued, backlog }
+    }
+
+    /// The place in a queue of a future that waits there.
+    pub fn in_queue(task: usize, stack: Option<&'a Stack>) -> Self {
+        let frame = waits::frame(stack);
+        Self {
+            function: frame.map(|frame| &*frame.function),
+            location: frame.and_then(|frame| frame.location.as_ref()),
+            queued: true,
+            ..Self::of(task)
+        }
     }
 }
 
@@ -431,14 +491,8 @@ fn queued_unpolled<'a>(tasks: &'a [Task], nodes: &mut [Node<'a>], index: &HashMa
             let Some(resource) = wait.resource else { continue };
             let Some(&node) = index.get(&Key::Named(Side::Lock, resource)) else { continue };
             if nodes[node].holds.is_empty() {
-                let frame = waits::frame(Some(&*branch.stack));
-                nodes[node].holds.push(Hold {
-                    function: frame.map(|frame| &*frame.function),
-                    location: frame.and_then(|frame| frame.location.as_ref()),
-                    dormant: true,
-                    queued: true,
-                    ..Hold::of(at)
-                });
+                let place = Hold::in_queue(at, Some(&*branch.stack));
+                nodes[node].holds.push(Hold { dormant: true, ..place });
             }
         }
     }

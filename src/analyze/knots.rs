@@ -3,8 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::graph::{Graph, Hold, Side, Tip};
-use super::waits;
-use crate::model::{Branch, Confidence, Stack, Wait};
+use crate::model::{Branch, Confidence, HeldKind, Stack, Wait};
 
 /// One wait of a circle, and who could end it.
 #[derive(Clone, Copy)]
@@ -42,18 +41,8 @@ pub fn knots<'a>(graph: &Graph<'a>) -> Vec<Knot<'a>> {
     let mut found: Vec<Knot<'a>> = Vec::new();
     for (at, tip) in graph.tips.iter().enumerate().filter(|&(at, _)| graph.stuck[at]) {
         let (Some(branch), Some(wait)) = (tip.own, tip.wait) else { continue };
-        let frame = waits::frame(Some(&*branch.stack));
-        let hold = Hold {
-            task: tip.task,
-            within: Some(at),
-            local: None,
-            function: frame.map(|frame| &*frame.function),
-            location: frame.and_then(|frame| frame.location.as_ref()),
-            dormant: true,
-            doubtful: false,
-            queued: true,
-            backlog: 0,
-        };
+        let place = Hold::in_queue(tip.task, Some(&*branch.stack));
+        let hold = Hold { within: Some(at), dormant: true, ..place };
         let side = Side::Lock;
         let link = Link { tip: at, from: tip.task, wait, side, hold, own: Some(branch) };
         found.push(knot(graph, &[at], vec![link]));
@@ -79,13 +68,15 @@ fn knot<'a>(graph: &Graph<'a>, tips: &[usize], links: Vec<Link<'a>>) -> Knot<'a>
         unsure(graph.tasks[link.from].stack.as_deref())
             // Permits may be held where nobody looks; a free lock may be held there too.
             || link.side == Side::Permits
-            || (link.hold.queued && link.own.is_none())
+            || (link.side == Side::Lock && link.hold.queued && link.own.is_none())
             // That the lock is taken it knows itself; by whom, only the guard tells.
             || (link.side == Side::Lock && link.hold.doubtful)
+            || (link.side == Side::Read && link.own.is_none() && is_unseen(&link.hold))
     });
     // A lock knows that it is held, and a task that it lives; that the end of
-    // a channel has not been moved elsewhere, only its owner's locals tell.
-    let certain = |link: &Link<'_>| matches!(link.side, Side::Lock | Side::End);
+    // a channel has not been moved elsewhere, only its owner's locals tell. And
+    // who keeps readers out by a place in the queue may give it up unnoticed.
+    let certain = |link: &Link<'_>| !link.side.is_channel() && !may_leave(graph, link);
     let confidence = if suspected {
         Confidence::Suspected
     } else if links.iter().all(certain) {
@@ -102,6 +93,27 @@ fn knot<'a>(graph: &Graph<'a>, tips: &[usize], links: Vec<Link<'a>>) -> Knot<'a>
     };
     let way_out = links.iter().find(out).map(|link| link.from);
     Knot { links, tasks, behind: Vec::new(), confidence, way_out, timed }
+}
+
+/// Readers let each other in: it is not this one that keeps them out, but a
+/// writer behind it whom no dump sees.
+fn is_unseen(hold: &Hold<'_>) -> bool {
+    !hold.queued && (hold.doubtful || hold.kind != Some(HeldKind::RwLockWrite))
+}
+
+/// What readers wait for is a writer in the queue that might stop waiting, or
+/// might not be the first: then they go on.
+pub fn may_leave(graph: &Graph<'_>, link: &Link<'_>) -> bool {
+    let hold = &link.hold;
+    link.side == Side::Read
+        && link.own.is_none()
+        && hold.queued
+        && (hold.doubtful
+            || graph
+                .waits_of(hold.task)
+                .iter()
+                .any(|tip| tip.wait.is_none_or(|wait| wait.deadline_in_ns.is_some()))
+            || graph.ways_out(hold.task).next().is_some())
 }
 
 /// Where one can go from a vertex: waits come first, resources behind them.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{Trend, analyze};
 use crate::model::sample::{self, SECOND, branch, held, waiting};
 use crate::model::{
-    Confidence, Finding, FindingKind, HeldKind, Severity, Snapshot, Task, TaskId, TaskState,
+    Confidence, Finding, FindingKind, HeldKind, Mark, Severity, Snapshot, Task, TaskId, TaskState,
     WaitKind,
 };
 
@@ -146,6 +146,124 @@ fn a_circle_that_only_giving_up_could_end_is_told_with_the_way_out() {
         "{said}"
     );
     assert!(found(timed(SECOND / 2)).is_empty());
+}
+
+/// Two readers that only a writer in the queue keeps from each other.
+fn readers(writer: Option<Task>) -> Vec<Task> {
+    let first = holding(locks(1, "m", &[]), HeldKind::RwLockRead, "table", false);
+    let second = holding(waits(2, WaitKind::RwLockRead, "table"), HeldKind::Mutex, "m", false);
+    [first, second].into_iter().chain(writer).collect()
+}
+
+fn writer(place: Option<u32>) -> Task {
+    let mut task = waits(3, WaitKind::RwLockWrite, "table");
+    task.wait.as_mut().unwrap().mark = place.map(Mark::of_place).unwrap_or_default();
+    task
+}
+
+#[test]
+fn readers_wait_for_each_other_through_a_writer_in_the_queue() {
+    let finding = one(readers(Some(writer(Some(0)))), FindingKind::Deadlock);
+    assert_eq!((finding.severity, finding.confidence), (Severity::Critical, Confidence::Proven));
+    let pairs: Vec<_> = finding.edges.iter().map(|edge| (edge.waits.0, edge.holder.0)).collect();
+    assert_eq!(pairs, [(1, 2), (2, 3), (3, 1)]);
+    let said = finding.evidence.join(" ");
+    assert!(said.contains("before that task 3 queued to write"), "{said}");
+    // One that reads twice with a writer between.
+    let mut twice =
+        holding(waits(1, WaitKind::RwLockRead, "table"), HeldKind::RwLockRead, "table", false);
+    twice.wait.as_mut().unwrap().queue = Some(2);
+    let finding = one([twice, writer(Some(0))], FindingKind::Deadlock);
+    assert_eq!(finding.confidence, Confidence::Proven);
+}
+
+/// Should it stop waiting, the readers go on.
+#[test]
+fn a_writer_that_may_leave_the_queue_proves_no_deadlock_of_readers() {
+    let mut timed = writer(Some(0));
+    timed.wait.as_mut().unwrap().deadline_in_ns = Some(9 * SECOND as i64);
+    let mut either = writer(Some(0));
+    either.branches = [branch("f", ("app", 3), WaitKind::Sleep, "", false)].into();
+    let not_surely_first = writer(None);
+    for writer in [timed, either, not_surely_first] {
+        let finding = one(readers(Some(writer)), FindingKind::Deadlock);
+        assert_eq!(
+            (finding.severity, finding.confidence),
+            (Severity::Warning, Confidence::Likely),
+            "{finding:#?}"
+        );
+        let said = finding.evidence.join(" ");
+        assert!(said.contains("readers let each other in"), "{said}");
+    }
+    // It has been woken: it leaves.
+    let mut woken = writer(Some(0));
+    woken.state = TaskState::Scheduled;
+    assert!(found(readers(Some(woken))).is_empty());
+}
+
+#[test]
+fn readers_without_a_writer_that_is_seen_make_a_suspicion() {
+    // The one that is seen stands behind another.
+    for writer in [None, Some(writer(Some(1)))] {
+        let finding = one(readers(writer), FindingKind::Deadlock);
+        assert_eq!(
+            (finding.severity, finding.confidence),
+            (Severity::Warning, Confidence::Suspected)
+        );
+        let said = finding.evidence.join(" ");
+        assert!(said.contains("whom no dump sees"), "{said}");
+    }
+    let mut short = readers(None);
+    short[1].wait.as_mut().unwrap().wait_ns = SECOND;
+    assert!(found(short).is_empty());
+    // Another reader goes on; one that writes keeps all out.
+    let other = holding(waits(4, WaitKind::Sleep, ""), HeldKind::RwLockRead, "table", false);
+    assert!(found(readers(None).into_iter().chain([other])).is_empty());
+    let writes = holding(locks(1, "m", &[]), HeldKind::RwLockWrite, "table", false);
+    let wants = holding(waits(2, WaitKind::RwLockRead, "table"), HeldKind::Mutex, "m", false);
+    assert_eq!(one([writes, wants], FindingKind::Deadlock).confidence, Confidence::Proven);
+}
+
+#[test]
+fn a_writer_that_is_not_polled_keeps_readers_out() {
+    let mut keeps = locks(3, "m", &[]);
+    keeps.branches =
+        [branch("app::write", ("app", 3), WaitKind::RwLockWrite, "table", true)].into();
+    keeps.branches[0].wait.as_mut().unwrap().mark = Mark::of_place(0);
+    let reads = holding(waits(2, WaitKind::RwLockRead, "table"), HeldKind::Mutex, "m", false);
+    let other = holding(waits(1, WaitKind::Sleep, ""), HeldKind::RwLockRead, "table", false);
+    let finding = one([other, reads.clone(), keeps.clone()], FindingKind::Futurelock);
+    assert_eq!(finding.confidence, Confidence::Proven);
+    // Somebody who is not seen has it; whether the reader comes first then,
+    // only the places tell.
+    keeps.branches[0].wait.as_mut().unwrap().mark = Mark::default();
+    let finding = one([reads.clone(), keeps.clone()], FindingKind::Futurelock);
+    assert_eq!(finding.confidence, Confidence::Likely);
+    keeps.branches[0].wait.as_mut().unwrap().mark = Mark::of_place(1);
+    assert!(found([reads, keeps]).is_empty());
+}
+
+#[test]
+fn cells_initialised_from_each_other_are_a_deadlock() {
+    let cell = |id, wants: &str, has: &str| {
+        let mut task = holding(waits(id, WaitKind::OnceCell, wants), HeldKind::Permit, has, false);
+        // So it looks in tokio's own function, which moves it on in the end.
+        task.holds[0].perhaps_dropped = true;
+        task
+    };
+    let finding = one([cell(1, "a", "b"), cell(2, "b", "a")], FindingKind::Deadlock);
+    assert_eq!((finding.severity, finding.confidence), (Severity::Critical, Confidence::Proven));
+    assert!(finding.evidence[0].contains("task 2 initialises it"), "{finding:#?}");
+    let mut own = cell(3, "a", "a");
+    own.wait.as_mut().unwrap().queue = Some(1);
+    let finding = one([own], FindingKind::Deadlock);
+    assert!(finding.title.contains("that it is at itself"), "{}", finding.title);
+    // Who initialises the other is at work; or it has just been handed the cell.
+    let busy = holding(waits(2, WaitKind::SocketRead, ""), HeldKind::Permit, "a", false);
+    assert!(found([cell(1, "a", "b"), busy]).is_empty());
+    let mut granted = cell(3, "a", "a");
+    granted.wait.as_mut().unwrap().queue = None;
+    assert!(found([granted]).is_empty());
 }
 
 #[test]

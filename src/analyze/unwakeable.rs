@@ -98,14 +98,16 @@ fn tell(graph: &Graph<'_>, behind: &[Link<'_, '_>], finding: &mut Finding) {
         Some(Side::Senders) => "has the sender",
         Some(Side::Receiver) => "has the receiver",
         Some(Side::End) => "is that task",
-        Some(Side::Lock | Side::Permits) | None => "holds it",
+        Some(Side::Read) if hold.queued => "queued before it to write",
+        Some(Side::Cell) => "initialises it",
+        Some(Side::Lock | Side::Read | Side::Permits) | None => "holds it",
     };
     if let Some(wait) = tip.wait {
         let clause = waits::clause(task(first).id, tip.stack, wait);
         let guard = waits::guard(hold.local, hold.function, hold.location);
         finding.evidence.push(words::sentence(&format!("{clause}; task {holder} {has}{guard}")));
     }
-    let certain = behind.iter().all(|&(tip, _)| matches!(side(tip), Some(Side::Lock | Side::End)));
+    let certain = behind.iter().all(|&(tip, _)| side(tip).is_some_and(|side| !side.is_channel()));
     if !certain {
         finding.evidence.push(
             "That the end of a channel still is where it was seen, only the locals of its task \

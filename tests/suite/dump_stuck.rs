@@ -92,6 +92,33 @@ fn a_deadlock_through_two_kinds_of_lock() {
 }
 
 #[test]
+fn a_deadlock_of_readers_with_a_writer_between_them() {
+    with_twin("deadlock-readers");
+}
+
+/// Should that writer leave, the readers go on: it is told, and not as proven.
+#[test]
+fn readers_behind_a_writer_that_may_leave_prove_nothing() {
+    let mut target = Target::dev("deadlock-readers-timed");
+    must_agree(&target.truth, &dump(&target, &[]));
+    let attached = Attached::to(&target);
+    let finding = eventually("a deadlock", || {
+        let report = attached.json("/debug/findings");
+        let deadlock = list(&report["findings"]).iter().find(|it| it["kind"] == "deadlock");
+        deadlock.cloned().ok_or_else(|| report["checked"].to_string())
+    });
+    assert_eq!(finding["confidence"], "likely", "{finding:#}");
+    assert_eq!(finding["severity"], "warning", "{finding:#}");
+    target.must_be_well();
+}
+
+#[test]
+fn cells_that_are_initialised_from_each_other() {
+    with_twin("deadlock-cells");
+    told("deadlock-cell-self");
+}
+
+#[test]
 fn a_guard_that_was_dropped_makes_no_deadlock() {
     told("stale-healthy");
 }

@@ -8,29 +8,9 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify, RwLock, Semaphore};
 use tokio::time::sleep;
 
-use crate::stage::{HOUR, Role, Stage, role, until};
+use crate::stage::{Gate, HOUR, Role, Stage, role, until};
 
 type Lock = Arc<Mutex<u32>>;
-
-/// Lets as many pass as it was told to, however early: a `Notify` remembers
-/// one only.
-struct Gate(Semaphore);
-
-impl Default for Gate {
-    fn default() -> Self {
-        Self(Semaphore::new(0))
-    }
-}
-
-impl Gate {
-    fn let_one_pass(&self) {
-        self.0.add_permits(1);
-    }
-
-    async fn pass(&self) {
-        self.0.acquire().await.expect("never closed").forget();
-    }
-}
 
 /// Takes the first lock, and the second once it is told to.
 async fn take_both(first: Lock, second: Lock, go: Arc<Gate>) {

@@ -7,12 +7,14 @@
 //! the line above, and the truth speaks of the marks.
 
 mod blocked;
+mod cells;
 mod channels;
 mod churn;
 mod deadlock;
 mod ends;
 mod futurelock;
 mod merged;
+mod readers;
 mod runtimes;
 mod shapes;
 mod shapes_many;
@@ -61,6 +63,12 @@ fn stuck(scene: &str) {
         "deadlock-mixed-healthy" => multi_thread(deadlock::mixed_with_way_out),
         "deadlock-permits" => multi_thread(deadlock::permits),
         "deadlock-permits-healthy" => multi_thread(deadlock::permits_with_way_out),
+        "deadlock-readers" => multi_thread(readers::with_a_writer),
+        "deadlock-readers-timed" => multi_thread(readers::with_a_writer_that_leaves),
+        "deadlock-readers-healthy" => multi_thread(readers::without_a_writer),
+        "deadlock-cells" => multi_thread(cells::circle),
+        "deadlock-cells-healthy" => multi_thread(cells::row),
+        "deadlock-cell-self" => multi_thread(cells::itself),
         "stale-healthy" => multi_thread(deadlock::stale),
         "stale-unseen" => multi_thread(deadlock::stale_unseen),
         "futurelock" => multi_thread(futurelock::queued),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Handle};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 /// Longer than any test: a sleep of this length is a wait that does not end.
@@ -297,5 +298,25 @@ pub async fn curtain(stage: Stage) -> ! {
 pub async fn until(so: impl Fn() -> bool) {
     while !so() {
         tokio::task::yield_now().await;
+    }
+}
+
+/// Lets as many pass as it was told to, however early: a `Notify` remembers
+/// one only.
+pub struct Gate(Semaphore);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(Semaphore::new(0))
+    }
+}
+
+impl Gate {
+    pub fn let_one_pass(&self) {
+        self.0.add_permits(1);
+    }
+
+    pub async fn pass(&self) {
+        self.0.acquire().await.expect("never closed").forget();
     }
 }
