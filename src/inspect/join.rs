@@ -240,18 +240,7 @@ mod tests {
     use crate::model::{Frame, FrameKind, Location, Stack, StackSource, TaskId, sample};
 
     fn image(id: u64, owner: u64, state: TaskState) -> TaskRead {
-        TaskRead {
-            id: TaskId(id),
-            owner,
-            state,
-            spawned_at: None,
-            stack: None,
-            wait: None,
-            wakers: None,
-            joinable: None,
-            branches: Box::default(),
-            holds: Box::default(),
-        }
+        TaskRead { owner, state, ..TaskRead::unseen(TaskId(id)) }
     }
 
     fn hooked(id: u64, runtime: u64, state: TaskState) -> Task {

@@ -5,7 +5,7 @@
 //! things tell: flags that the compiler keeps for locals that may have been
 //! moved away, and the resource itself, which knows how much of it is out.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use super::TaskRead;
 use super::semaphores::Semaphores;
@@ -67,10 +67,10 @@ impl Claims {
             first.1.doubtful &= !same || later.1.doubtful;
             same
         });
-        let mut struck: HashMap<Option<Resource>, Vec<(TaskId, HeldKind)>> = HashMap::new();
+        let mut struck: HashSet<(Option<Resource>, TaskId, HeldKind)> = HashSet::new();
         for (resource, task, kind) in self.struck {
             if self.all.binary_search_by_key(&(resource, task, kind), key).is_err() {
-                struck.entry(Resource::at(resource)).or_default().push((task, kind));
+                struck.insert((Resource::at(resource), task, kind));
             }
         }
         for claims in self.all.chunk_by(|one, other| one.0 == other.0) {
@@ -87,19 +87,13 @@ impl Claims {
             } else {
                 None
             };
-            let out = strike(&claims, free);
-            if !out.is_empty() {
-                struck.entry(Resource::at(resource)).or_default().extend(out);
-            }
+            let out = strike(&claims, free).into_iter();
+            struck.extend(out.map(|(task, kind)| (Resource::at(resource), task, kind)));
         }
         if !struck.is_empty() {
             for task in tasks.iter_mut() {
                 let id = task.id;
-                let keep = |held: &Held| {
-                    !struck
-                        .get(&Some(held.resource))
-                        .is_some_and(|out| out.contains(&(id, held.kind)))
-                };
+                let keep = |held: &Held| !struck.contains(&(Some(held.resource), id, held.kind));
                 if !task.holds.iter().all(keep) {
                     task.holds = task.holds.iter().filter(|held| keep(held)).cloned().collect();
                 }
@@ -234,6 +228,8 @@ fn releases(held: HeldKind, wait: WaitKind) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inspect::tasks::parked::image;
+    use crate::model::sample;
 
     fn claim(task: u64, kind: HeldKind, doubtful: bool) -> Claim {
         Claim { task: TaskId(task), kind, doubtful }
@@ -257,6 +253,23 @@ mod tests {
         assert_eq!(strike(&[moved], Some(0)), [], "somebody has it, nobody else is seen");
         assert_eq!(strike(&[moved, claim(3, HeldKind::Mutex, true)], Some(0)).len(), 2);
         assert_eq!(strike(&[sure, claim(3, HeldKind::Mutex, false)], Some(0)).len(), 2);
+    }
+
+    /// Each has dropped its guard and waits for the lock again.
+    #[test]
+    fn as_many_as_there_are_may_be_wrong_about_one_lock() {
+        let lock = 0x7f10;
+        let (mut claims, mut tasks) = (Claims::default(), Vec::new());
+        for id in 1..=200_000 {
+            claims.all.push((lock, claim(id, HeldKind::Mutex, false)));
+            let guard = sample::held(HeldKind::Mutex, "m", "guard", "step", ("app", 1), false);
+            let held = Held { resource: Resource::at(lock).unwrap(), ..guard };
+            tasks.push(TaskRead { holds: [held].into(), ..TaskRead::unseen(TaskId(id)) });
+        }
+        let (mut image, mut semaphores) = (image(), Semaphores::new(None, 0));
+        let mut memory = Cached::new(image.memory.as_mut(), 0).unwrap();
+        claims.settle(&mut memory, &mut semaphores, &mut tasks);
+        assert!(tasks.iter().all(|task| task.holds.is_empty()));
     }
 
     #[test]

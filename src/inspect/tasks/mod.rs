@@ -150,6 +150,25 @@ pub struct TaskRead {
     pub holds: Box<[Held]>,
 }
 
+#[cfg(test)]
+impl TaskRead {
+    /// One of which only the id is known.
+    pub fn unseen(id: TaskId) -> Self {
+        Self {
+            id,
+            owner: 0,
+            state: TaskState::Idle,
+            spawned_at: None,
+            stack: None,
+            wait: None,
+            wakers: None,
+            joinable: None,
+            branches: Box::default(),
+            holds: Box::default(),
+        }
+    }
+}
+
 /// A runtime or `LocalSet` found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {

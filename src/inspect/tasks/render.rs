@@ -108,25 +108,8 @@ impl Render {
 
     fn holds(&self, frames: &Frames, trace: &Trace, main: &Tip) -> Box<[Held]> {
         let polled = polled(trace, main);
-        let mut kept: Vec<&RawHeld> = Vec::new();
-        for held in &trace.holds {
-            let same = kept
-                .iter_mut()
-                .find(|other| other.kind == held.kind && other.resource == held.resource);
-            match same {
-                // A value that was moved inward left its bytes behind: the
-                // innermost is the one that counts, a named one before others.
-                // Of equals the later: the earlier was dropped for it.
-                Some(other) => {
-                    let better = (held.local.is_some(), !held.doubtful, held.level);
-                    if better >= (other.local.is_some(), !other.doubtful, other.level) {
-                        *other = held;
-                    }
-                }
-                None => kept.push(held),
-            }
-        }
-        kept.into_iter()
+        innermost(&trace.holds)
+            .into_iter()
             .filter_map(|held| {
                 let level = trace.levels.get(held.level as usize);
                 let frame = level.and_then(|level| frames.get(level.frame));
@@ -144,6 +127,29 @@ impl Render {
             })
             .collect()
     }
+}
+
+/// What a task holds, each thing once, in the order found.
+///
+/// A value that was moved inward left its bytes behind: the innermost is the
+/// one that counts, a named one before others. Of equals the later: the earlier
+/// was dropped for it.
+fn innermost(holds: &[RawHeld]) -> Vec<&RawHeld> {
+    let mut order: Vec<usize> = (0..holds.len()).collect();
+    let thing = |at: usize| (holds[at].kind, holds[at].resource);
+    order.sort_by_key(|&at| thing(at));
+    let better = |at: usize| {
+        let held = &holds[at];
+        (held.local.is_some(), !held.doubtful, held.level, at)
+    };
+    let mut kept: Vec<(usize, &RawHeld)> = order
+        .chunk_by(|&one, &other| thing(one) == thing(other))
+        .filter_map(|same| {
+            Some((*same.first()?, &holds[*same.iter().max_by_key(|&&at| better(at))?]))
+        })
+        .collect();
+    kept.sort_unstable_by_key(|(first, _)| *first);
+    kept.into_iter().map(|(_, held)| held).collect()
 }
 
 /// The chain that is shown as the task's own: the first that it polls, and of
@@ -212,4 +218,44 @@ fn fork(trace: &Trace, level: u32, on_main: &[u32]) -> u32 {
         at = level.parent;
     }
     at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::HeldKind;
+
+    fn sender(resource: u64, level: u32, local: Option<&str>) -> RawHeld {
+        RawHeld {
+            kind: HeldKind::MpscSender,
+            resource,
+            local: local.map(Into::into),
+            level,
+            dormant: false,
+            doubtful: false,
+            backlog: None,
+        }
+    }
+
+    #[test]
+    fn of_one_thing_held_twice_the_innermost_counts() {
+        let holds = [
+            sender(0x20, 1, Some("outer")),
+            sender(0x10, 1, Some("other")),
+            sender(0x20, 3, Some("inner")),
+            sender(0x20, 5, None),
+        ];
+        let kept: Vec<_> = innermost(&holds).iter().map(|held| held.local.as_deref()).collect();
+        assert_eq!(kept, [Some("inner"), Some("other")]);
+    }
+
+    /// As of a hub that keeps a sender to each of its clients.
+    #[test]
+    fn a_task_may_hold_very_many_things() {
+        let holds: Vec<RawHeld> =
+            (0..2_000_000).map(|n| sender(1_000_000 - n / 2, 1, None)).collect();
+        let kept = innermost(&holds);
+        assert_eq!(kept.len(), 1_000_000);
+        assert_eq!((kept[0].resource, kept[999_999].resource), (1_000_000, 1));
+    }
 }
