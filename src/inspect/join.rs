@@ -142,6 +142,7 @@ fn runtimes_of(
         if open == 0 {
             break;
         }
+        thread::give_way();
         while all.next_if(|task| task.id < image.id).is_some() {}
         if let Some(task) = all.next_if(|task| task.id == image.id)
             && let std::collections::hash_map::Entry::Vacant(entry) = runtimes.entry(image.owner)
@@ -166,6 +167,7 @@ pub fn without_own(read: &mut TasksRead, hooked: &[Task]) {
     let mut seen: NumberMap<*const Stack, bool> = NumberMap::default();
     let mut own = HashSet::new();
     for task in &read.tasks {
+        thread::give_way();
         let Some(stack) = &task.stack else { continue };
         let is_own = *seen.entry(Arc::as_ptr(stack)).or_insert_with(|| {
             let is_own = |name: &str| OWN.iter().any(|own| name.starts_with(own));

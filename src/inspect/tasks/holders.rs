@@ -13,6 +13,7 @@ use super::tokio::RWLOCK_PERMITS;
 use super::trace::{RawHeld, Tip};
 use crate::inspect::image::Cached;
 use crate::model::{Held, HeldKind, Holder, Resource, TaskId, Wait, WaitKind};
+use crate::sys::thread;
 
 /// Holders named at each wait. A semaphore can have thousands, and as many
 /// that wait for it.
@@ -74,6 +75,7 @@ impl Claims {
             }
         }
         for claims in self.all.chunk_by(|one, other| one.0 == other.0) {
+            thread::give_way();
             let resource = claims[0].0;
             // Nearly all: the end of a channel that one task has.
             if let [(_, Claim { kind, doubtful: false, .. })] = claims
@@ -92,6 +94,7 @@ impl Claims {
         }
         if !struck.is_empty() {
             for task in tasks.iter_mut() {
+                thread::give_way();
                 let id = task.id;
                 let keep = |held: &Held| !struck.contains(&(Some(held.resource), id, held.kind));
                 if !task.holds.iter().all(keep) {
@@ -154,6 +157,7 @@ fn join(tasks: &mut [TaskRead]) {
     let of_use = |held: &Held| waited.iter().any(|&kind| releases(held.kind, kind));
     let mut all = Vec::new();
     for (task, read) in (0_u32..).zip(tasks.iter()) {
+        thread::give_way();
         let held = (0_u32..).zip(&read.holds).filter(|(_, held)| of_use(held));
         all.extend(held.map(|(number, held)| (held.resource, task, number)));
     }
@@ -163,6 +167,7 @@ fn join(tasks: &mut [TaskRead]) {
     all.sort_unstable();
     let mut told: Vec<(u32, u32, Vec<Holder>)> = Vec::new();
     for (task, read) in (0_u32..).zip(tasks.iter()) {
+        thread::give_way();
         for (number, wait) in (0_u32..).zip(waits(read)) {
             let holders = holders(tasks, &all, wait);
             if !holders.is_empty() {

@@ -146,6 +146,7 @@ impl<'a> Reader<'a> {
     /// Searches for what the roots did not lead to.
     fn search(&mut self, memory: &mut Cached<'a>) {
         let begun = Instant::now();
+        let deadline = self.limits.deadline;
         let searched = search::search(
             memory,
             &mut self.plans.types,
@@ -153,6 +154,7 @@ impl<'a> Reader<'a> {
             self.bias,
             &mut self.owners,
             self.limits.search_bytes,
+            &mut || deadline.is_some_and(|deadline| Instant::now() > deadline),
         );
         self.lost.unsearched = searched.left;
         self.read.strays.extend(searched.strays);
@@ -326,7 +328,11 @@ impl<'a> Reader<'a> {
         let exhausted = u64::from(memory.exhausted());
         miss(Reason::BoundReached, exhausted, "as many bytes were copied as are allowed");
         miss(Reason::BoundReached, lost.cut, "tasks with a chain cut short by a bound");
-        miss(Reason::BoundReached, lost.unsearched, "bytes of heap not searched for runtimes");
+        miss(
+            Reason::BoundReached,
+            lost.unsearched,
+            "bytes of heap not searched for runtimes: the time or the bound was over",
+        );
         miss(Reason::Torn, lost.broken, "lists of tasks that ended in something else");
         miss(Reason::NoAwaitChain, lost.unknown, "tasks of a type that is not known");
         if self.detail == Detail::Names {

@@ -15,6 +15,7 @@ use super::owners::Owners;
 use super::tokio::{Offsets, state};
 use crate::debuginfo::layout::TypeId;
 use crate::inspect::image::Cached;
+use crate::sys::thread;
 
 /// Read at once.
 const PIECE: usize = 256 * 1024;
@@ -54,13 +55,14 @@ pub fn again(
 #[derive(Debug, Default)]
 pub struct Searched {
     pub bytes: u64,
-    /// Bytes left out because of the bound.
+    /// Bytes left out because of the bound or the time.
     pub left: u64,
     /// What it found that was not known.
     pub strays: Vec<Stray>,
 }
 
-/// Searches the writable regions and adds the owners of what it finds.
+/// Searches the writable regions and adds the owners of what it finds. Ends
+/// early once it is too `late`.
 pub fn search(
     memory: &mut Cached<'_>,
     types: &mut Types<'_>,
@@ -68,6 +70,7 @@ pub fn search(
     bias: u64,
     owners: &mut Owners,
     bound: u64,
+    late: &mut dyn FnMut() -> bool,
 ) -> Searched {
     let polls = types.layouts.task_polls();
     let mut hunt = Hunt {
@@ -79,7 +82,7 @@ pub fn search(
         strays: Vec::new(),
     };
     let range = Sweep { polls: &polls, bias, bound, piece: PIECE };
-    let mut searched = sweep(memory, &range, &mut || false, &mut |memory, word, place| {
+    let mut searched = sweep(memory, &range, late, &mut |memory, word, place| {
         hunt.word(memory, types, owners, word, place);
     });
     searched.strays = hunt.strays;
@@ -131,6 +134,7 @@ pub fn sweep<'m>(
                 searched.left += region.end - at;
                 break;
             }
+            thread::give_way();
             searched.bytes += len as u64;
             let words = &mut piece[..len / 8];
             if memory.memory().search(at, bytes_of_slice_mut(words)).is_ok() {
@@ -238,5 +242,36 @@ impl Hunt<'_> {
             }
         }
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect::tasks::parked::{image, layouts};
+
+    /// How much of this process a search goes through that is late from a look
+    /// at the clock on, and how much it leaves out.
+    fn searched(late_after: u32) -> (u64, u64) {
+        let (mut image, mut layouts) = (image(), layouts());
+        let mut types = Types::new(&mut *layouts);
+        let offsets = Offsets::find(&mut types).unwrap();
+        let mut memory = Cached::new(image.memory.as_mut(), u64::MAX).unwrap();
+        let mut looks = 0;
+        let mut late = || {
+            looks += 1;
+            looks > late_after
+        };
+        let owners = &mut Owners::default();
+        let found =
+            search(&mut memory, &mut types, &offsets, image.bias, owners, u64::MAX, &mut late);
+        (found.bytes, found.left)
+    }
+
+    #[test]
+    fn a_search_ends_when_its_time_is_over() {
+        let (bytes, left) = searched(3);
+        assert!(bytes <= 3 * PIECE as u64, "{bytes}");
+        assert!(left > 0, "what is left out is told");
     }
 }
