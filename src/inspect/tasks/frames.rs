@@ -16,8 +16,9 @@ pub type FrameId = u32;
 pub struct Frames {
     frames: Vec<Frame>,
     by_frame: HashMap<Frame, FrameId>,
-    /// Outermost frame first; the merged names it could be as well.
-    stacks: NumberMap<Box<[FrameId]>, Arc<Stack>>,
+    /// By their frames, outermost first: one, or one for each list of merged
+    /// names that such a task could be as well.
+    stacks: NumberMap<Box<[FrameId]>, Vec<Arc<Stack>>>,
 }
 
 impl Frames {
@@ -71,19 +72,29 @@ impl Frames {
         self.get(id).is_some_and(|frame| frame.kind == FrameKind::User)
     }
 
-    /// The stack of frames given outermost first.
-    pub fn stack(&mut self, outermost_first: &[FrameId], cut: bool) -> Arc<Stack> {
-        if !cut && let Some(stack) = self.stacks.get(outermost_first) {
+    /// The stack of frames given outermost first, and what it could be as well
+    /// where functions were merged.
+    pub fn stack(
+        &mut self,
+        outermost_first: &[FrameId],
+        cut: bool,
+        or_one_of: &[Arc<str>],
+    ) -> Arc<Stack> {
+        if !cut
+            && let Some(known) = self.stacks.get(outermost_first)
+            && let Some(stack) = known.iter().find(|stack| stack.or_one_of == or_one_of)
+        {
             return stack.clone();
         }
         let stack = Arc::new(Stack {
             source: StackSource::Await,
             frames: outermost_first.iter().rev().filter_map(|&id| self.get(id).cloned()).collect(),
             truncated: cut.then(|| "a bound on depth ended the walk".into()),
-            or_one_of: Vec::new(),
+            or_one_of: or_one_of.to_vec(),
         });
         if !cut {
-            self.stacks.insert(outermost_first.into(), stack.clone());
+            let known = self.stacks.entry(outermost_first.into()).or_default();
+            known.push(stack.clone());
         }
         stack
     }
@@ -122,8 +133,23 @@ mod tests {
         let outer = frames.frame("app::main", None);
         let inner = frames.frame("app::feed::watch", Some(&place("src/feed.rs", 12)));
         assert_eq!(outer, frames.frame("app::main", None));
-        let one = frames.stack(&[outer, inner], false);
-        assert!(Arc::ptr_eq(&one, &frames.stack(&[outer, inner], false)));
+        let one = frames.stack(&[outer, inner], false, &[]);
+        assert!(Arc::ptr_eq(&one, &frames.stack(&[outer, inner], false, &[])));
         assert_eq!(&*one.frames[0].function_full, "app::feed::watch", "innermost first");
+    }
+
+    /// Each task with a stack of its own would cost as much as its frames.
+    #[test]
+    fn equal_chains_of_merged_code_are_one_stack() {
+        let mut frames = Frames::default();
+        let chain = [frames.frame("app::main", None)];
+        let twin = ["app::twin".into()];
+        let one = frames.stack(&chain, false, &twin);
+        assert!(Arc::ptr_eq(&one, &frames.stack(&chain, false, &twin)));
+        assert_eq!(one.or_one_of, twin);
+        let plain = frames.stack(&chain, false, &[]);
+        assert!(plain.or_one_of.is_empty(), "not merged there");
+        let other = frames.stack(&chain, false, &["app::other".into()]);
+        assert_eq!(*other.or_one_of[0], *"app::other");
     }
 }

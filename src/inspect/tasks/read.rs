@@ -260,7 +260,7 @@ impl<'a> Reader<'a> {
         let mut or_one_of: Vec<Arc<str>> = there.map(|future| future.name.clone()).collect();
         if self.detail == Detail::Names {
             let frame = self.plans.frames.frame(&future.name, None);
-            task.stack = Some(self.plans.frames.stack(&[frame], false));
+            task.stack = Some(self.plans.frames.stack(&[frame], false, &[]));
             return;
         }
         let mut walker = Walker::new(
@@ -293,7 +293,7 @@ impl<'a> Reader<'a> {
         self.claims.note(task.id, &self.trace.holds, &self.trace.tips);
         let headers = &self.headers;
         let joins = |header: u64| headers.get(&header).copied().flatten();
-        self.render.task(&mut self.plans.frames, &self.trace, task, or_one_of, joins);
+        self.render.task(&mut self.plans.frames, &self.trace, task, &or_one_of, joins);
     }
 
     /// The id of the task at a header that another task joins.

@@ -7,7 +7,7 @@ use super::frames::Frames;
 use super::sockets::Sockets;
 use super::trace::{NO_LEVEL, RawDetail, RawHeld, RawWait, Tip, Trace, clipped};
 use super::{Roots, TaskRead};
-use crate::model::{About, Branch, Held, Mark, Resource, Stack, TaskId, Wait, WaitKind};
+use crate::model::{About, Branch, Held, Mark, Resource, TaskId, Wait, WaitKind};
 
 /// Words of waits made so far.
 pub struct Render {
@@ -32,15 +32,12 @@ impl Render {
         frames: &mut Frames,
         trace: &Trace,
         task: &mut TaskRead,
-        or_one_of: Vec<Arc<str>>,
+        or_one_of: &[Arc<str>],
         joins: impl Fn(u64) -> Option<u64>,
     ) {
         let Some(main) = main(&trace.tips) else { return };
-        let mut stack = frames.stack(&trace.frames(main.level, NO_LEVEL), trace.cut);
-        if !or_one_of.is_empty() {
-            stack = Arc::new(Stack { or_one_of, ..(*stack).clone() });
-        }
-        task.stack = Some(stack);
+        let chain = trace.frames(main.level, NO_LEVEL);
+        task.stack = Some(frames.stack(&chain, trace.cut, or_one_of));
         let mut wait = |wait: Option<RawWait>| wait.map(|wait| self.wait(wait, &joins));
         task.wait = wait(main.wait);
         if trace.tips.len() > 1 {
@@ -49,7 +46,7 @@ impl Render {
             task.branches = others
                 .map(|tip| {
                     let fork = fork(trace, tip.level, &on_main);
-                    let stack = frames.stack(&trace.frames(tip.level, fork), false);
+                    let stack = frames.stack(&trace.frames(tip.level, fork), false, &[]);
                     Branch { stack, wait: wait(tip.wait), dormant: tip.dormant }
                 })
                 .collect();

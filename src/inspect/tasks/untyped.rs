@@ -185,11 +185,7 @@ impl Reader<'_, '_> {
     fn stack(&mut self, names: &[Arc<str>]) -> Option<Arc<Stack>> {
         let (name, others) = names.split_first()?;
         let frame = self.frames.frame(name, None);
-        let mut stack = self.frames.stack(&[frame], false);
-        if !others.is_empty() {
-            Arc::make_mut(&mut stack).or_one_of = others.to_vec();
-        }
-        Some(stack)
+        Some(self.frames.stack(&[frame], false, others))
     }
 
     /// The task at a header, and its scheduler; `None` if there is none, or
