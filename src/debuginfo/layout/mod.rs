@@ -165,6 +165,10 @@ pub enum Detail {
     Full,
 }
 
+/// Types told behind one vtable: it is merged for all that are alike, and a
+/// person reads a few.
+pub const MERGED: usize = 16;
+
 /// The program's types. Answers are cheap from the second time on.
 pub trait Layouts: Send {
     /// How much there is.
@@ -189,7 +193,8 @@ pub trait Layouts: Send {
     fn task(&mut self, poll: u64) -> Arc<[TaskType]>;
 
     /// The types behind a `dyn`, by the address of its vtable: more than one,
-    /// each of its own name, where equal vtables were merged.
+    /// each of its own name, where equal vtables were merged; of more than
+    /// [`MERGED`] one more stands for the rest.
     fn behind(&mut self, vtable: u64) -> Vec<TypeId>;
 
     /// What is known of a type as a future; `None` if it is none.

@@ -19,7 +19,7 @@ use super::plan::{Manner, Node, Part, Plans};
 use super::semaphores::Semaphores;
 use super::tokio::MESSAGE_SHIFT;
 use super::trace::{Kept, Level, NO_LEVEL, RawHeld, RawWait, Tip, Trace, clipped};
-use crate::debuginfo::layout::{Layouts, TypeId};
+use crate::debuginfo::layout::{Layouts, MERGED, TypeId};
 use crate::inspect::image::Cached;
 use crate::model::{HeldKind, WaitKind};
 
@@ -47,7 +47,11 @@ impl Behind {
         let polls = |&ty: &TypeId| Some((ty, layouts.polled(ty)?.function.clone()));
         let mut polled = types.iter().filter_map(polls);
         let ty = polled.next().map_or_else(|| types.first().copied(), |(ty, _)| Some(ty))?;
-        let others: Vec<_> = polled.map(|(_, function)| function).collect();
+        let mut others: Vec<_> = polled.map(|(_, function)| function).collect();
+        if types.len() > MERGED {
+            others.truncate(MERGED);
+            others.push("others".into());
+        }
         Some(Self { ty, others: others.into() })
     }
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::Dwarf;
 use crate::debuginfo::layout::hash::Hash;
-use crate::debuginfo::layout::{Detail, Layouts, Polled, TaskType, Type, TypeId};
+use crate::debuginfo::layout::{Detail, Layouts, MERGED, Polled, TaskType, Type, TypeId};
 use crate::error::Result;
 
-/// Types told behind one vtable: it is merged for all that are alike, and a
-/// person reads a few.
-const MERGED: usize = 16;
+/// Descriptions of types looked at behind one vtable: each unit may have its own
+/// of each of them.
+const ROWS: usize = 4_096;
 
 impl Layouts for Dwarf {
     fn detail(&self) -> Detail {
@@ -77,23 +77,17 @@ impl Layouts for Dwarf {
     fn behind(&mut self, vtable: u64) -> Vec<TypeId> {
         let at = self.tables.vtables.partition_point(|known| known.address < vtable);
         let found = self.tables.vtables[at..].iter().take_while(|known| known.address == vtable);
-        let found: Vec<_> = found.take(MERGED).map(|known| known.of).collect();
+        let found: Vec<_> = found.take(ROWS).map(|known| known.of).collect();
         if let [only] = found[..] {
             if let Some(&known) = self.by_offset.get(&only) {
                 return vec![known];
             }
             return self.safely(|layouts| layouts.intern(only, 0)).into_iter().collect();
         }
-        let mut types: Vec<(TypeId, Arc<str>)> = Vec::with_capacity(found.len());
-        for at in found {
-            let Ok(id) = self.safely(|layouts| layouts.intern(at, 0)) else { continue };
-            let Ok(ty) = self.ty(id) else { continue };
-            // A type may be described once in each unit.
-            if types.iter().all(|(_, name)| *name != ty.name) {
-                types.push((id, ty.name.clone()));
-            }
-        }
-        types.into_iter().map(|(id, _)| id).collect()
+        distinct(found.into_iter().filter_map(|at| {
+            let id = self.safely(|layouts| layouts.intern(at, 0)).ok()?;
+            Some((id, self.ty(id).ok()?.name.clone()))
+        }))
     }
 
     fn polled(&mut self, id: TypeId) -> Option<Arc<Polled>> {
@@ -117,5 +111,33 @@ impl Layouts for Dwarf {
 
     fn release(&mut self) {
         self.store.release();
+    }
+}
+
+/// The first of each name, as [`Layouts::behind`] tells them.
+fn distinct(types: impl Iterator<Item = (TypeId, Arc<str>)>) -> Vec<TypeId> {
+    let mut kept: Vec<(TypeId, Arc<str>)> = Vec::new();
+    for (id, name) in types {
+        if kept.iter().all(|(_, other)| *other != name) {
+            kept.push((id, name));
+        }
+        if kept.len() > MERGED {
+            break;
+        }
+    }
+    kept.into_iter().map(|(id, _)| id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_described_in_every_unit_hides_no_other() {
+        let often = (0..100).map(|id| (TypeId(id), "app::Often".into()));
+        let types: Vec<_> = often.chain([(TypeId(100), "app::Rare".into())]).collect();
+        assert_eq!(distinct(types.into_iter()), [TypeId(0), TypeId(100)]);
+        let many = (0..100).map(|id| (TypeId(id), format!("app::T{id}").into()));
+        assert_eq!(distinct(many).len(), MERGED + 1, "one stands for the rest");
     }
 }
