@@ -2,7 +2,7 @@
 
 import { ago, bytes, clean, clock, count, duration, place, plural } from './format.js';
 import { state, toast } from './state.js';
-import { waitOf, waited } from './groups.js';
+import { holdNote, waitOf, waited } from './groups.js';
 import { HTTP2, KIND_OF_STREAM, PHASE, kindText, kindWord } from './words.js';
 
 /** Copies text, also where the page has no secure context. */
@@ -81,7 +81,7 @@ export function taskText(task) {
   if (task.method) lines.push(`  ${clean(task.method)}${task.peer ? ` from ${clean(task.peer)}` : ''}`);
   if (wait?.resource) lines.push(`  waits for ${clean(wait.resource)}`);
   for (const holder of wait?.holders ?? []) lines.push(`  held by task ${holder.task}${guard(holder)}`);
-  for (const held of holds) lines.push(`  holds ${clean(held.resource)}${guard(held)}`);
+  for (const held of holds) lines.push(`  holds ${clean(held.resource)}${holdNote(held)}${guard(held)}`);
   if (task.spawned_at) lines.push(`  spawned at ${place(task.spawned_at)}${task.parent ? ` by task ${task.parent}` : ''}`);
   lines.push(
     `  age ${duration(task.age_ns)}, ${plural(task.polls, 'poll')}, busy ${duration(task.busy_ns)}, longest poll ${duration(task.longest_poll_ns)}`,

@@ -1,6 +1,6 @@
 // Groups of tasks: the same shape from the server and from a snapshot file.
 
-import { clean, place } from './format.js';
+import { clean, place, plural } from './format.js';
 import { TASK_STATE, waitText } from './words.js';
 
 /** The innermost frame of the program's own code. */
@@ -60,4 +60,13 @@ export function groupTasks(tasks) {
     groups.set(key, same);
   }
   return [...groups.values()];
+}
+
+/** What else there is to say of a thing held, behind its name. */
+export function holdNote({ backlog, perhaps_dropped: perhapsDropped, dormant }) {
+  return [
+    backlog ? `, ${plural(backlog, 'message')} in it` : '',
+    perhapsDropped ? ', perhaps dropped' : '',
+    dormant ? ' in a future that it does not poll' : '',
+  ].join('');
 }

@@ -146,7 +146,8 @@ export class World {
         { dormant: false, wait: waitOn('sleep', null, [], { deadline_in_ns: 19 * S }), stack: waitStack('ledger::post', '/srv/build/billing/src/ledger.rs', 204, 'tokio::time::Sleep') },
         { dormant: true, wait: waitOn('semaphore', 'semaphore 0x7f3b00'), stack: waitStack(name('ledger::prefetch', 5), '/srv/build/billing/src/ledger.rs', 190, 'tokio::sync::Semaphore::acquire') },
       ],
-      holds: [{ kind: 'mutex', resource: name('mutex 0x7f3a90', 4), local: name('accounts', 0), function: name('ledger::post', 6), location: location('/srv/build/billing/src/ledger.rs', 201), dormant: false }],
+      holds: [{ kind: 'mutex', resource: name('mutex 0x7f3a90', 4), local: name('accounts', 0), function: name('ledger::post', 6), location: location('/srv/build/billing/src/ledger.rs', 201), dormant: false, perhaps_dropped: false, backlog: null },
+        { kind: 'mpsc_receiver', resource: 'channel 0x7f3c20', local: 'jobs', function: 'ledger::post', location: location('/srv/build/billing/src/ledger.rs', 198), dormant: false, perhaps_dropped: true, backlog: 4096 }],
     });
   }
 

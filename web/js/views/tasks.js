@@ -4,7 +4,7 @@ import { html } from '/vendor/preact.js';
 import { copy, heading, stackText, taskText } from '../copy.js';
 import { useData } from '../live.js';
 import { clean, count, duration, percent, plural } from '../format.js';
-import { groupName, ownCode, statesOf, statesText, waitOf, waited } from '../groups.js';
+import { groupName, holdNote, ownCode, statesOf, statesText, waitOf, waited } from '../groups.js';
 import { useCopier } from '../keys.js';
 import { go, link } from '../route.js';
 import {
@@ -172,7 +172,7 @@ function Wait({ wait, word = 'Waits for' }) {
 /** What it holds; others wait for some of it. */
 function Holds({ holds }) {
   if (!holds?.length) return null;
-  return html`<ul class="plain">${holds.map((held, index) => html`<li key=${index}>Holds <code><bdi>${clean(held.resource)}</bdi></code>${held.dormant && ' in a future that it does not poll'}<${Guard} local=${held.local} fn=${held.function} at=${held.location} /> <a href=${link('tasks', null, { group: 'none', filter: `resource:"${held.resource.replaceAll('"', '')}"` })}>who waits for it</a></li>`)}</ul>`;
+  return html`<ul class="plain">${holds.map((held, index) => html`<li key=${index}>Holds <code><bdi>${clean(held.resource)}</bdi></code>${holdNote(held)}<${Guard} local=${held.local} fn=${held.function} at=${held.location} /> <a href=${link('tasks', null, { group: 'none', filter: `resource:"${held.resource.replaceAll('"', '')}"` })}>who waits for it</a></li>`)}</ul>`;
 }
 
 /** What it does, who made it, whom it made, for which stream. */
