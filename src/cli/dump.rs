@@ -51,7 +51,10 @@ fn render(
         Format::Text => {
             summary(out, &snapshot, report, frozen_ns)?;
             let stuck = Judge::new(&snapshot).stuck();
-            pieces(out, text::Debug2::new(Arc::new(Owned(snapshot))).stuck(stuck))
+            pieces(
+                out,
+                text::Debug2::new(Arc::new(Owned(snapshot))).stuck(stuck).without_coverage(),
+            )
         }
         Format::Json => {
             pieces(out, json::snapshot(Arc::new(Owned(snapshot))))?;

@@ -26,3 +26,11 @@ pub trait Chunks: Send + 'static {
     /// Appends the next piece, a few kilobytes at most; false after the last.
     fn next(&mut self, out: &mut Vec<u8>) -> bool;
 }
+
+/// What a snapshot does not show, and of how many that is true.
+fn not_seen(snapshot: &Snapshot) -> impl Iterator<Item = String> {
+    snapshot.coverage.missing.iter().map(|missing| match missing.count {
+        0 => missing.detail.clone(),
+        count => format!("{} ({count})", missing.detail),
+    })
+}

@@ -8,7 +8,7 @@ use std::io::Write as _;
 
 use super::alike::{self, Key, Sum};
 use super::pprof::{self, Contention};
-use super::{Chunks, Shot};
+use super::{Chunks, Shot, not_seen};
 use crate::model::{
     Branch, Frame, Held, Location, Snapshot, Stack, StreamId, Task, TaskId, TaskState, VerdictKind,
     Wait, WaitKind, human_duration,
@@ -24,6 +24,7 @@ pub fn debug1(snapshot: &Snapshot) -> Vec<u8> {
     let groups = alike::sorted(alike::sums(snapshot));
     let mut out = String::with_capacity(512 * (groups.len() + 1));
     let _ = writeln!(out, "goroutine profile: total {}", snapshot.tasks.len());
+    comments(&mut out, snapshot);
     for (key, sum) in &groups {
         group(&mut out, key, *sum);
     }
@@ -36,11 +37,19 @@ pub fn contention1(which: Contention, snapshot: &Snapshot) -> Vec<u8> {
         Contention::Block => "--- contention:\ncycles/second=1000000000\n",
         Contention::Mutex => "--- mutex:\ncycles/second=1000000000\nsampling period=1\n",
     });
+    comments(&mut out, snapshot);
     for (key, sum) in &pprof::contentions(which, snapshot) {
         let _ = write!(out, "{} ", sum.wait_ns);
         group(&mut out, key, *sum);
     }
     out.into_bytes()
+}
+
+/// What is not seen. Go's readers skip such lines, but not before the first.
+fn comments(out: &mut String, snapshot: &Snapshot) {
+    for missing in not_seen(snapshot) {
+        let _ = writeln!(out, "# not seen: {}", one_line(&missing));
+    }
 }
 
 fn group(out: &mut String, key: &Key<'_>, sum: Sum) {
@@ -95,10 +104,13 @@ fn one_line(text: &str) -> std::borrow::Cow<'_, str> {
     }
 }
 
-/// `debug=2`: every task, in the order of their ids; never cut.
+/// `debug=2`: every task, in the order of their ids; never cut. Last come lines
+/// on what is not seen: so every block begins with the header of a task.
 pub struct Debug2 {
     shot: Shot,
     next: usize,
+    /// Whether to say what is not seen.
+    coverage: bool,
     blocked: HashSet<TaskId>,
     stuck: HashMap<StreamId, VerdictKind>,
     scratch: String,
@@ -113,13 +125,26 @@ impl Debug2 {
             .filter(|blocked| blocked.ongoing)
             .filter_map(|blocked| blocked.task)
             .collect();
-        Self { shot, next: 0, blocked, stuck: HashMap::new(), scratch: String::new() }
+        Self {
+            shot,
+            next: 0,
+            coverage: true,
+            blocked,
+            stuck: HashMap::new(),
+            scratch: String::new(),
+        }
     }
 
     /// Names in the header of a task what holds its stream up, of those that
     /// are in this table.
     pub fn stuck(self, stuck: HashMap<StreamId, VerdictKind>) -> Self {
         Self { stuck, ..self }
+    }
+
+    /// Leaves out what is not seen, for who says it elsewhere.
+    #[cfg(feature = "cli")]
+    pub fn without_coverage(self) -> Self {
+        Self { coverage: false, ..self }
     }
 
     fn block(&mut self, task: &Task) {
@@ -161,15 +186,22 @@ impl Debug2 {
 impl Chunks for Debug2 {
     fn next(&mut self, out: &mut Vec<u8>) -> bool {
         let shot = Shot::clone(&self.shot);
-        let Some(task) = shot.tasks.get(self.next) else { return false };
-        if self.next > 0 {
-            out.push(b'\n');
+        self.scratch.clear();
+        if let Some(task) = shot.tasks.get(self.next) {
+            if self.next > 0 {
+                out.push(b'\n');
+            }
+            self.block(task);
         }
         self.next += 1;
-        self.scratch.clear();
-        self.block(task);
+        let more = self.next < shot.tasks.len();
+        if !more && self.coverage {
+            for missing in not_seen(&shot) {
+                let _ = writeln!(self.scratch, "...not seen: {}...", one_line(&missing));
+            }
+        }
         let _ = out.write_all(self.scratch.as_bytes());
-        self.next < shot.tasks.len()
+        more
     }
 }
 
@@ -383,6 +415,23 @@ mod tests {
         golden("stuck.debug=1.txt", &String::from_utf8(debug1(&snapshot)).unwrap());
         let mutex = contention1(Contention::Mutex, &snapshot);
         golden("stuck.mutex.debug=1.txt", &String::from_utf8(mutex).unwrap());
+    }
+
+    #[test]
+    fn what_is_not_seen_is_said_where_no_reader_trips_over_it() {
+        let snapshot = sample::busy_server();
+        let grouped = String::from_utf8(debug1(&snapshot)).unwrap();
+        let said = "not seen: 5 suspended tasks: their await chains are not read (5)";
+        assert_eq!(grouped.lines().nth(1), Some(&*format!("# {said}")));
+        for which in [Contention::Block, Contention::Mutex] {
+            let text = String::from_utf8(contention1(which, &snapshot)).unwrap();
+            assert!(text.lines().any(|line| line == format!("# {said}")), "{text}");
+        }
+        let full = debug2(snapshot.clone());
+        assert_eq!(full.lines().last(), Some(&*format!("...{said}...")));
+        assert!(full.split("\n\n").all(|block| block.starts_with("goroutine ")), "{full}");
+        let nobody = Snapshot { tasks: Vec::new(), ..snapshot };
+        assert_eq!(debug2(nobody), format!("...{said}...\n"));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::builder::{Builder, Type};
-use super::goroutine::locations;
+use super::goroutine::{coverage, locations};
 use crate::model::{Snapshot, Task, TaskState, WaitKind};
 use crate::render::alike::{self, Key, Sum, signed};
 
@@ -47,6 +47,7 @@ fn render(snapshot: &Snapshot, sums: HashMap<Key<'_>, Sum>, duration_ns: u64) ->
     let mut builder = Builder::new(&snapshot.process, &TYPES, ("contentions", "count"), 1);
     builder.time(snapshot.taken_at.unix_nanos(), duration_ns);
     builder.comment(NOTE);
+    coverage(&mut builder, snapshot);
     for (key, sum) in alike::sorted(sums) {
         let locations = locations(&mut builder, &key, UNSEEN);
         builder.sample(locations, vec![sum.count, sum.wait_ns], key.labels());

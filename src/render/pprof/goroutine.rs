@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::builder::{Builder, MAX_FRAMES, Type};
 use crate::model::{Location, Snapshot};
 use crate::render::alike::{self, Key, Sum};
+use crate::render::not_seen;
 
 const TYPES: [Type; 2] = [("wait", "nanoseconds"), ("goroutine", "count")];
 
@@ -23,14 +24,19 @@ pub fn goroutine_delta(before: &Snapshot, after: &Snapshot) -> Vec<u8> {
 fn render(snapshot: &Snapshot, sums: HashMap<Key<'_>, Sum>, duration_ns: u64) -> Vec<u8> {
     let mut builder = Builder::new(&snapshot.process, &TYPES, ("goroutine", "count"), 1);
     builder.time(snapshot.taken_at.unix_nanos(), duration_ns);
-    for missing in &snapshot.coverage.missing {
-        builder.comment(&format!("not in this profile: {}", missing.detail));
-    }
+    coverage(&mut builder, snapshot);
     for (key, sum) in alike::sorted(sums) {
         let locations = locations(&mut builder, &key, "task of unknown origin");
         builder.sample(locations, vec![sum.wait_ns, sum.count], key.labels());
     }
     builder.finish()
+}
+
+/// Says what the profile does not show.
+pub fn coverage(builder: &mut Builder, snapshot: &Snapshot) {
+    for missing in not_seen(snapshot) {
+        builder.comment(&format!("not in this profile: {missing}"));
+    }
 }
 
 /// Frames innermost first; outermost, the place that spawned the task, so
