@@ -157,12 +157,56 @@ fn split_top<'a>(text: &'a str, pattern: &str) -> Option<(&'a str, &'a str)> {
     None
 }
 
+/// Crates that a server's tasks are full of, by the names in the code.
+const LIBRARIES: [&str; 40] = [
+    "async_stream",
+    "async_trait",
+    "axum",
+    "axum_core",
+    "deadpool",
+    "futures",
+    "futures_channel",
+    "futures_core",
+    "futures_executor",
+    "futures_util",
+    "h2",
+    "hickory_resolver",
+    "http",
+    "http_body",
+    "http_body_util",
+    "hyper",
+    "hyper_rustls",
+    "hyper_timeout",
+    "hyper_util",
+    "moka",
+    "opentelemetry",
+    "opentelemetry_otlp",
+    "opentelemetry_sdk",
+    "quinn",
+    "rdkafka",
+    "redis",
+    "reqwest",
+    "rustls",
+    "sqlx_core",
+    "tokio_postgres",
+    "tokio_rustls",
+    "tokio_stream",
+    "tokio_tungstenite",
+    "tokio_util",
+    "tonic",
+    "tonic_web",
+    "tower",
+    "tower_http",
+    "tracing",
+    "tungstenite",
+];
+
 /// Whose code a frame is, from its source path and its full name. `own`: the
 /// frame is in the program's own executable, not in a shared library.
 ///
-/// Without debug information a Rust name does not tell a library of the
-/// program from the program: such frames count as the program's, except for
-/// the standard library and tokio.
+/// Without a path a Rust name does not tell a library of the program from the
+/// program: such frames count as the program's, except for the standard
+/// library, tokio, and the crates of most servers.
 pub fn kind(file: Option<&str>, full: &str, own: bool) -> FrameKind {
     if let Some(file) = file
         && let Some(kind) = kind_of_path(file)
@@ -185,6 +229,7 @@ pub fn kind(file: Option<&str>, full: &str, own: bool) -> FrameKind {
         Some(&("std" | "core" | "alloc" | "tokio" | "mio" | "rust_begin_unwind")) => {
             FrameKind::Runtime
         }
+        Some(name) if file.is_none() && LIBRARIES.contains(name) => FrameKind::Library,
         Some(_) if rust => FrameKind::User,
         // C: the program's own if it came with its source.
         Some(_) if own && file.is_some() => FrameKind::User,
@@ -279,6 +324,10 @@ mod tests {
             // Generic std code keeps std's name and path, wherever instantiated.
             (None, "<core::pin::Pin<P> as core::future::Future>::poll", Runtime),
             (None, "app::handler", User),
+            (None, "hyper::server::conn::http1::Connection<I,S>::poll", Library),
+            (None, "<tower::buffer::worker::Worker<T,R> as core::future::Future>::poll", Library),
+            // Of the program's own source, whatever it is called.
+            (Some("src/redis.rs".to_owned()), "redis::serve", User),
             (None, "clone3", Runtime),
         ] {
             assert_eq!(kind(file.as_deref(), full, true), expect, "{file:?} {full}");
