@@ -57,9 +57,10 @@ pub fn of(process: Process, mut read: TasksRead, threads: Threads) -> Snapshot {
     let mut workers = threads.workers;
     for worker in &mut workers {
         let of = |task: &&Task| Some(task.id) == worker.task;
-        if let Some(task) = tasks.iter().find(of) {
-            worker.runtime = task.runtime;
-        }
+        let of = tasks.iter().find(of).map(|task| task.runtime);
+        // Of a task that has not been read nobody knows it; most have one runtime.
+        let runtime = of.or_else(|| runtimes.first().map(|runtime| runtime.id));
+        worker.runtime = runtime.unwrap_or(worker.runtime);
     }
     Snapshot {
         schema: SCHEMA_VERSION,

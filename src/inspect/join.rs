@@ -151,8 +151,17 @@ fn runtimes_of(
             open -= 1;
         }
     }
-    for (number, owner) in read.owners.iter().enumerate() {
-        runtimes.entry(owner.address).or_insert(RuntimeId(FIRST_STRANGER + number as u64));
+    let mut taken: HashSet<RuntimeId> = runtimes.values().copied().collect();
+    for owner in &read.owners {
+        runtimes.entry(owner.address).or_insert_with(|| {
+            // By its own id, so that it is the same in the next dump. tokio counts
+            // from 1 on; two versions in one program count each for itself.
+            let mut id = FIRST_STRANGER + u64::from(u32::try_from(owner.id).unwrap_or(0));
+            while !taken.insert(RuntimeId(id)) {
+                id += 1;
+            }
+            RuntimeId(id)
+        });
     }
     runtimes
 }
@@ -251,7 +260,7 @@ mod tests {
     }
 
     fn owner(address: u64, alive: u64, read: u64) -> Owner {
-        Owner { address, flavor: "multi_thread", alive, read, counted: true }
+        Owner { address, id: address & 0xf0, flavor: "multi_thread", alive, read, counted: true }
     }
 
     fn ids(joined: &Joined) -> Vec<(u64, u64)> {
@@ -278,11 +287,11 @@ mod tests {
         };
         let joined = join(hooks.clone(), read, &HashMap::new());
         // 3 ended before the image; 2 is of a LocalSet; 9 began since.
-        assert_eq!(ids(&joined), [(1, 0), (2, FIRST_STRANGER + 1), (7, 0), (9, 0)]);
+        assert_eq!(ids(&joined), [(1, 0), (2, FIRST_STRANGER + 0xb0), (7, 0), (9, 0)]);
         assert_eq!(joined.tasks[0].state, TaskState::Scheduled, "woken, says its header");
         assert_eq!(joined.tasks[0].age_ns, hooks[0].age_ns);
         assert!(joined.tasks[1].unhooked && !joined.tasks[2].unhooked);
-        assert_eq!(joined.strangers, [(RuntimeId(FIRST_STRANGER + 1), owner(0xb0, 1, 1))]);
+        assert_eq!(joined.strangers, [(RuntimeId(FIRST_STRANGER + 0xb0), owner(0xb0, 1, 1))]);
     }
 
     #[test]
@@ -329,6 +338,24 @@ mod tests {
             ..TasksRead::default()
         };
         assert_eq!(ids(&join(hooks, read, &HashMap::new())), [(1, 0), (3, 0)]);
+    }
+
+    #[test]
+    fn a_stranger_keeps_its_id_when_another_comes() {
+        let strangers = |addresses: &[u64]| {
+            let owners = addresses.iter().map(|&address| owner(address, 0, 0)).collect();
+            let read = TasksRead { owners, ..TasksRead::default() };
+            let joined = join(Vec::new(), read, &HashMap::new());
+            let ids = joined.strangers.into_iter();
+            ids.map(|(id, owner)| (owner.address, id.0)).collect::<Vec<_>>()
+        };
+        let [later] = strangers(&[0xb0])[..] else { panic!("one") };
+        let both = strangers(&[0xa0, 0xb0]);
+        assert!(both.contains(&later), "{later:x?} in {both:x?}");
+        // Of another tokio in the same program, or with an id that is not known.
+        let alike = strangers(&[0x1b0, 0x2b0, 0x300, 0x400]);
+        let ids: HashSet<u64> = alike.iter().map(|(_, id)| *id).collect();
+        assert_eq!(ids.len(), 4, "{alike:x?}");
     }
 
     #[test]

@@ -174,6 +174,8 @@ impl TaskRead {
 pub struct Owner {
     /// Where its list of tasks is.
     pub address: u64,
+    /// The list's id, which tokio gives once in a process; 0 if it is not known.
+    pub id: u64,
     /// `multi_thread`, `current_thread` or `local_set`.
     pub flavor: &'static str,
     /// Tasks alive by its own count.

@@ -199,6 +199,7 @@ impl<'a> Reader<'a> {
             self.lost.tasks += alive.saturating_sub(seen + walk.broken.min(alive));
             self.read.owners.push(Owner {
                 address: found.address,
+                id: found.id,
                 flavor: found.flavor,
                 alive,
                 read: seen,

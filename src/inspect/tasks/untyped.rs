@@ -131,7 +131,9 @@ impl Reader<'_, '_> {
             return None;
         }
         let flavor = kind.flavor;
-        let new = || Owner { address: owner, flavor, alive: 0, read: 0, counted: false };
+        let id = header.checked_add(Offsets::UNTYPED.owner_id);
+        let id = id.and_then(|at| memory.word(at).ok()).unwrap_or(0);
+        let new = || Owner { address: owner, id, flavor, alive: 0, read: 0, counted: false };
         self.owners.entry(owner).or_insert_with(new);
         self.read.tasks.push(task);
         Some(())
