@@ -3,7 +3,8 @@
 use std::os::fd::AsRawFd as _;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::unix::pipe;
+use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
 use tokio::time::sleep;
 
 use crate::stage::{HOUR, Stage, role};
@@ -39,8 +40,61 @@ pub async fn play(stage: &mut Stage) {
     stage.spawn(role_of_half, half_reader(read));
     stage.spawn(role("half_keeper").waits("sleep"), half_keeper(write, far));
 
+    datagrams(stage).await;
+    unix(stage).await;
+
     let acceptor = role("acceptor").waits("socket_read");
     stage.spawn(acceptor.socket(listener.as_raw_fd(), address, None), acceptor_waits(listener));
+}
+
+async fn datagrams(stage: &mut Stage) {
+    let near = UdpSocket::bind("127.0.0.1:0").await.expect("socket");
+    let far = UdpSocket::bind("127.0.0.1:0").await.expect("socket");
+    let [local, peer] = [&near, &far].map(|socket| socket.local_addr().expect("address"));
+    near.connect(peer).await.expect("connect");
+    let datagram = role("datagram").waits("socket_read");
+    let datagram = datagram.socket(near.as_raw_fd(), local, Some(peer.to_string()));
+    stage.spawn(datagram, datagram_waits(near));
+    let unconnected = role("unconnected").waits("socket_read");
+    stage.spawn(unconnected.socket(far.as_raw_fd(), peer, None), unconnected_waits(far));
+}
+
+async fn unix(stage: &mut Stage) {
+    let path = std::env::temp_dir().join(format!("targets-{}.sock", std::process::id()));
+    let listener = UnixListener::bind(&path).expect("listener");
+    let near = UnixStream::connect(&path).await.expect("connect");
+    let (far, _) = listener.accept().await.expect("accept");
+    // It keeps its name.
+    std::fs::remove_file(&path).expect("removed");
+    let served = role("unix_served").waits("socket_read");
+    stage.spawn(served.socket(far.as_raw_fd(), path.display(), None), unix_served(far));
+    let client = role("unix_client").waits("socket_read");
+    stage.spawn(client.socket(near.as_raw_fd(), "unix", None), unix_client(near));
+    let (sender, receiver) = pipe::pipe().expect("pipe");
+    let piped = role("piped").waits("socket_read").socket(receiver.as_raw_fd(), "", None);
+    stage.spawn(piped, piped_waits(receiver, sender));
+}
+
+async fn datagram_waits(socket: UdpSocket) -> usize {
+    socket.recv(&mut [0; 64]).await.unwrap_or(0) // MARK: datagram
+}
+
+async fn unconnected_waits(socket: UdpSocket) -> bool {
+    socket.recv_from(&mut [0; 64]).await.is_ok() // MARK: unconnected
+}
+
+async fn unix_served(mut stream: UnixStream) -> usize {
+    stream.read(&mut [0; 64]).await.unwrap_or(0) // MARK: unix_served
+}
+
+async fn unix_client(stream: UnixStream) -> bool {
+    stream.readable().await.is_ok() // MARK: unix_client
+}
+
+async fn piped_waits(mut receiver: pipe::Receiver, sender: pipe::Sender) -> usize {
+    let read = receiver.read(&mut [0; 64]).await.unwrap_or(0); // MARK: piped
+    drop(sender);
+    read
 }
 
 async fn socket_reader(mut stream: TcpStream) -> usize {
