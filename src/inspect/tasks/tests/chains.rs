@@ -74,6 +74,30 @@ fn chains_go_through_functions_boxes_and_hand_written_futures() {
     assert_eq!(read.missing, []);
 }
 
+/// The walk descends with the chain, on a thread of the debug server's runtime:
+/// a stack overflow there would end the whole process.
+#[test]
+fn a_chain_as_deep_as_the_bound_fits_on_half_a_threads_stack() {
+    fn nested(depth: u32, bell: Arc<Notify>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            match depth {
+                0 => bell.notified().await,
+                _ => nested(depth - 1, bell).await,
+            }
+        })
+    }
+    let runtime = runtime();
+    let deep = runtime.spawn(nested(1_000, Arc::default()));
+    let handle = runtime.handle().clone();
+    // What tokio gives its threads, 2 MiB, and half of it for what is around.
+    let reader = std::thread::Builder::new().stack_size(1 << 20);
+    let reader = reader.spawn(move || at_rest(&[&handle], false)).unwrap();
+    let read = reader.join().unwrap();
+    let stack = task(&read, id(&deep)).stack.clone().expect("a chain");
+    assert!(stack.truncated.is_some(), "{} frames", stack.frames.len());
+    assert!(stack.frames.len() > 50, "{} frames", stack.frames.len());
+}
+
 #[test]
 fn a_locks_waiters_know_its_holder() {
     let runtime = runtime();
