@@ -33,6 +33,8 @@ struct Claim {
     task: TaskId,
     kind: HeldKind,
     doubtful: bool,
+    /// How many readers the lock lets in.
+    most: u32,
 }
 
 impl Claims {
@@ -47,8 +49,9 @@ impl Claims {
                 self.struck.push((held.resource, task, held.kind));
                 continue;
             }
-            self.all
-                .push((held.resource, Claim { task, kind: held.kind, doubtful: held.doubtful }));
+            let (kind, doubtful) = (held.kind, held.doubtful);
+            let most = held.most.unwrap_or(RWLOCK_PERMITS);
+            self.all.push((held.resource, Claim { task, kind, doubtful, most }));
         }
     }
 
@@ -113,14 +116,14 @@ fn is_semaphore(kind: HeldKind) -> bool {
 
 /// The claims that are not to be believed, given how many permits are free.
 fn strike(claims: &[Claim], free: Option<u64>) -> Vec<(TaskId, HeldKind)> {
-    let impossible = |kind: HeldKind| match (kind, free) {
+    let impossible = |claim: &Claim| match (claim.kind, free) {
         (HeldKind::Mutex, Some(free)) => free > 0,
-        (HeldKind::RwLockRead, Some(free)) => free >= RWLOCK_PERMITS,
+        (HeldKind::RwLockRead, Some(free)) => free >= claim.most.into(),
         (HeldKind::RwLockWrite, Some(free)) => free > 0,
         _ => false,
     };
     let (possible, mut out): (Vec<Claim>, Vec<Claim>) =
-        claims.iter().partition(|claim| !impossible(claim.kind));
+        claims.iter().partition(|claim| !impossible(claim));
     let exclusive = |kind: HeldKind| matches!(kind, HeldKind::Mutex | HeldKind::RwLockWrite);
     let certain = possible.iter().filter(|claim| !claim.doubtful).count();
     let rivals = possible.iter().filter(|claim| exclusive(claim.kind)).count();
@@ -237,7 +240,7 @@ mod tests {
     use crate::model::sample;
 
     fn claim(task: u64, kind: HeldKind, doubtful: bool) -> Claim {
-        Claim { task: TaskId(task), kind, doubtful }
+        Claim { task: TaskId(task), kind, doubtful, most: RWLOCK_PERMITS }
     }
 
     #[test]
@@ -246,8 +249,8 @@ mod tests {
         assert_eq!(strike(&claims, Some(1)), [(TaskId(1), HeldKind::Mutex)]);
         assert_eq!(strike(&claims, Some(0)), []);
         let claims = [claim(1, HeldKind::RwLockRead, false)];
-        assert_eq!(strike(&claims, Some(RWLOCK_PERMITS)).len(), 1);
-        assert_eq!(strike(&claims, Some(RWLOCK_PERMITS - 1)), []);
+        assert_eq!(strike(&claims, Some(RWLOCK_PERMITS.into())).len(), 1);
+        assert_eq!(strike(&claims, Some(u64::from(RWLOCK_PERMITS) - 1)), []);
     }
 
     #[test]
@@ -280,6 +283,6 @@ mod tests {
     #[test]
     fn readers_do_not_exclude_each_other() {
         let claims = [claim(1, HeldKind::RwLockRead, false), claim(2, HeldKind::RwLockRead, false)];
-        assert_eq!(strike(&claims, Some(RWLOCK_PERMITS - 2)), []);
+        assert_eq!(strike(&claims, Some(u64::from(RWLOCK_PERMITS) - 2)), []);
     }
 }

@@ -14,11 +14,16 @@ pub struct Hold {
     pub route: Route,
     /// A permit's number of permits: none left, nothing held.
     pub permits: Option<(u64, u8)>,
+    /// Of a guard for reading: where its lock says how many such it lets out,
+    /// from the resource.
+    pub most: Option<i64>,
     /// A receiver whose channel counts its messages where it is known by.
     pub counts: bool,
 }
 
 const UNBOUNDED_RECEIVER: &str = "tokio::sync::mpsc::unbounded::UnboundedReceiver<";
+
+const READ_GUARD: &str = "tokio::sync::rwlock::read_guard::RwLockReadGuard<";
 
 /// What kind of thing a type name says it is.
 fn kind(name: &str) -> Option<HeldKind> {
@@ -80,7 +85,21 @@ pub fn find(types: &mut Types<'_>, id: TypeId, name: &str) -> Option<Hold> {
         None => None,
     };
     let counts = name.starts_with(UNBOUNDED_RECEIVER);
-    Some(Hold { kind, route, permits, counts })
+    let most = if kind == HeldKind::RwLockRead { most_readers(types, id, name) } else { None };
+    Some(Hold { kind, route, permits, most, counts })
+}
+
+/// From a lock's semaphore to where it has the number of its permits.
+fn most_readers(types: &mut Types<'_>, guard: TypeId, name: &str) -> Option<i64> {
+    let lock = match name.strip_prefix(READ_GUARD) {
+        // It leads to the semaphore, not to the lock around it.
+        Some(of) => types.layouts.find(&format!("{}{of}", tokio::RWLOCK))?,
+        None => types.route(guard, &[tokio::RWLOCK], 1)?.ty,
+    };
+    let (semaphore, of) = types.path(lock, &["s"])?;
+    let semaphore = semaphore + types.within(of, tokio::SEMAPHORE).map_or(0, |(inner, _)| inner);
+    let (most, _) = types.path(lock, &["mr"])?;
+    Some(most.cast_signed().wrapping_sub(semaphore.cast_signed()))
 }
 
 #[cfg(test)]

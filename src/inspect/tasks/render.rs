@@ -230,6 +230,7 @@ mod tests {
             level,
             dormant: false,
             doubtful: false,
+            most: None,
             backlog: None,
         }
     }

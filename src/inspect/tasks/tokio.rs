@@ -50,11 +50,12 @@ pub mod state {
 pub const PERMIT_SHIFT: u32 = 1;
 /// An unbounded channel keeps another below the number of its messages.
 pub const MESSAGE_SHIFT: u32 = 1;
-/// `RwLock`'s permits, all of them free.
-pub const RWLOCK_PERMITS: u64 = (u32::MAX >> 3) as u64;
+/// `RwLock`'s permits, all of them free, unless it was made with fewer.
+pub const RWLOCK_PERMITS: u32 = u32::MAX >> 3;
 
 pub const STAGE: &str = "tokio::runtime::task::core::Stage<";
 pub const SCHEDULER_HANDLE: &str = "tokio::runtime::scheduler::Handle";
+pub const RWLOCK: &str = "tokio::sync::rwlock::RwLock<";
 pub const SEMAPHORE: &str = "tokio::sync::batch_semaphore::Semaphore";
 pub const CHAN: &str = "tokio::sync::mpsc::chan::Chan<";
 pub const ONESHOT: &str = "tokio::sync::oneshot::Inner<";

@@ -92,6 +92,8 @@ pub struct RawHeld {
     /// The compiler keeps a flag that some local of this frame has been moved
     /// away, and it may be this one.
     pub doubtful: bool,
+    /// Of a guard for reading: how many such its lock lets out.
+    pub most: Option<u32>,
     /// As in [`Held::backlog`](crate::model::Held::backlog).
     pub backlog: Option<NonZeroU32>,
 }

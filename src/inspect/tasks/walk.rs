@@ -353,6 +353,10 @@ impl<'w, 'a> Walker<'w, 'a> {
         let messages = if hold.counts { self.memory.word(resource).ok() } else { None };
         let messages = messages.map(|word| clipped(word >> MESSAGE_SHIFT));
         self.note(hold.kind, resource, messages.and_then(NonZeroU32::new));
+        if let (Some(most), Some(held)) = (hold.most, self.trace.holds.last_mut()) {
+            let most = self.memory.number(resource.wrapping_add_signed(most), 4).ok();
+            held.most = most.and_then(|most| u32::try_from(most).ok());
+        }
     }
 
     pub fn note(&mut self, kind: HeldKind, resource: u64, backlog: Option<NonZeroU32>) {
@@ -361,7 +365,8 @@ impl<'w, 'a> Walker<'w, 'a> {
         // What has no name of its own is named after what keeps its future.
         let local = self.local.as_ref().filter(named).or_else(|| keeper.filter(named)).cloned();
         let (level, dormant, doubtful) = (self.level, self.dormant, self.doubtful);
-        let held = RawHeld { kind, resource, local, level, dormant, doubtful, backlog };
+        let most = None;
+        let held = RawHeld { kind, resource, local, level, dormant, doubtful, most, backlog };
         self.trace.holds.push(held);
     }
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, RwLock};
 
 use super::own::{at_rest, id, line_of, runtime, show, task, user_frames};
 use crate::model::{HeldKind, Resource, WaitKind};
@@ -129,6 +129,37 @@ fn a_locks_waiters_know_its_holder() {
     let dropped = task(&read, id(&dropped));
     assert_eq!(*dropped.holds, [], "{}", show(dropped));
     assert_eq!(user_frames(dropped), [format!("chains::dropper:{}", here("dropper"))]);
+}
+
+/// A lock that lets in few readers has few permits: all of them free, and
+/// nobody reads.
+#[test]
+fn a_guard_of_few_readers_given_back_is_not_held() {
+    async fn reads(lock: Arc<RwLock<u32>>, bell: Arc<Notify>) {
+        let guard = lock.read().await;
+        let read = *guard;
+        tokio::task::yield_now().await;
+        drop(guard);
+        bell.notified().await;
+        drop(read);
+    }
+    async fn reads_owned(lock: Arc<RwLock<u32>>, bell: Arc<Notify>) {
+        let guard = lock.read_owned().await;
+        let read = *guard;
+        tokio::task::yield_now().await;
+        drop(guard);
+        bell.notified().await;
+        drop(read);
+    }
+    let runtime = runtime();
+    let lock = || Arc::new(RwLock::with_max_readers(0, 4));
+    let borrowed = runtime.spawn(reads(lock(), Arc::default()));
+    let owned = runtime.spawn(reads_owned(lock(), Arc::default()));
+    let read = at_rest(&[runtime.handle()], false);
+    for reader in [borrowed, owned] {
+        let reader = task(&read, id(&reader));
+        assert_eq!(*reader.holds, [], "{}", show(reader));
+    }
 }
 
 async fn relock(lock: Arc<Mutex<u32>>, go: Arc<Notify>) {
