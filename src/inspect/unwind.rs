@@ -321,23 +321,62 @@ fn candidates(
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::inspect::maps;
 
-    proptest! {
-        #[test]
-        fn any_registers_and_stack_are_harmless(
-            stack in proptest::collection::vec(any::<u8>(), 0..4096),
+    /// A word of a stack that leads a walk on, or astray.
+    #[derive(Clone, Debug)]
+    enum Word {
+        Any(u64),
+        /// So far from the start of our code.
+        Code(u64),
+        /// So many words above the stack pointer.
+        Stack(u64),
+    }
+
+    fn word() -> impl Strategy<Value = Word> {
+        prop_oneof![
+            any::<u64>().prop_map(Word::Any),
+            any::<u64>().prop_map(Word::Code),
+            (0_u64..600).prop_map(Word::Stack),
+        ]
+    }
+
+    #[test]
+    fn any_registers_and_stack_are_harmless() {
+        let mut modules = Modules::new();
+        modules.refresh().unwrap();
+        let here = any_registers_and_stack_are_harmless as *const () as u64;
+        let mut code = maps::executable(maps::own().unwrap()).into_iter();
+        let code = code.find(|mapping| mapping.range.contains(&here)).unwrap().range;
+        let in_code = |at: u64| code.start + at % (code.end - code.start);
+        let deeper = Cell::new(0);
+        proptest!(|(
+            words in proptest::collection::vec(word(), 0..512),
+            cut in 0_usize..8,
             sp: u64,
-            ip: u64,
-            bp: Option<u64>,
-        ) {
+            ip in word(),
+            bp in proptest::option::of(word()),
+        )| {
             // Stacks do not wrap around the address space.
             let sp = sp >> 1;
-            let registers = Registers { ip, sp, bp };
-            let walk = Walker::new().walk(&Modules::new(), registers, &stack);
+            let number = |word: &Word| match *word {
+                Word::Any(any) => any,
+                Word::Code(at) => in_code(at),
+                Word::Stack(at) => sp + at * 8,
+            };
+            let mut stack: Vec<u8> =
+                words.iter().flat_map(|word| number(word).to_le_bytes()).collect();
+            stack.truncate(stack.len().saturating_sub(cut));
+            let registers = Registers { ip: number(&ip), sp, bp: bp.as_ref().map(number) };
+            let walk = Walker::new().walk(&modules, registers, &stack);
             prop_assert!(!walk.addresses.is_empty());
-        }
+            deeper.set(deeper.get() + u32::from(walk.addresses.len() > 1));
+        });
+        assert!(deeper.get() > 0, "unwind tables were followed");
     }
 }
