@@ -145,6 +145,7 @@ fn the_copy_ends_at_its_deadline_either_way() {
     let value = Box::new(7_u64);
     for by_pipe in [false, true] {
         let life = Duration::from_millis(30);
+        let before = Instant::now();
         let mut copy = if by_pipe {
             by_pipes(life)
         } else {
@@ -161,7 +162,7 @@ fn the_copy_ends_at_its_deadline_either_way() {
             assert!(begin.elapsed() < LIFE);
             std::thread::yield_now();
         }
-        assert!(begin.elapsed() + Duration::from_millis(20) > life / 2);
+        assert!(before.elapsed() >= life, "it ended after {:?}", before.elapsed());
         assert!(word(&mut copy, &raw const *value).is_err());
     }
 }
