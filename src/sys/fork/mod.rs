@@ -168,7 +168,7 @@ impl Copy {
         let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), "1000");
         let reading = match pipes {
             Some(pipes) => Reading::Asking(pipes),
-            None => Reading::FromOutside(from_outside(pid)?),
+            None => Reading::FromOutside(from_outside(&alive)?),
         };
         Ok(Self { reading, deadline, left_out, alive, _only: only })
     }
@@ -197,21 +197,25 @@ impl Copy {
 }
 
 /// Its memory, if it may be read.
-fn from_outside(pid: c_int) -> Result<Mem> {
-    let forbidden = |error| {
-        Error::new(ErrorKind::Permission, "reading a copy of this process").with_source(error)
-    };
-    let mem = match Mem::open(pid) {
-        Ok(mem) => mem,
-        // No more files, or the copy has been ended already: once, not always.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ESRCH)) => {
-            return Err(refused(error));
+fn from_outside(alive: &Alive) -> Result<Mem> {
+    let mem = Mem::open(alive.pid).map_err(unopened)?;
+    if mem.read((&raw const TAKEN) as u64, &mut [0]).is_ok() {
+        return Ok(mem);
+    }
+    // One that was killed at once has no memory either.
+    let number = if alive.ends_within(PATIENCE) { libc::ESRCH } else { libc::EACCES };
+    Err(unopened(io::Error::from_raw_os_error(number)))
+}
+
+/// Why its memory cannot be opened: `Permission` if it never can be here, for
+/// which there is another way; any other failure is of this once.
+fn unopened(error: io::Error) -> Error {
+    match error.raw_os_error() {
+        // ENOENT: there is no /proc.
+        Some(libc::EACCES | libc::EPERM | libc::ENOENT) => {
+            Error::new(ErrorKind::Permission, "reading a copy of this process").with_source(error)
         }
-        Err(error) => return Err(forbidden(error)),
-    };
-    match mem.read((&raw const TAKEN) as u64, &mut [0]) {
-        Ok(()) => Ok(mem),
-        Err(_) => Err(forbidden(io::ErrorKind::PermissionDenied.into())),
+        _ => refused(error),
     }
 }
 

@@ -182,6 +182,26 @@ fn each_refusal_says_what_to_do() {
     }
 }
 
+/// What fails once says nothing of the next time.
+#[test]
+fn only_a_refusal_for_good_turns_to_the_other_way() {
+    let kind = |number| unopened(io::Error::from_raw_os_error(number)).kind();
+    for number in [libc::EACCES, libc::EPERM, libc::ENOENT] {
+        assert_eq!(kind(number), ErrorKind::Permission, "{number}");
+    }
+    for number in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ESRCH, libc::EINTR, libc::EIO] {
+        assert_ne!(kind(number), ErrorKind::Permission, "{number}");
+    }
+    let _one = one_copy_at_a_time();
+    let copy = when_free(|| Copy::new(LIFE, Vec::new(), LeaveOut::nothing()));
+    // As the kernel does when memory runs out.
+    // SAFETY: our own child, not waited for yet.
+    unsafe { libc::kill(copy.pid(), libc::SIGKILL) };
+    assert!(copy.alive.ends_within(LIFE / 2));
+    let error = from_outside(&copy.alive).unwrap_err();
+    assert_ne!(error.kind(), ErrorKind::Permission, "{error}");
+}
+
 const ROLE: &str = "sys::fork::tests::play_a_role";
 
 #[test]
