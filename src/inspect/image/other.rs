@@ -6,7 +6,7 @@
 //! that tells how much room that takes, so that the copy goes to pages that
 //! are there too.
 //!
-//! The stop is made by a thread of its own: whatever goes wrong, when that
+//! Each stop is made by a thread of its own: whatever goes wrong, when that
 //! thread ends, or with it taskprof, the kernel lets the target go on.
 
 use std::fs::File;
@@ -20,7 +20,7 @@ use super::{Image, ImageThread, Origin, bias};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect::maps::{self, Mapping};
 use crate::sys::pagemap::Pagemap;
-use crate::sys::ptrace::{Frozen, Stopped};
+use crate::sys::ptrace::{Frozen, Stopped, apart};
 use crate::sys::region::Region;
 use crate::sys::{clock, remote};
 
@@ -55,14 +55,7 @@ const STOPPING: Duration = Duration::from_millis(200);
 /// `Unsupported`: a kernel thread, or not an x86-64 program. `OutOfMemory`,
 /// `Timeout`: a limit was reached; the target has gone on.
 pub fn take(pid: u32, limits: Limits) -> Result<Image> {
-    let target = Target::find(pid)?;
-    let worker = std::thread::Builder::new().name("taskprof-freeze".to_owned());
-    let freeze = worker.spawn(move || target.take(limits));
-    let freeze =
-        freeze.map_err(|error| Error::io("starting the thread that stops the target", error))?;
-    freeze.join().unwrap_or_else(|_| {
-        Err(Error::new(ErrorKind::Internal, "the thread that stops the target panicked"))
-    })
+    Target::find(pid)?.take(limits)
 }
 
 /// A process that can be copied.
@@ -106,7 +99,9 @@ impl Target {
             let mut bytes = Region::new(room as usize)
                 .and_then(|mut region| region.populate().map(|()| region))
                 .map_err(|error| Error::io("making room for the target's memory", error))?;
-            match self.copy(&mut bytes, limits)? {
+            let stop = apart("taskprof-freeze", || self.copy(&mut bytes, limits))
+                .map_err(|error| Error::io("starting the thread that stops the target", error))?;
+            match stop? {
                 Ok(stop) => break (bytes, stop),
                 Err(needed) if needed > limits.bytes => return Err(too_large(needed, limits)),
                 Err(needed) if tries == 3 => {

@@ -18,6 +18,10 @@ use libc::{c_int, c_void, iovec};
 
 use super::registers::Registers;
 
+mod apart;
+
+pub use apart::apart;
+
 /// Waiting for threads to stop begins with asking again at once for so long:
 /// they need microseconds.
 const EAGER: Duration = Duration::from_millis(2);

@@ -48,12 +48,51 @@ fn freezer(pid: c_int) {
     std::thread::park();
 }
 
+extern "C" fn pause_for_ever(_: *mut c_void) -> c_int {
+    // SAFETY: plain system calls.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        loop {
+            libc::pause();
+        }
+    }
+}
+
+/// Has a thread that sleeps in the kernel and cannot be stopped: it has called
+/// `vfork`, and its child neither ends nor begins a program.
+fn held_in_the_kernel() {
+    let_anybody_trace();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        tell.send(crate::sys::thread::current_tid()).unwrap();
+        let stack: &'static mut [u8] = vec![0; 64 << 10].leak();
+        let top = stack.as_mut_ptr_range().end.cast();
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        // SAFETY: the child has a stack of its own, which lives for ever, and
+        // only makes system calls; this thread waits for as long as it lives.
+        unsafe { libc::clone(pause_for_ever, top, flags, std::ptr::null_mut()) };
+    });
+    let tid = told.recv().unwrap();
+    let begin = Instant::now();
+    loop {
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{tid}/stat")).unwrap();
+        if stat[stat.rfind(')').unwrap() + 2..].starts_with('D') {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{stat}");
+        std::thread::yield_now();
+    }
+    say("held");
+    std::thread::park();
+}
+
 #[test]
 #[ignore = "started by the tests below"]
 fn play_a_role() {
     let Some(role) = role() else { return };
     match role.split_once(' ') {
         Some(("freezer", pid)) => freezer(pid.parse().unwrap()),
+        None if role == "held" => held_in_the_kernel(),
         _ => target(),
     }
 }
@@ -111,6 +150,22 @@ fn a_stopped_target_stays_stopped() {
     target.await_state(&['T']);
     target.signal(libc::SIGCONT);
     assert_eq!(target.ask("ping"), THREADS.to_string());
+}
+
+/// It cannot be let go of either, but by the end of the thread that asked it to
+/// stop.
+#[test]
+fn a_thread_that_could_not_be_stopped_is_in_nobodys_way() {
+    let mut target = Role::start(ROLE, "held");
+    assert_eq!(target.hear(), "held");
+    let pid = target.pid().cast_signed();
+    for _ in 0..5 {
+        let left_running = apart("freezes", || {
+            let frozen = Frozen::freeze(pid, Duration::from_millis(100))?;
+            Ok::<_, io::Error>(frozen.threads().iter().filter(|it| it.registers.is_none()).count())
+        });
+        assert_eq!(left_running.unwrap().unwrap(), 1);
+    }
 }
 
 #[test]
