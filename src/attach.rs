@@ -24,7 +24,7 @@ use crate::model::{CpuProfile, Missing, Process, Reason, Snapshot};
 use crate::serve::{LogTarget, Source, Want};
 
 enum Of {
-    Process(i32),
+    Process(other::Program),
     Core { core: PathBuf, exe: PathBuf },
 }
 
@@ -55,15 +55,17 @@ impl fmt::Debug for Target {
 }
 
 impl Target {
-    /// A running process. It is not touched before the first snapshot.
+    /// The program that a process runs now. It is not touched before the
+    /// first snapshot.
     ///
     /// # Errors
     /// `NotFound` if there is none or it has ended, `Permission`, and
     /// `Unsupported` for a program without debug information or without tokio.
     pub fn process(pid: i32, options: &Options) -> Result<Self> {
+        let program = other::Program::of(pid.cast_unsigned())?;
         let exe = PathBuf::from(format!("/proc/{pid}/exe"));
-        let path = other::executable(pid)?;
-        Self::new(Of::Process(pid), pid as u32, &exe, &path, options)
+        let path = program.path()?;
+        Self::new(Of::Process(program), pid.cast_unsigned(), &exe, &path, options)
     }
 
     /// A core dump and the program that left it.
@@ -113,11 +115,15 @@ impl Target {
         Ok(Self { of, process, began: Instant::now(), state })
     }
 
-    /// Whether the process is still there. A core always is.
-    pub fn lives(&self) -> bool {
-        match self.of {
-            Of::Process(pid) => other::lives(pid),
-            Of::Core { .. } => true,
+    /// Whether the process still runs the program. A core always does.
+    ///
+    /// # Errors
+    /// `NotFound` if it has ended, or runs another one by now; `Permission` if
+    /// that can no longer be told.
+    pub fn check(&self) -> Result<()> {
+        match &self.of {
+            Of::Process(program) => program.check(),
+            Of::Core { .. } => Ok(()),
         }
     }
 
@@ -128,7 +134,7 @@ impl Target {
 
     fn image(&self) -> Result<Image> {
         match &self.of {
-            Of::Process(pid) => other::take(pid.cast_unsigned(), other::Limits::default()),
+            Of::Process(program) => other::take(program, other::Limits::default()),
             Of::Core { core, exe } => core::open(core, exe),
         }
     }
@@ -172,8 +178,10 @@ impl Source for Target {
     }
 
     fn command_line(&self) -> Vec<String> {
-        let arguments = match self.of {
-            Of::Process(pid) => std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default(),
+        let arguments = match &self.of {
+            Of::Process(program) => {
+                std::fs::read(format!("/proc/{}/cmdline", program.pid())).unwrap_or_default()
+            }
             Of::Core { .. } => return vec![self.process.executable.to_string()],
         };
         // Each ends with a NUL.

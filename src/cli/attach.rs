@@ -46,17 +46,19 @@ pub fn run(args: &AttachArgs) -> Outcome {
     let gone = waiting.block_on(async {
         loop {
             tokio::select! {
-                () = stop.cancelled() => return false,
+                () = stop.cancelled() => return None,
                 () = tokio::time::sleep(LOOK) => {}
             }
-            if !target.lives() {
-                return true;
+            match target.check() {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Some(error),
+                // A permission that is missing now may come back.
+                _ => {}
             }
         }
     });
     server.shutdown()?;
-    if gone {
-        return Err(Failure::failed(format!("process {} has ended", args.pid)));
+    if let Some(gone) = gone {
+        return Err(gone.into());
     }
     say(faint("detached"));
     Ok(())

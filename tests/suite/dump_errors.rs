@@ -94,6 +94,20 @@ fn the_end_of_the_process_ends_attach_and_is_said() {
     assert_eq!(said.trim_end().lines().count(), 1, "one line: {said}");
 }
 
+/// The process goes on under the same number, with another program.
+#[test]
+fn another_program_in_the_process_ends_attach_and_is_said() {
+    let mut target = Target::dev("deadlock");
+    let pid = target.pid();
+    let attached = Attached::to(&target);
+    target.become_another();
+    let (code, said) = attached.wait();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&format!("process {pid} now runs another program")), "{said}");
+    assert!(said.contains("attach again"), "{said}");
+    assert_eq!(said.trim_end().lines().count(), 1, "one line: {said}");
+}
+
 #[test]
 fn a_process_that_is_gone_is_named_as_such() {
     let pid = Target::dev("nothing").end().to_string();

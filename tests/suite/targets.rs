@@ -146,6 +146,12 @@ impl Target {
         ids
     }
 
+    /// Has the process begin another program, of which no more is heard.
+    pub fn become_another(&mut self) {
+        let input = self.input.as_mut().expect("its input");
+        writeln!(input, "become").and_then(|()| input.flush()).expect("it reads");
+    }
+
     /// It is neither stopped nor traced, and each of its runtimes answers.
     pub fn must_be_well(&mut self) {
         let threads = self.threads();

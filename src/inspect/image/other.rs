@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::copied::Copied;
 use super::pieces::Pieces;
-use super::{Image, ImageThread, Origin, bias};
+use super::{Image, ImageThread, Origin};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect::maps::{self, Mapping};
 use crate::sys::pagemap::Pagemap;
@@ -24,7 +24,10 @@ use crate::sys::ptrace::{Frozen, Stopped, apart};
 use crate::sys::region::Region;
 use crate::sys::{clock, remote};
 
+mod program;
 mod refused;
+
+pub use program::Program;
 
 /// What a dump may cost the target and us.
 #[derive(Clone, Copy, Debug)]
@@ -50,16 +53,18 @@ const STOPPING: Duration = Duration::from_millis(200);
 /// Copies the memory of a process.
 ///
 /// # Errors
-/// `NotFound`: no such process, or it ended. `Permission`: the system forbids
-/// it; the message says what to change. `Busy`: a debugger has it.
-/// `Unsupported`: a kernel thread, or not an x86-64 program. `OutOfMemory`,
-/// `Timeout`: a limit was reached; the target has gone on.
-pub fn take(pid: u32, limits: Limits) -> Result<Image> {
-    Target::find(pid)?.take(limits)
+/// `NotFound`: it ended, or runs another program by now. `Permission`: the
+/// system forbids it; the message says what to change. `Busy`: a debugger has
+/// it. `Unsupported`: a kernel thread, or not an x86-64 program.
+/// `OutOfMemory`, `Timeout`: a limit was reached; the target has gone on.
+pub fn take(program: &Program, limits: Limits) -> Result<Image> {
+    program.check()?;
+    Target::find(program)?.take(limits)
 }
 
 /// A process that can be copied.
-struct Target {
+struct Target<'a> {
+    program: &'a Program,
     pid: i32,
     bias: u64,
     memory: File,
@@ -75,15 +80,13 @@ struct Stop {
     frozen: Duration,
 }
 
-impl Target {
-    fn find(pid: u32) -> Result<Self> {
-        let pid = refused::checked(pid)?;
-        let bias = entry_of(pid)
-            .and_then(|entry| bias::from_entry(entry, &running(pid)))
-            .map_err(|error| refused::explained(pid, error))?;
+impl<'a> Target<'a> {
+    fn find(program: &'a Program) -> Result<Self> {
+        let pid = refused::checked(program.pid().cast_unsigned())?;
+        let bias = program.bias()?;
         let memory = File::open(format!("/proc/{pid}/mem"))
             .map_err(|error| refused::explained(pid, Error::io("opening its memory", error)))?;
-        Ok(Self { pid, bias, memory, pagemap: Pagemap::open(pid).ok() })
+        Ok(Self { program, pid, bias, memory, pagemap: Pagemap::open(pid).ok() })
     }
 
     fn take(mut self, limits: Limits) -> Result<Image> {
@@ -134,7 +137,7 @@ impl Target {
             taken_ns: stop.taken_ns,
             frozen_ns: stop.frozen.as_nanos() as u64,
             origin: Origin::living(
-                running(self.pid),
+                program::executable(self.pid),
                 PathBuf::from(format!("/proc/{}/root", self.pid)),
                 stop.mappings,
             ),
@@ -148,6 +151,8 @@ impl Target {
         let frozen = Frozen::freeze(self.pid, STOPPING)
             .map_err(|error| refused::explained(self.pid, Error::io("stopping it", error)))?;
         let taken_ns = clock::monotonic_ns();
+        // From here on it cannot begin another program.
+        self.program.check()?;
         let mappings = self.mappings()?;
         let ranges = self.worth_copying(&mappings);
         let needed = total(&ranges);
@@ -238,38 +243,6 @@ fn too_large(needed: u64, limits: Limits) -> Error {
         limits.bytes >> 20
     );
     Error::new(ErrorKind::OutOfMemory, text)
-}
-
-fn running(pid: i32) -> PathBuf {
-    PathBuf::from(format!("/proc/{pid}/exe"))
-}
-
-/// Path of a process's executable, as the process sees it.
-///
-/// # Errors
-/// Those of [`take`] that need no stop to be known.
-pub fn executable(pid: i32) -> Result<PathBuf> {
-    let pid = refused::checked(pid.cast_unsigned())?;
-    let link = std::fs::read_link(running(pid))
-        .map_err(|error| refused::explained(pid, Error::io("reading its name", error)))?;
-    Ok(match link.to_str().and_then(|link| link.strip_suffix(super::DELETED)) {
-        Some(before) => PathBuf::from(before),
-        None => link,
-    })
-}
-
-/// Whether a process is there and has not ended.
-pub fn lives(pid: i32) -> bool {
-    refused::lives(pid)
-}
-
-/// `AT_ENTRY` of a process: pairs of words, see proc_pid_auxv(5).
-fn entry_of(pid: i32) -> Result<u64> {
-    let raw = std::fs::read(format!("/proc/{pid}/auxv"))
-        .map_err(|error| Error::io("reading where it was loaded", error))?;
-    super::auxv::entry(&raw).ok_or_else(|| {
-        Error::new(ErrorKind::Unsupported, format!("process {pid} is not a 64-bit program"))
-    })
 }
 
 #[cfg(test)]

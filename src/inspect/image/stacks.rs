@@ -176,6 +176,10 @@ mod tests {
         }
     }
 
+    fn take(pid: u32) -> Result<Image> {
+        other::take(&other::Program::of(pid)?, other::Limits::default())
+    }
+
     /// The stack that has this function: names, innermost first, and lines.
     fn with<'a>(stacks: &'a [(i32, Arc<Stack>)], function: &str) -> &'a Stack {
         let has =
@@ -208,11 +212,11 @@ mod tests {
     fn threads_of_another_process_and_of_its_core_show_where_they_are() {
         let mut target = Role::start(ROLE, "target");
         target.hear();
-        let mut image = other::take(target.pid(), other::Limits::default()).unwrap();
+        let mut image = take(target.pid()).unwrap();
         let mut reader = NativeStacks::new(&image.origin);
         hold_to_the_truth(&reader.read(&mut image).unwrap());
         // Once more, with what was kept.
-        let mut image = other::take(target.pid(), other::Limits::default()).unwrap();
+        let mut image = take(target.pid()).unwrap();
         hold_to_the_truth(&reader.read(&mut image).unwrap());
 
         let folder = tempfile::tempdir().unwrap();

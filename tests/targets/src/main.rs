@@ -2,9 +2,10 @@
 //! one line of JSON, then `ready`, and holds still until its input closes.
 //!
 //! A line of input is a request: `ping` is answered by a task of the runtime
-//! (`pong`), `more` lets a scene that can grow do so, and `grown` has it tell the
-//! tasks that this has added. Lines that tasks wait at are marked in the source, `// MARK: name` at their end or `// NEXT: name` on
-//! the line above, and the truth speaks of the marks.
+//! (`pong`), `more` lets a scene that can grow do so, `grown` has it tell the
+//! tasks that this has added, and at `become` the process begins another program.
+//! Lines that tasks wait at are marked in the source, `// MARK: name` at their end
+//! or `// NEXT: name` on the line above, and the truth speaks of the marks.
 
 mod blocked;
 mod cells;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io::{BufRead as _, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -221,6 +222,10 @@ impl Stage {
             if let ("more", Some(grow)) = (line.as_str(), &self.more) {
                 let _guard = self.handles[0].enter();
                 self.grown.extend(grow().iter().map(ToString::to_string));
+            }
+            if line == "become" {
+                let error = std::process::Command::new("sleep").arg("1000").exec();
+                panic!("it begins no other program: {error}");
             }
             if line == "grown" {
                 println!("{}", json!(self.grown));

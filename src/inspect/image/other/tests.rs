@@ -35,10 +35,19 @@ fn target() {
         match line.unwrap().as_str() {
             "change" => words.fill(u64::MAX),
             "exit" => return,
+            "exec" => become_the_same(),
             _ => {}
         }
         say(&words[1].to_string());
     }
+}
+
+/// Begins the same program anew, in the same role.
+fn become_the_same() -> ! {
+    use std::os::unix::process::CommandExt as _;
+    let error =
+        std::process::Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
+    panic!("{error}")
 }
 
 #[test]
@@ -55,6 +64,10 @@ struct Places {
     constant: u64,
     vtable: u64,
     function: u64,
+}
+
+fn take(pid: u32, limits: Limits) -> Result<Image> {
+    super::take(&Program::of(pid)?, limits)
 }
 
 fn start_target() -> (Role, Places) {
@@ -113,7 +126,7 @@ fn the_image_is_of_the_instant_and_complete() {
 }
 
 fn target_address() -> u64 {
-    (target as *const () as u64).wrapping_sub(bias::own().unwrap())
+    (target as *const () as u64).wrapping_sub(crate::inspect::image::bias::own().unwrap())
 }
 
 #[test]
@@ -148,6 +161,34 @@ fn limits_end_in_errors_and_the_target_goes_on() {
     assert_eq!(target.ask("get"), "1");
 }
 
+/// Even the same program has its memory elsewhere, and other tasks in it.
+#[test]
+fn a_process_that_begins_a_program_anew_is_not_taken_for_what_it_was() {
+    let (mut target, _) = start_target();
+    let program = Program::of(target.pid()).unwrap();
+    program.check().unwrap();
+    super::take(&program, Limits::default()).unwrap();
+    target.ask("exec");
+    for error in
+        [program.check().unwrap_err(), super::take(&program, Limits::default()).unwrap_err()]
+    {
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("attach again"), "{error}");
+    }
+    take(target.pid(), Limits::default()).unwrap();
+}
+
+/// As if its number had gone to a later process.
+#[test]
+fn a_process_that_began_at_another_time_is_another() {
+    let (target, _) = start_target();
+    let mut program = Program::of(target.pid()).unwrap();
+    program.began_earlier();
+    let error = program.check().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("has ended"), "{error}");
+}
+
 #[test]
 fn a_process_that_has_ended_says_so() {
     let (mut target, _) = start_target();
@@ -157,7 +198,7 @@ fn a_process_that_has_ended_says_so() {
     target.await_state(&['Z']);
     let error = take(pid, Limits::default()).unwrap_err();
     assert!(error.to_string().contains("its parent has not waited"), "{error}");
-    assert!(!lives(pid.cast_signed()) && lives(std::process::id().cast_signed()));
+    assert!(!refused::lives(pid.cast_signed()) && refused::lives(std::process::id().cast_signed()));
     drop(target);
     let error = take(pid, Limits::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
