@@ -6,6 +6,7 @@
 //! afterwards. What needs hooks is absent and said to be: times are lower
 //! bounds between snapshots, polls are not counted.
 
+mod lately;
 mod snapshot;
 
 use std::fmt;
@@ -22,6 +23,8 @@ use crate::inspect::since::Since;
 use crate::inspect::tasks::{self, Limits, Roots, TasksRead};
 use crate::model::{CpuProfile, Missing, Process, Reason, Snapshot};
 use crate::serve::{LogTarget, Source, Want};
+
+pub use lately::Lately;
 
 enum Of {
     Process(other::Program),

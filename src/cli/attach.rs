@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::args::AttachArgs;
 use super::style::{faint, say, strong};
 use super::{Failure, Outcome, signals, token};
-use crate::attach::Target;
+use crate::attach::{Lately, Target};
 use crate::error::ErrorKind;
 use crate::serve::{self, Listen, ServeConfig, Source as _, Token, Want};
 
@@ -16,21 +16,22 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Serves until a signal, `--seconds`, or the end of the process.
 pub fn run(args: &AttachArgs) -> Outcome {
     let options = args.debug.options()?;
-    let target = Arc::new(Target::process(args.pid, &options)?);
+    let target = Target::process(args.pid, &options)?;
+    let source = Arc::new(Lately::new(target));
     // What cannot be read at all is said now, not to the first browser.
-    let first = target.snapshot(Want::ALL)?;
+    let first = source.snapshot(Want::ALL)?;
     let stop = signals::stop_token(args.seconds.map(Duration::from_secs))?;
     let mut config = ServeConfig::new(Listen::Tcp(args.http));
     if let Some(path) = &args.token_file {
         config.token = Some(Token::new(&token::read(path)?)?);
     }
-    let server = serve::start(config, target.clone()).map_err(|error| match error.kind() {
+    let server = serve::start(config, source.clone()).map_err(|error| match error.kind() {
         ErrorKind::Bind => Failure::failed(format!("{error}; choose another with --http ADDR")),
         ErrorKind::Unsafe => Failure::usage(format!("{error}; see --token-file")),
         _ => error.into(),
     })?;
     let address = server.local_addr().unwrap_or(args.http);
-    let process = target.process();
+    let process = source.process();
     say(format_args!(
         "attached to {} (pid {}): {} tasks, {} with a stack",
         process.name, process.pid, first.coverage.listed, first.coverage.with_stack
@@ -49,7 +50,7 @@ pub fn run(args: &AttachArgs) -> Outcome {
                 () = stop.cancelled() => return None,
                 () = tokio::time::sleep(LOOK) => {}
             }
-            match target.check() {
+            match source.source().check() {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Some(error),
                 // A permission that is missing now may come back.
                 _ => {}
