@@ -24,10 +24,11 @@ use crate::inspect::tasks::{self, Limits, Roots, TasksRead};
 use crate::model::{CpuProfile, Missing, Process, Reason, Snapshot};
 use crate::serve::{LogTarget, Source, Want};
 
+pub use crate::inspect::image::other::Limits as CopyLimits;
 pub use lately::Lately;
 
 enum Of {
-    Process(other::Program),
+    Process { program: other::Program, limits: CopyLimits },
     Core { core: PathBuf, exe: PathBuf },
 }
 
@@ -64,11 +65,12 @@ impl Target {
     /// # Errors
     /// `NotFound` if there is none or it has ended, `Permission`, and
     /// `Unsupported` for a program without debug information or without tokio.
-    pub fn process(pid: i32, options: &Options) -> Result<Self> {
+    pub fn process(pid: i32, options: &Options, limits: CopyLimits) -> Result<Self> {
         let program = other::Program::of(pid.cast_unsigned())?;
         let exe = PathBuf::from(format!("/proc/{pid}/exe"));
         let path = program.path()?;
-        Self::new(Of::Process(program), pid.cast_unsigned(), &exe, &path, options)
+        let of = Of::Process { program, limits };
+        Self::new(of, pid.cast_unsigned(), &exe, &path, options)
     }
 
     /// A core dump and the program that left it.
@@ -125,7 +127,7 @@ impl Target {
     /// that can no longer be told.
     pub fn check(&self) -> Result<()> {
         match &self.of {
-            Of::Process(program) => program.check(),
+            Of::Process { program, .. } => program.check(),
             Of::Core { .. } => Ok(()),
         }
     }
@@ -137,7 +139,7 @@ impl Target {
 
     fn image(&self) -> Result<Image> {
         match &self.of {
-            Of::Process(program) => other::take(program, other::Limits::default()),
+            Of::Process { program, limits } => other::take(program, *limits),
             Of::Core { core, exe } => core::open(core, exe),
         }
     }
@@ -150,7 +152,7 @@ impl Target {
             strays: Vec::new(),
             // A core does not tell the time.
             monotonic_ns: (image.taken_ns != 0).then_some(image.taken_ns),
-            process: matches!(self.of, Of::Process(_)).then_some(image.pid),
+            process: matches!(self.of, Of::Process { .. }).then_some(image.pid),
         };
         let limits = Limits { deadline: Some(Instant::now() + DECODING), ..Limits::default() };
         let read = tasks::read(&mut image, layouts, &roots, &limits)?;
@@ -182,7 +184,7 @@ impl Source for Target {
 
     fn command_line(&self) -> Vec<String> {
         let arguments = match &self.of {
-            Of::Process(program) => {
+            Of::Process { program, .. } => {
                 std::fs::read(format!("/proc/{}/cmdline", program.pid())).unwrap_or_default()
             }
             Of::Core { .. } => return vec![self.process.executable.to_string()],

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::Failure;
+use crate::attach::CopyLimits;
 use crate::debuginfo::layout::Options;
 
 /// Where the real `console_subscriber` listens with `--console full`, and ours by default.
@@ -337,6 +338,9 @@ pub struct DumpArgs {
     #[command(flatten)]
     pub debug: DebugArgs,
 
+    #[command(flatten)]
+    pub copy: CopyArgs,
+
     /// What to write
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
     pub format: Format,
@@ -393,6 +397,22 @@ impl DebugArgs {
     }
 }
 
+/// What copying another process may cost.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct CopyArgs {
+    /// The most memory of another process that is copied, in GiB. The process
+    /// is stopped for it, up to half a second for each
+    #[arg(long, value_name = "GIB", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub max_memory: u16,
+}
+
+impl CopyArgs {
+    /// The same as bounds of a copy.
+    pub fn limits(self) -> CopyLimits {
+        CopyLimits::of_gib(self.max_memory)
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct AttachArgs {
     /// The process to look at: a tokio program built with debug information
@@ -409,6 +429,9 @@ pub struct AttachArgs {
 
     #[command(flatten)]
     pub debug: DebugArgs,
+
+    #[command(flatten)]
+    pub copy: CopyArgs,
 
     /// Stop by itself after so many seconds [default: run until Ctrl-C]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]

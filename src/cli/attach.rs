@@ -16,7 +16,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Serves until a signal, `--seconds`, or the end of the process.
 pub fn run(args: &AttachArgs) -> Outcome {
     let options = args.debug.options()?;
-    let target = Target::process(args.pid, &options)?;
+    let target = Target::process(args.pid, &options, args.copy.limits())?;
     let source = Arc::new(Lately::new(target));
     // What cannot be read at all is said now, not to the first browser.
     let first = source.snapshot(Want::ALL)?;

@@ -30,7 +30,7 @@ pub fn run(args: &DumpArgs) -> Outcome {
     }
     let options = args.debug.options()?;
     let target = match (args.pid, &args.core, &args.exe) {
-        (Some(pid), ..) => Target::process(pid, &options)?,
+        (Some(pid), ..) => Target::process(pid, &options, args.copy.limits())?,
         (None, Some(core), Some(exe)) => Target::core(core, exe, &options)?,
         _ => return Err(Failure::usage("expected --url, --pid, or --core with --exe")),
     };

@@ -38,11 +38,20 @@ pub struct Limits {
     pub frozen: Duration,
 }
 
+impl Limits {
+    /// So much memory, and half a second for each GiB of it: a copy takes half
+    /// of that.
+    pub fn of_gib(gib: u16) -> Self {
+        let frozen = Duration::from_millis(500) * u32::from(gib);
+        Self { bytes: u64::from(gib) << 30, frozen }
+    }
+}
+
 impl Default for Limits {
-    /// 4 GiB, of which a copy takes about a second; two seconds, because a
-    /// service that is gone for longer is taken for dead by its neighbours.
+    /// 4 GiB and two seconds: a service that is gone for longer is taken for
+    /// dead by its neighbours.
     fn default() -> Self {
-        Self { bytes: 4 << 30, frozen: Duration::from_secs(2) }
+        Self::of_gib(4)
     }
 }
 
@@ -170,7 +179,7 @@ impl<'a> Target<'a> {
             all.map_err(|error| refused::explained(self.pid, Error::io("copying it", error)))?;
         if !all {
             let text = format!(
-                "copying {} MiB takes longer than the {} ms that process {} may stand still",
+                "copying {} MiB takes longer than the {} ms that process {} may stand still: {WAY_OUT}",
                 needed >> 20,
                 limits.frozen.as_millis(),
                 self.pid
@@ -236,9 +245,13 @@ fn total(ranges: &[Range<u64>]) -> u64 {
     ranges.iter().map(|range| range.end - range.start).sum()
 }
 
+/// What to do where a limit is in the way.
+const WAY_OUT: &str =
+    "raise both limits with --max-memory, or take a core with gcore and use --core";
+
 fn too_large(needed: u64, limits: Limits) -> Error {
     let text = format!(
-        "the process has {} MiB of memory of its own, the limit for a copy is {} MiB",
+        "the process has {} MiB of memory of its own, the limit for a copy is {} MiB: {WAY_OUT}",
         needed >> 20,
         limits.bytes >> 20
     );

@@ -155,6 +155,7 @@ fn limits_end_in_errors_and_the_target_goes_on() {
     let error = take(target.pid(), tiny).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfMemory);
     assert!(error.to_string().contains("the limit for a copy is 1 MiB"), "{error}");
+    assert!(error.to_string().contains("--max-memory"), "{error}");
     let hasty = Limits { frozen: Duration::ZERO, ..Limits::default() };
     let error = take(target.pid(), hasty).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
