@@ -206,14 +206,11 @@ impl Source for Target {
             (image, read) = self.read(state.layouts.as_mut())?;
         }
         state.frozen_ns = image.frozen_ns;
-        let stacks = state.stacks.get_or_insert_with(|| NativeStacks::new(&image.origin.clone()));
-        let threads = if read.polling.is_empty() {
-            snapshot::Threads::default()
-        } else {
-            // Without them the tasks that run have no stack, and that is said.
-            let native = stacks.read(&mut image).unwrap_or_default();
-            snapshot::threads(&image, &read, &native)
-        };
+        let stacks = state.stacks.get_or_insert_with(|| NativeStacks::new(&image.origin));
+        let polls = |tid| read.polling.iter().any(|&(polling, _)| polling == tid);
+        // Without them the tasks that run have no stack, and that is said.
+        let native = stacks.read(&mut image, polls).unwrap_or_default();
+        let threads = snapshot::threads(&image, &read, &native);
         let mut snapshot = snapshot::of(self.process(), read, threads);
         state.since.observe(self.uptime_ns(), &mut snapshot.tasks);
         if let Some(remark) = &state.remark {

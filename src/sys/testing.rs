@@ -143,3 +143,33 @@ pub fn let_anybody_trace() {
     // SAFETY: no pointers. EINVAL where there is no Yama.
     unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY, 0, 0, 0) };
 }
+
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!(
+    ".pushsection .text.taskprof_test_spin, \"ax\", @progbits",
+    ".globl taskprof_test_spin",
+    ".type taskprof_test_spin, @function",
+    "taskprof_test_spin:",
+    ".cfi_startproc",
+    // DW_CFA_def_cfa_expression, 3 bytes: DW_OP_skip -3, to itself.
+    ".cfi_escape 0x0f, 0x03, 0x2f, 0xfd, 0xff",
+    "mov byte ptr [rdi], 1",
+    "2: pause",
+    "jmp 2b",
+    ".cfi_endproc",
+    ".size taskprof_test_spin, . - taskprof_test_spin",
+    ".popsection",
+);
+
+/// Says that it is there and computes for ever, in a function whose entry in
+/// the unwind tables is an expression that jumps to itself.
+#[cfg(target_arch = "x86_64")]
+pub fn spin_under_an_endless_unwind_rule(begun: &'static std::sync::atomic::AtomicBool) -> ! {
+    // SAFETY: as it stands above. It writes one byte, atomically, and nothing
+    // else; the flag lives for ever.
+    unsafe extern "C" {
+        fn taskprof_test_spin(begun: *mut bool) -> !;
+    }
+    // SAFETY: see above.
+    unsafe { taskprof_test_spin(begun.as_ptr()) }
+}

@@ -2,12 +2,14 @@
 //! instant, functions and lines.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use super::{Image, ImageThread, Memory, Origin, build_id};
 use crate::debuginfo::elf::Elf;
 use crate::debuginfo::symbols;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::inspect::maps::{self, Backing, Mapping};
 use crate::inspect::modules::Modules;
 use crate::inspect::unwind::Walker;
@@ -19,38 +21,112 @@ const MAX_THREADS: usize = 4096;
 /// The most of a stack that is looked at.
 const MAX_STACK: u64 = 1 << 20;
 
+/// Following them takes no longer. It is a matter of milliseconds, but for the
+/// first time, when debug information is read.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Reads native stacks; keeps unwind tables and debug information from one
 /// image of a process to the next.
+///
+/// Unwind tables have programs in them, and those of a foreign file need not
+/// end. So they run in a thread of their own, and once that is not back in
+/// time, it keeps the reader: there are no more stacks of this process.
 pub struct NativeStacks {
-    modules: Modules,
-    walker: Walker,
+    /// `None` once it did not come back.
+    reader: Option<Reader>,
     /// Whose they are.
     origin: Origin,
+    patience: Duration,
+}
+
+struct Reader {
+    modules: Modules,
+    walker: Walker,
+    executable: PathBuf,
+}
+
+/// A thread's stack as bytes.
+struct Copied {
+    tid: i32,
+    registers: Registers,
+    bytes: Vec<u8>,
 }
 
 impl NativeStacks {
     /// For images of that origin. Nothing is read yet.
     pub fn new(origin: &Origin) -> Self {
         let origin = Origin { mappings: Vec::new(), ..origin.clone() };
-        Self { modules: Modules::of(origin.clone()), walker: Walker::new(), origin }
+        Self { reader: Some(Reader::new(&origin)), origin, patience: PATIENCE }
     }
 
-    /// Stacks of those threads whose registers are known, by kernel id, in the
-    /// order of `image.threads`; 4096 at most.
+    /// Stacks of the threads that are wanted and whose registers are known, by
+    /// kernel id, in the order of `image.threads`; 4096 at most.
     ///
     /// # Errors
-    /// `Internal` if a parser of foreign bytes panicked.
-    pub fn read(&mut self, image: &mut Image) -> Result<Vec<(i32, Arc<Stack>)>> {
-        let what = self.origin.executable.clone();
-        let result = symbols::guarded(&what, || self.read_all(image));
-        if result.is_err() {
-            // Half-changed caches are not to be trusted.
-            *self = Self::new(&self.origin);
+    /// `Internal` if a parser of foreign bytes panicked; `Timeout` if it does
+    /// not come to an end, this time or at an earlier one.
+    pub fn read(
+        &mut self,
+        image: &mut Image,
+        wanted: impl Fn(i32) -> bool,
+    ) -> Result<Vec<(i32, Arc<Stack>)>> {
+        let mut reader = self.reader.take().ok_or_else(endless)?;
+        let copied = match reader.guarded(|reader| reader.copy(image, wanted)) {
+            Ok(copied) => copied,
+            Err(error) => {
+                self.start_afresh();
+                return Err(error);
+            }
+        };
+        if copied.is_empty() {
+            self.reader = Some(reader);
+            return Ok(Vec::new());
         }
-        result
+        let (tell, told) = mpsc::sync_channel(1);
+        let follow = move || {
+            let stacks = reader.guarded(|reader| reader.follow(copied));
+            // An error: nobody waits any more.
+            let _ = tell.send((reader, stacks));
+        };
+        let worker = std::thread::Builder::new().name("taskprof-stacks".to_owned());
+        if let Err(error) = worker.spawn(follow) {
+            self.start_afresh();
+            return Err(Error::io("starting the thread that follows stacks", error));
+        }
+        let (reader, stacks) = told.recv_timeout(self.patience).map_err(|_| endless())?;
+        self.reader = Some(reader);
+        if stacks.is_err() {
+            self.start_afresh();
+        }
+        stacks
     }
 
-    fn read_all(&mut self, image: &mut Image) -> Vec<(i32, Arc<Stack>)> {
+    /// Half-changed caches are not to be trusted.
+    fn start_afresh(&mut self) {
+        self.reader = Some(Reader::new(&self.origin));
+    }
+}
+
+fn endless() -> Error {
+    Error::new(ErrorKind::Timeout, "the unwind tables of the program come to no end")
+}
+
+impl Reader {
+    fn new(origin: &Origin) -> Self {
+        Self {
+            modules: Modules::of(origin.clone()),
+            walker: Walker::new(),
+            executable: origin.executable.clone(),
+        }
+    }
+
+    fn guarded<T>(&mut self, run: impl FnOnce(&mut Self) -> T) -> Result<T> {
+        let what = self.executable.clone();
+        symbols::guarded(&what, || run(self))
+    }
+
+    /// What there is to follow; looks at the mappings anew.
+    fn copy(&mut self, image: &mut Image, wanted: impl Fn(i32) -> bool) -> Vec<Copied> {
         let Image { memory, threads, origin, .. } = image;
         let memory = memory.as_mut();
         let code = code_of(origin, memory);
@@ -58,14 +134,20 @@ impl NativeStacks {
             Ok(()) => to.len(),
             Err(_) => 0,
         });
-        let mut stacks = Vec::new();
-        for thread in threads.iter().take(MAX_THREADS) {
-            let ImageThread { tid, registers: Some(registers), .. } = thread else { continue };
-            let bytes = stack_of(memory, *registers);
-            let walk = self.walker.walk(&self.modules, *registers, &bytes);
-            stacks.push((*tid, Arc::new(walk.stack(&mut self.modules))));
-        }
-        stacks
+        let threads = threads.iter().filter(|thread| wanted(thread.tid)).take(MAX_THREADS);
+        let copied = threads.filter_map(|&ImageThread { tid, registers, .. }| {
+            let registers = registers?;
+            Some(Copied { tid, registers, bytes: stack_of(memory, registers) })
+        });
+        copied.collect()
+    }
+
+    fn follow(&mut self, copied: Vec<Copied>) -> Vec<(i32, Arc<Stack>)> {
+        let stacks = copied.into_iter().map(|Copied { tid, registers, bytes }| {
+            let walk = self.walker.walk(&self.modules, registers, &bytes);
+            (tid, Arc::new(walk.stack(&mut self.modules)))
+        });
+        stacks.collect()
     }
 }
 
@@ -75,7 +157,7 @@ impl NativeStacks {
 /// As [`NativeStacks::read`].
 #[cfg(test)]
 pub fn native_stacks(image: &mut Image) -> Result<Vec<(i32, Arc<Stack>)>> {
-    NativeStacks::new(&image.origin.clone()).read(image)
+    NativeStacks::new(&image.origin).read(image, |_| true)
 }
 
 /// Mappings with code, without files that are here in another version than
@@ -127,13 +209,17 @@ fn stack_of(memory: &mut dyn Memory, registers: Registers) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use std::io::BufRead as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
     use crate::inspect::image::{core, other};
     use crate::model::StackSource;
-    use crate::sys::testing::{Role, let_anybody_trace, role, say};
+    use crate::sys::testing::{
+        Role, let_anybody_trace, role, say, spin_under_an_endless_unwind_rule,
+    };
 
     const ROLE: &str = "inspect::image::stacks::tests::play_a_role";
+    static SPINS: AtomicBool = AtomicBool::new(false);
 
     #[test]
     #[ignore = "started by the tests below"]
@@ -148,6 +234,12 @@ mod tests {
         threads.push(std::thread::spawn(move || sleeping_outer(&tell)));
         threads.push(std::thread::spawn(move || spinning_outer(&again)));
         told.iter().take(2).for_each(drop);
+        if role().as_deref() == Some("endless") {
+            threads.push(std::thread::spawn(|| spin_under_an_endless_unwind_rule(&SPINS)));
+            while !SPINS.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+        }
         say("ready");
         let _ = std::io::stdin().lock().lines().next();
         std::process::exit(0);
@@ -214,15 +306,30 @@ mod tests {
         target.hear();
         let mut image = take(target.pid()).unwrap();
         let mut reader = NativeStacks::new(&image.origin);
-        hold_to_the_truth(&reader.read(&mut image).unwrap());
+        hold_to_the_truth(&reader.read(&mut image, |_| true).unwrap());
         // Once more, with what was kept.
         let mut image = take(target.pid()).unwrap();
-        hold_to_the_truth(&reader.read(&mut image).unwrap());
+        hold_to_the_truth(&reader.read(&mut image, |_| true).unwrap());
 
         let folder = tempfile::tempdir().unwrap();
         let Some(path) = crate::sys::testing::core_of(&target, folder.path()) else { return };
         drop(target);
         let mut image = core::open(&path, &std::env::current_exe().unwrap()).unwrap();
         hold_to_the_truth(&native_stacks(&mut image).unwrap());
+    }
+
+    /// A table that sends whoever evaluates it round in circles.
+    #[test]
+    fn unwind_tables_without_end_cost_the_stacks_and_nothing_else() {
+        let mut target = Role::start(ROLE, "endless");
+        target.hear();
+        let mut image = take(target.pid()).unwrap();
+        let mut reader = NativeStacks::new(&image.origin);
+        reader.patience = Duration::from_secs(2);
+        let error = reader.read(&mut image, |_| true).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        // At once from now on.
+        reader.patience = Duration::MAX;
+        assert_eq!(reader.read(&mut image, |_| true).unwrap_err().kind(), ErrorKind::Timeout);
     }
 }
