@@ -235,8 +235,10 @@ impl Source for Target {
         ))
     }
 
-    fn symbol(&self, _address: u64) -> Option<String> {
-        None
+    /// Once there is a snapshot.
+    fn symbol(&self, address: u64) -> Option<String> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.stacks.as_mut()?.symbol(address)
     }
 
     fn log_streams(&self, _target: &LogTarget, _on: bool) -> Result<usize> {

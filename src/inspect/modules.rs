@@ -269,4 +269,13 @@ impl Modules {
         let backing = main.mapping.backing.clone();
         Some(self.symbols_of(&backing)?.frames(linked))
     }
+
+    /// Function and `file:line` at an address of the program as linked.
+    pub fn main_symbol(&mut self, linked: u64) -> Option<String> {
+        let frame = self.main_frames(linked)?.first()?.clone();
+        Some(match &frame.location {
+            Some(location) => format!("{} {location}", frame.function_full),
+            None => frame.function_full.to_string(),
+        })
+    }
 }

@@ -110,15 +110,11 @@ impl StackReader {
 
     /// Function and `file:line` at an address of the program as linked.
     pub fn symbol(&self, file_address: u64) -> Option<String> {
-        let frames = self.guarded(|reader| {
+        let symbol = self.guarded(|reader| {
             reader.modules.refresh()?;
-            Ok(reader.modules.main_frames(file_address))
+            Ok(reader.modules.main_symbol(file_address))
         });
-        let frame = frames.ok().flatten()?.first()?.clone();
-        Some(match &frame.location {
-            Some(location) => format!("{} {location}", frame.function_full),
-            None => frame.function_full.to_string(),
-        })
+        symbol.ok().flatten()
     }
 
     /// Build id of the program in hexadecimal, if its linker left one.

@@ -75,8 +75,15 @@ fn attach_serves_the_page_the_tasks_the_profiles_and_the_events() {
     let refused = attached.get("/debug/pprof/profile?seconds=1");
     assert_eq!(refused.status, 500, "{}", refused.text());
     assert!(refused.text().contains("needs taskprof inside the process"), "{}", refused.text());
-    let symbol = attached.get("/debug/pprof/symbol?0x1000");
-    assert_eq!((symbol.status, symbol.text()), (200, "num_symbols: 1\n".to_owned()));
+    let nowhere = attached.get("/debug/pprof/symbol?0x1");
+    assert_eq!((nowhere.status, nowhere.text()), (200, "num_symbols: 1\n".to_owned()));
+    if let Some(nm) = tool(&["nm"]) {
+        let symbols = run(nm, &[&"--demangle", &Build::Dev.program()]);
+        let main = symbols.lines().find(|line| line.ends_with(" targets::main"));
+        let address = main.and_then(|line| line.split(' ').next()).expect("its address");
+        let symbol = attached.get(&format!("/debug/pprof/symbol?0x{address}")).text();
+        assert!(symbol.contains(" targets::main src/main.rs:"), "{symbol}");
+    }
 
     let first = attached.first_event();
     assert!(first.starts_with("HTTP/1.1 200") || first.starts_with("HTTP/1.0 200"), "{first}");

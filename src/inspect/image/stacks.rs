@@ -101,6 +101,17 @@ impl NativeStacks {
         stacks
     }
 
+    /// Function and `file:line` at an address of the program as linked, once
+    /// an image was read.
+    pub fn symbol(&mut self, linked: u64) -> Option<String> {
+        let reader = self.reader.as_mut()?;
+        let symbol = reader.guarded(|reader| reader.modules.main_symbol(linked));
+        if symbol.is_err() {
+            self.start_afresh();
+        }
+        symbol.ok().flatten()
+    }
+
     /// Half-changed caches are not to be trusted.
     fn start_afresh(&mut self) {
         self.reader = Some(Reader::new(&self.origin));
@@ -331,5 +342,6 @@ mod tests {
         // At once from now on.
         reader.patience = Duration::MAX;
         assert_eq!(reader.read(&mut image, |_| true).unwrap_err().kind(), ErrorKind::Timeout);
+        assert_eq!(reader.symbol(0), None);
     }
 }
