@@ -95,7 +95,7 @@ impl Target {
                 format!(
                     "{} {what}: if it uses tokio, build it with debug = \"full\", or give \
                      --debug-file, or --layout with what `taskprof index` wrote before it was \
-                     stripped",
+                     stripped; tokio in a shared library is not looked for",
                     path.display()
                 ),
             ));
