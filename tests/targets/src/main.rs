@@ -6,6 +6,10 @@
 //! tasks that this has added, and at `become` the process begins another program.
 //! Lines that tasks wait at are marked in the source, `// MARK: name` at their end
 //! or `// NEXT: name` on the line above, and the truth speaks of the marks.
+//!
+//! A task that outlives its stream (`leaked_task`) has no scene here: only the
+//! hooks know which stream a task came from. Its scene and the healthy twin are
+//! the reference server's, in `tests/suite/dump_own.rs`.
 
 mod blocked;
 mod cells;
