@@ -13,7 +13,7 @@ mod tests;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::{Builder as RuntimeBuilder, Handle};
@@ -43,8 +43,8 @@ pub use builder::Builder;
 /// for them over HTTP.
 ///
 /// Cheap to clone; all clones are one profiler. When the last one goes, the
-/// debug server closes and the watchdog ends; runtimes that carry the hooks
-/// go on as before.
+/// debug server closes, as [`shutdown`](Self::shutdown) has it, and the watchdog
+/// ends; runtimes that carry the hooks go on as before.
 #[derive(Clone, Debug)]
 pub struct Profiler {
     shared: Arc<Shared>,
@@ -52,7 +52,6 @@ pub struct Profiler {
 
 #[derive(Debug)]
 struct Shared {
-    // In the order in which they must go: first those that answer.
     http: Mutex<Vec<serve::Server>>,
     http_addr: Option<SocketAddr>,
     #[cfg(feature = "console")]
@@ -154,45 +153,62 @@ impl Profiler {
         Ok(analyze::analyze(&self.snapshot(Want::ALL)?))
     }
 
-    /// The program is about to end: closes the event streams of the debug
-    /// server and the console, within a second. What asks and is answered goes
-    /// on until [`shutdown`](Self::shutdown), so that a program that will not
-    /// end can still be asked why.
+    /// The program is about to end: the event streams of the debug server and
+    /// the console begin to close, which takes them less than a second and is
+    /// not waited for. What asks and is answered goes on until
+    /// [`shutdown`](Self::shutdown), so that a program that will not end can
+    /// still be asked why.
     pub fn close_streams(&self) {
-        for server in &*self.shared.http.lock().unwrap_or_else(PoisonError::into_inner) {
+        for server in &*locked(&self.shared.http) {
             server.close_events();
         }
-        self.close_console();
-    }
-
-    fn close_console(&self) {
         #[cfg(feature = "console")]
-        {
-            let console = &self.shared.console;
-            let taken = console.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(console) = taken {
-                console.shutdown();
-            }
+        if let Some(console) = &*locked(&self.shared.console) {
+            console.begin_shutdown();
         }
     }
 
     /// Closes the debug server and the console: event streams end, connections
-    /// close, within a second; and exports the spans that are left, in another.
-    /// The watchdog and the accounting go on until the last clone goes. Later
-    /// calls do nothing.
+    /// close; and exports the spans that are left. All of it side by side,
+    /// within little more than a second, whoever is connected. The watchdog and
+    /// the accounting go on until the last clone goes. Later calls do nothing.
     pub fn shutdown(&self) {
-        let mut http = self.shared.http.lock().unwrap_or_else(PoisonError::into_inner);
-        for server in &*http {
+        self.shared.end();
+    }
+}
+
+impl Shared {
+    /// Tells all servers to stop before it waits for the first: each may take
+    /// most of a second.
+    fn end(&self) {
+        let http = std::mem::take(&mut *locked(&self.http));
+        #[cfg(feature = "console")]
+        let console = locked(&self.console).take();
+        #[cfg(feature = "otel")]
+        let otel = locked(&self.otel).take();
+        for server in &http {
             server.begin_shutdown();
         }
-        for server in std::mem::take(&mut *http) {
-            // Only a panic of its thread, which has said so itself.
-            let _ = server.shutdown();
+        #[cfg(feature = "console")]
+        if let Some(console) = &console {
+            console.begin_shutdown();
         }
-        self.close_console();
         #[cfg(feature = "otel")]
-        drop(self.shared.otel.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(otel) = &otel {
+            otel.begin_shutdown();
+        }
+        // They wait as they are dropped.
     }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tasks of a CPU profile whose place and method are remembered.

@@ -199,15 +199,16 @@ impl ConsoleServer {
         self.feed.0.stats()
     }
 
-    /// Closes every stream and stops; takes less than a second.
-    pub fn shutdown(self) {
-        drop(self);
+    /// Begins to close every stream and to stop, which takes less than a
+    /// second: dropping the server waits for it.
+    pub fn begin_shutdown(&self) {
+        self.feed.0.close();
     }
 }
 
 impl Drop for ConsoleServer {
     fn drop(&mut self) {
-        self.feed.0.close();
+        self.begin_shutdown();
         if let Some(thread) = self.thread.take() {
             // A panic there was reported by the panic hook; there is no more to do.
             let _ = thread.join();

@@ -466,7 +466,7 @@ async fn shutdown_closes_streams_within_a_second() {
     let mut states = client.watch_state(StateRequest {}).await.unwrap().into_inner();
     soon(updates.message()).await.unwrap().unwrap();
     let began = Instant::now();
-    tokio::task::spawn_blocking(|| server.shutdown()).await.unwrap();
+    tokio::task::spawn_blocking(|| drop(server)).await.unwrap();
     soon(async { while let Ok(Some(_)) = updates.message().await {} }).await;
     soon(async { while let Ok(Some(_)) = states.message().await {} }).await;
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
@@ -522,7 +522,7 @@ async fn shutdown_waits_neither_for_a_snapshot_nor_for_a_client_that_does_not_re
     soon(unread.message()).await.unwrap().unwrap();
     for server in [hangs, full] {
         let began = Instant::now();
-        soon(tokio::task::spawn_blocking(|| server.shutdown())).await.unwrap();
+        soon(tokio::task::spawn_blocking(|| drop(server))).await.unwrap();
         let took = began.elapsed();
         assert!(took < DRAIN + LAST_SNAPSHOT + Duration::from_millis(700), "{took:?}");
     }

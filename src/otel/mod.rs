@@ -136,9 +136,17 @@ pub fn start(config: &OtelConfig, process: &str, streams: Arc<dyn Streams>) -> R
     Ok(Otel { stop, thread: Some(thread) })
 }
 
+impl Otel {
+    /// Begins to export the spans that are left, for a second at most, and to
+    /// stop: dropping it waits for that.
+    pub fn begin_shutdown(&self) {
+        let _ = self.stop.send(true);
+    }
+}
+
 impl Drop for Otel {
     fn drop(&mut self) {
-        let _ = self.stop.send(true);
+        self.begin_shutdown();
         if let Some(thread) = self.thread.take() {
             // A panic there was reported by the panic hook.
             let _ = thread.join();

@@ -299,6 +299,37 @@ fn servers_end_side_by_side() {
     drop((tcp, unix));
 }
 
+#[cfg(feature = "console")]
+#[test]
+fn one_that_is_dropped_ends_its_servers_side_by_side() {
+    use std::io::Write as _;
+
+    use console_api::instrument::InstrumentRequest;
+    use console_api::instrument::instrument_client::InstrumentClient;
+
+    let local = "127.0.0.1:0";
+    let profiler =
+        Profiler::builder().await_chains(false).http(local).console(local).start().unwrap();
+    // Nothing drives this runtime once the first update is there: its client
+    // takes no leave, which is waited for, as is the rest of the request.
+    let client = Builder::new_current_thread().enable_all().build().unwrap();
+    let console = format!("http://{}", profiler.console_addr().unwrap());
+    let _updates = client.block_on(async {
+        let mut client = InstrumentClient::connect(console).await.unwrap();
+        let mut updates = client.watch_updates(InstrumentRequest {}).await.unwrap().into_inner();
+        updates.message().await.unwrap().unwrap();
+        (client, updates)
+    });
+    let mut half = std::net::TcpStream::connect(profiler.http_addr().unwrap()).unwrap();
+    half.write_all(b"GET /healthz HTTP/1.1\r\nHost: local").unwrap();
+    let mut later = std::net::TcpStream::connect(profiler.http_addr().unwrap()).unwrap();
+    later.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+    std::io::Read::read_to_end(&mut later, &mut Vec::new()).unwrap();
+    let begun = Instant::now();
+    drop(profiler);
+    assert!(begun.elapsed() < Duration::from_millis(1_300), "{:?}", begun.elapsed());
+}
+
 #[test]
 fn one_that_is_dropped_while_it_warms_up_reads_no_further() {
     let profiler = Profiler::builder().start().unwrap();

@@ -14,6 +14,7 @@ mod dump_own;
 mod dump_stuck;
 mod embed;
 mod examples;
+mod exits;
 mod grpc_waits;
 mod handlers;
 mod house;
