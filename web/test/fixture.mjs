@@ -302,7 +302,9 @@ function answer(world, path, query) {
       return { body: { ...head(), stream, connection: world.connections()[0], tasks_total: 1, tasks: [ref(world.task(Number(id) + 10))], findings: world.report().findings.filter((one) => one.streams.includes(id)) } };
     }
     const task = id === '40' ? world.blocker() : id === '17' ? world.locked() : world.task(Number(id));
-    return { body: { ...head(), task, parent: task.parent ? ref(world.task(17)) : null, children_total: 2, children: [ref(world.task(41)), ref(world.task(42))], stream: world.stream(812, { task: id }), verdict: world.stream(812).verdict } };
+    // A stream by itself has no verdict, which stands beside it.
+    const { verdict, ...stream } = world.stream(812, { task: id });
+    return { body: { ...head(), task, parent: task.parent ? ref(world.task(17)) : null, children_total: 2, children: [ref(world.task(41)), ref(world.task(42))], stream, verdict } };
   }
   switch (path) {
     case '/debug/findings':

@@ -152,6 +152,13 @@ await state('a task says what it waits for, who holds it, and what it holds', ()
   await page.locator('main h2', { hasText: 'Task 23' }).waitFor();
 }, { path: '/#/tasks/17' });
 
+await state('a task tells what holds its stream up', () => {}, async ({ page }) => {
+  const row = page.locator('tr', { has: page.locator('a[data-row="812"]') });
+  const text = (await row.textContent()).replace(/\s+/g, ' ');
+  assert(text.includes('peer not reading') && text.includes('the peer'), text);
+  await visible(page, 'the client does not read it');
+}, { path: '/#/tasks/17' });
+
 await state('groups tell the wait and its holder', () => {}, async ({ page }) => {
   const row = page.locator('tr', { has: page.locator('a[data-row="g-cycle"]') });
   const text = (await row.textContent()).replace(/\s+/g, ' ');

@@ -210,7 +210,7 @@ export function Task({ id }) {
       ${task.branches?.map((branch, index) => html`<${Stack} key=${index} stack=${branch.stack} title=${branch.dormant ? 'Kept, but not polled' : 'Awaited at the same time'} />
         <${Wait} wait=${branch.wait} word=${branch.dormant ? 'Queued for' : 'Waits for'} />`)}
     <//>
-    ${data.stream && html`<${Section} title="Its stream"><${StreamTable} answer=${{ streams: [data.stream] }} /><//>`}
+    ${data.stream && html`<${Section} title="Its stream"><${StreamTable} answer=${{ streams: [{ ...data.stream, verdict: data.verdict }] }} /><//>`}
     ${data.parent && html`<${Section} title="Spawned by"><${TaskRefs} tasks=${[data.parent]} /><//>`}
     <${Section} title="Spawned by it" note=${plural(data.children_total, 'live task')}>
       ${children.length > 0 ? html`<${TaskRefs} tasks=${children} total=${data.children_total} />` : html`<${Empty} title="None alive." />`}
