@@ -29,6 +29,7 @@ Examples:
   taskprof load --scenario ping-pong  traffic for it
   taskprof dump --pid 4711            every task of any tokio process
   taskprof attach --pid 4711          the dashboard for it
+  taskprof diff before.json after.json  what grew between two snapshots
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 a second Ctrl-C: it ended at once."
 )]
@@ -84,6 +85,19 @@ A process is stopped for as long as its memory is copied; the first lines of
 the text say for how long that was. It needs no preparation but debug information (debug = \"full\"),
 in it, beside it, or as a layout file.")]
     Dump(DumpArgs),
+    /// Compare two snapshots: what grew, what is new, what is gone
+    #[command(after_help = "\
+Examples:
+  curl -s http://127.0.0.1:6060/debug/snapshot > before.json
+  taskprof diff before.json after.json
+  taskprof diff before.json http://127.0.0.1:6060
+  taskprof diff --format json --limit 100 before.json after.json
+
+Snapshots are what `/debug/snapshot`, the dashboard's Download and
+`taskprof dump --format json` give. Tasks are grouped by place, wait and method,
+live streams by method, phase and verdict, connections by address. Snapshots of
+two processes can be compared as well, which is said.")]
+    Diff(DiffArgs),
     /// Serve the dashboard and all endpoints for a process that knows nothing of taskprof
     #[command(after_help = "\
 Examples:
@@ -352,6 +366,39 @@ pub struct DumpArgs {
     /// Send the token in this file, with --url
     #[arg(long, value_name = "PATH", requires = "url")]
     pub token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The first snapshot: a file, or a server's HTTP address, such as
+    /// http://127.0.0.1:6060, which is then asked for one
+    #[arg(value_name = "BEFORE")]
+    pub before: String,
+
+    /// The second
+    #[arg(value_name = "AFTER")]
+    pub after: String,
+
+    /// How to write the result
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = DiffFormat::Text)]
+    pub format: DiffFormat,
+
+    /// Groups to list of each kind; the others are counted
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub limit: usize,
+
+    /// Send the token in this file to servers
+    #[arg(long, value_name = "PATH")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// How `taskprof diff` writes its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DiffFormat {
+    /// One line for each group that changed
+    Text,
+    /// All of each group, with its stack and some ids
+    Json,
 }
 
 /// Where the debug information of a stripped program is.

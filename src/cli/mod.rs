@@ -6,6 +6,7 @@
 mod args;
 mod attach;
 mod demo;
+mod diff;
 mod dump;
 mod fetch;
 mod index;
@@ -71,6 +72,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         args::Command::Load(args) => load::run(&args),
         args::Command::Lab(args) => lab::run(&args),
         args::Command::Dump(args) => dump::run(&args),
+        args::Command::Diff(args) => diff::run(&args),
         args::Command::Attach(args) => attach::run(&args),
         args::Command::Index(args) => index::run(&args),
     };

@@ -11,6 +11,8 @@ use crate::model::Snapshot;
 
 mod alike;
 #[cfg(feature = "cli")]
+pub mod diff;
+#[cfg(feature = "cli")]
 pub mod html;
 pub mod json;
 pub mod metrics;

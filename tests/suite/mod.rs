@@ -5,6 +5,7 @@ mod channelz;
 mod cli;
 mod collectors;
 mod console;
+mod diff;
 mod docs;
 mod dump;
 mod dump_builds;
