@@ -6,11 +6,13 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::Deserialize;
+
 use super::args::{DumpArgs, Format};
 use super::{Failure, Outcome, fetch};
 use crate::analyze::{Judge, analyze};
 use crate::attach::Target;
-use crate::model::{Report, Snapshot, human_duration};
+use crate::model::{Coverage, Finding, Process, Report, Snapshot, human_duration};
 use crate::render::json::{self, FindingsAnswer, Head};
 use crate::render::{Chunks, html, pprof, text};
 use crate::serve::{Source as _, Want};
@@ -25,8 +27,16 @@ pub fn run(args: &DumpArgs) -> Outcome {
                  finds its own",
             ));
         }
-        let mut body = fetch::open(url, args.format, args.token_file.as_deref())?;
-        return write(output, |out| io::copy(&mut body, out).map(drop));
+        let token_file = args.token_file.as_deref();
+        let found = match args.format {
+            Format::Text => Some(Found::by(url, token_file)?),
+            _ => None,
+        };
+        let mut body = fetch::open(url, args.format, token_file)?;
+        return write(output, |out| {
+            found.map_or(Ok(()), |found| found.write(out, 0))?;
+            io::copy(&mut body, out).map(drop)
+        });
     }
     let options = args.debug.options()?;
     let target = match (args.pid, &args.core, &args.exe) {
@@ -37,19 +47,19 @@ pub fn run(args: &DumpArgs) -> Outcome {
     let snapshot = target.snapshot(Want::ALL)?;
     let report = analyze(&snapshot);
     let frozen_ns = target.frozen_ns();
-    write(output, |out| render(out, args.format, snapshot, &report, frozen_ns))
+    write(output, |out| render(out, args.format, snapshot, report, frozen_ns))
 }
 
 fn render(
     out: &mut dyn Write,
     format: Format,
     snapshot: Snapshot,
-    report: &Report,
+    report: Report,
     frozen_ns: u64,
 ) -> io::Result<()> {
     match format {
         Format::Text => {
-            summary(out, &snapshot, report, frozen_ns)?;
+            Found::of(&snapshot, report).write(out, frozen_ns)?;
             let stuck = Judge::new(&snapshot).stuck();
             pieces(
                 out,
@@ -61,12 +71,12 @@ fn render(
             out.write_all(b"\n")
         }
         Format::Pprof => out.write_all(&pprof::goroutine(&snapshot)),
-        Format::Html => out.write_all(&html::html(&snapshot, report)),
+        Format::Html => out.write_all(&html::html(&snapshot, &report)),
         Format::Findings => {
             let answer = FindingsAnswer {
                 head: Head::of(&snapshot),
-                findings: report.findings.clone(),
-                checked: report.checked.clone(),
+                findings: report.findings,
+                checked: report.checked,
             };
             out.write_all(&json::to_vec(&answer))?;
             out.write_all(b"\n")
@@ -75,35 +85,56 @@ fn render(
 }
 
 /// What a person wants to know first: what is wrong, and what is missing.
-fn summary(
-    out: &mut dyn Write,
-    snapshot: &Snapshot,
-    report: &Report,
-    frozen_ns: u64,
-) -> io::Result<()> {
-    let (process, coverage) = (&snapshot.process, &snapshot.coverage);
-    writeln!(
-        out,
-        "{} (pid {}): {} tasks of {} alive, {} with a stack",
-        process.name, process.pid, coverage.listed, coverage.alive, coverage.with_stack
-    )?;
-    if frozen_ns > 0 {
-        writeln!(out, "  stopped for {} while its memory was copied", human_duration(frozen_ns))?;
-    }
-    for missing in &coverage.missing {
-        writeln!(out, "  not seen: {} ({})", missing.detail, missing.count)?;
-    }
-    for finding in &report.findings {
-        let since = match finding.since_ns {
-            0 => String::new(),
-            ns => format!(", {}", human_duration(ns)),
-        };
-        writeln!(out, "\n{}{since}", finding.title)?;
-        for sentence in &finding.evidence {
-            writeln!(out, "  {sentence}")?;
+#[derive(Deserialize)]
+struct Found {
+    process: Process,
+    coverage: Coverage,
+    findings: Vec<Finding>,
+}
+
+impl Found {
+    fn of(snapshot: &Snapshot, report: Report) -> Self {
+        Self {
+            process: snapshot.process.clone(),
+            coverage: snapshot.coverage.clone(),
+            findings: report.findings,
         }
     }
-    writeln!(out)
+
+    /// As a server says it.
+    fn by(url: &str, token_file: Option<&Path>) -> Result<Self, Failure> {
+        let body = fetch::open(url, Format::Findings, token_file)?;
+        serde_json::from_reader(io::BufReader::new(body)).map_err(|error| {
+            Failure::failed(format!("{url} does not say what is wrong as taskprof does: {error}"))
+        })
+    }
+
+    fn write(&self, out: &mut dyn Write, frozen_ns: u64) -> io::Result<()> {
+        let (process, coverage) = (&self.process, &self.coverage);
+        writeln!(
+            out,
+            "{} (pid {}): {} tasks of {} alive, {} with a stack",
+            process.name, process.pid, coverage.listed, coverage.alive, coverage.with_stack
+        )?;
+        if frozen_ns > 0 {
+            let frozen = human_duration(frozen_ns);
+            writeln!(out, "  stopped for {frozen} while its memory was copied")?;
+        }
+        for missing in &coverage.missing {
+            writeln!(out, "  not seen: {} ({})", missing.detail, missing.count)?;
+        }
+        for finding in &self.findings {
+            let since = match finding.since_ns {
+                0 => String::new(),
+                ns => format!(", {}", human_duration(ns)),
+            };
+            writeln!(out, "\n{}{since}", finding.title)?;
+            for sentence in &finding.evidence {
+                writeln!(out, "  {sentence}")?;
+            }
+        }
+        writeln!(out)
+    }
 }
 
 fn pieces(out: &mut dyn Write, mut chunks: impl Chunks) -> io::Result<()> {

@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 
-use super::server::tool;
+use super::server::{Server, tool};
 use super::targets::{Attached, Build, Made, Target, run, taskprof_json};
 use super::truth::list;
 
@@ -52,6 +52,22 @@ fn a_process_and_its_core_as_a_page_and_as_a_profile() {
     target.must_be_well();
     let core = made.path(&format!("core.{pid}"));
     readable(&made, &[&"--core", &core, &"--exe", &Build::Dev.program()], count);
+}
+
+#[test]
+fn a_server_says_what_is_wrong_before_its_tasks() {
+    let server = Server::with_faults(&[]);
+    let _load = server.load("lock-cycle", &["--streams", "2", "--seconds", "60"]);
+    let findings = server.wait_for("/debug/findings", "deadlock", |json| {
+        list(&json["findings"]).iter().any(|finding| finding["kind"] == "deadlock")
+    });
+    let found = list(&findings["findings"]).iter().find(|finding| finding["kind"] == "deadlock");
+    let title = found.expect("the deadlock")["title"].as_str().expect("a title");
+    let text = run(env!("CARGO_BIN_EXE_taskprof"), &[&"dump", &"--url", &server.url("")]);
+    assert!(text.starts_with(&format!("taskprof (pid {}): ", server.pid())), "{text:.500}");
+    let told = text.find(title).unwrap_or_else(|| panic!("no {title:?} in {text:.2000}"));
+    let tasks = text.find("\ngoroutine ").expect("tasks");
+    assert!(told < tasks, "{text:.2000}");
 }
 
 #[test]
