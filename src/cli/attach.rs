@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::args::AttachArgs;
 use super::style::{faint, say, strong};
-use super::{Failure, Outcome, signals, token};
+use super::{Failure, Outcome, advice, signals, token};
 use crate::attach::{Lately, Target};
 use crate::error::ErrorKind;
 use crate::serve::{self, Listen, ServeConfig, Source as _, Token, Want};
@@ -26,9 +26,8 @@ pub fn run(args: &AttachArgs) -> Outcome {
         config.token = Some(Token::new(&token::read(path)?)?);
     }
     let server = serve::start(config, source.clone()).map_err(|error| match error.kind() {
-        ErrorKind::Bind => Failure::failed(format!("{error}; choose another with --http ADDR")),
         ErrorKind::Unsafe => Failure::usage(format!("{error}; see --token-file")),
-        _ => error.into(),
+        _ => advice::on_bind(error, None),
     })?;
     let address = server.local_addr().unwrap_or(args.http);
     let process = source.process();

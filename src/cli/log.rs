@@ -10,9 +10,22 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
 
 use super::{Failure, style};
+#[cfg(feature = "console-full")]
+use crate::error::{Error, ErrorKind};
 
 /// Warnings of all, and every event of streams that are switched on.
 const FILTER: &str = "warn,taskprof::stream=trace";
+
+/// The layer's address cannot be chosen.
+#[cfg(feature = "console-full")]
+fn in_the_way(error: Error) -> Failure {
+    if error.kind() != ErrorKind::Bind {
+        return error.into();
+    }
+    Failure::failed(format!(
+        "{error}; `--console full` listens nowhere else: end what does, or use --console ADDR"
+    ))
+}
 
 /// Installs the subscriber; with `full`, the real `console_subscriber` beside
 /// it. Returns where that listens.
@@ -36,7 +49,7 @@ pub fn install(full: bool) -> Result<Option<SocketAddr>, Failure> {
         let address = super::args::CONSOLE_DEFAULT
             .parse()
             .map_err(|_| Failure::failed("the default console address is unreadable"))?;
-        let (layer, address) = crate::console::full::layer(address)?;
+        let (layer, address) = crate::console::full::layer(address).map_err(in_the_way)?;
         registry
             .with(layer)
             .try_init()

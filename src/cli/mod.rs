@@ -3,6 +3,7 @@
 //! Errors are one line on stderr that says what to do. Exit codes: 0 done,
 //! 1 failed, 2 usage, 130 when a second Ctrl-C cut the shutdown short.
 
+mod advice;
 mod args;
 mod attach;
 mod demo;

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{Console, Listen};
-use super::{Failure, log, token};
+use super::{Failure, advice, log, token};
 use crate::error::{Error, ErrorKind, Result};
 use crate::grpc::{Exceeded, Limits, RateLimit, RatePer, RateUnit, ServeConfig};
 use crate::otel::OtelConfig;
@@ -153,18 +153,13 @@ fn profiler(listen: &Listen) -> Result<Profiler, Failure> {
 
 /// Says which option would help.
 fn advise(error: Error, listen: &Listen) -> Failure {
-    let text = error.to_string();
     match error.kind() {
-        ErrorKind::Bind if text.contains(&listen.http.to_string()) => {
-            Failure::failed(format!("{text}; choose another with --http ADDR"))
-        }
-        ErrorKind::Bind => Failure::failed(format!("{text}; choose another with --console ADDR")),
         // The console's wire knows no token; this one could have had one.
         ErrorKind::Unsafe if listen.token_file.is_none() && !listen.http.ip().is_loopback() => {
-            Failure::usage(format!("{text}; see --token-file"))
+            Failure::usage(format!("{error}; see --token-file"))
         }
-        ErrorKind::Unsafe => Failure::usage(text),
-        _ => error.into(),
+        ErrorKind::Unsafe => Failure::usage(error),
+        _ => advice::on_bind(error, listen.unix.as_deref()),
     }
 }
 

@@ -145,10 +145,7 @@ fn refuse_live_socket(path: &Path) -> Result<()> {
         }
         Ok(_) => Err(Error::new(
             ErrorKind::Bind,
-            format!(
-                "another process listens on {}: stop it or choose another path",
-                path.display()
-            ),
+            format!("another process listens on {}", path.display()),
         )),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -160,6 +161,20 @@ fn a_port_in_use_is_one_line_and_exit_code_1() {
             let error = fails(&args, 1);
             assert!(error.contains(&address) && error.contains(option), "{args:?}: {error}");
         }
+    }
+}
+
+#[test]
+fn a_unix_socket_in_use_is_one_line_and_exit_code_1() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("debug.sock");
+    let _taken = UnixListener::bind(&path).expect("a socket");
+    let path = path.to_str().expect("a path");
+    let free = ["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--console", "127.0.0.1:0"];
+    for args in [&[&["serve", "--unix", path], &free[..]].concat()[..], &["load", "--unix", path]] {
+        let error = fails(args, 1);
+        assert!(error.contains(path) && error.contains("--unix PATH"), "{args:?}: {error}");
+        assert!(!error.contains("--console") && !error.contains("--http"), "{args:?}: {error}");
     }
 }
 

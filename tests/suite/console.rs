@@ -133,6 +133,13 @@ fn the_full_console_shows_resources() {
     // The layer has one address, so this is the only test that may take it.
     let server = Server::of(&program, &["serve"], "full");
     let _load = server.load("watch", &["--streams", "4", "--seconds", "120"]);
+    // A second one is told that there is no other address for it.
+    let free = ["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+    let second = Command::new(&program).args(["serve", "--console", "full"]).args(free).output();
+    let second = second.expect("it starts");
+    let error = String::from_utf8_lossy(&second.stderr);
+    assert!(error.contains("6669") && error.contains("or use --console ADDR"), "{error}");
+    assert_eq!((second.status.code(), error.lines().count()), (Some(1), 1), "{error}");
     let Some(screen) = Screen::attach(server.console) else { return };
     screen.wait_for("task list", |text| task_count(text).is_some_and(|count| count > 0));
     screen.press(&["r"]);
