@@ -140,7 +140,8 @@ impl Profiler {
     /// Takes a snapshot, as the debug server does.
     ///
     /// # Errors
-    /// `OutOfMemory` or `Internal`; the process is unharmed.
+    /// None as yet: what could not be had, such as a copy of memory that the
+    /// system refused, is in the snapshot's coverage.
     pub fn snapshot(&self, want: Want) -> Result<Snapshot> {
         self.shared.core.snapshot(want)
     }

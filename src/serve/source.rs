@@ -47,7 +47,9 @@ pub trait Source: Send + Sync + 'static {
     /// Takes a snapshot now.
     ///
     /// # Errors
-    /// `OutOfMemory`, `Timeout`, `Internal`; the watched process is unharmed.
+    /// Those of looking at another process: it is gone, may not be looked at,
+    /// or has more memory than is copied (`OutOfMemory`). It is unharmed. What
+    /// is merely not seen is in the snapshot's coverage.
     fn snapshot(&self, want: Want) -> Result<Snapshot>;
 
     /// Samples the CPU for `duration`, less if `stop` turns true.
