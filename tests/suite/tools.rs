@@ -216,3 +216,27 @@ fn python_with_grpc() -> Option<std::path::PathBuf> {
     let folder = super::server::tools_folder().join("python/bin/python");
     tool(&[folder.to_str()?])
 }
+
+/// Whoever runs the tests without the tools is told what they did not test.
+#[test]
+fn what_is_left_out_is_said_and_under_the_test_command_fails() {
+    let nowhere = tempfile::tempdir().expect("a folder");
+    let run = |required: bool| {
+        let mut tests = Command::new(std::env::current_exe().expect("this program"));
+        tests
+            .args(["--exact", "suite::tools::promtool_accepts_the_metrics"])
+            .env("PATH", "")
+            .env("TASKPROF_TOOLS", nowhere.path())
+            .env_remove("TASKPROF_REQUIRE_TOOLS");
+        if required {
+            tests.env("TASKPROF_REQUIRE_TOOLS", "1");
+        }
+        tests.output().expect("the tests start")
+    };
+    let left_out = run(false);
+    let said = String::from_utf8_lossy(&left_out.stdout);
+    assert!(left_out.status.success() && said.contains("1 passed"), "{said}");
+    let said = String::from_utf8_lossy(&left_out.stderr);
+    assert!(said.contains("LEFT OUT: [\"promtool\"] is missing"), "{said}");
+    assert!(!run(true).status.success());
+}
