@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::Uri;
 
 use super::params::{Params, id};
-use super::{Answer, answer, long_answer};
+use super::{Answer, long_answer};
 use crate::analyze::Judge;
 use crate::model::{Snapshot, Task, TaskId};
 use crate::render::json::{self, Head, Json, TaskAnswer, TaskGroupsAnswer, TaskRef, TasksAnswer};
@@ -85,22 +85,26 @@ pub async fn one(State(shared): State<Shared>, Path(wanted): Path<String>, uri: 
     Params::parse(&uri, &[])?;
     let wanted: TaskId = id(&wanted, "task")?;
     let held = shared.flight.snapshot(Want::ALL).await?;
-    let Some(task) = find(&held, wanted) else {
-        return Err(Problem::not_found(format!("there is no live task {wanted}")));
-    };
-    let children = || held.tasks.iter().filter(|child| child.parent == Some(wanted));
-    let stream = task.stream.and_then(|stream| {
-        held.streams.iter().chain(&held.ended_streams).find(|candidate| candidate.id == stream)
+    let body = call(&shared.stats, move || {
+        let Some(task) = find(&held, wanted) else { return Ok(None) };
+        let children = || held.tasks.iter().filter(|child| child.parent == Some(wanted));
+        let stream = task.stream.and_then(|stream| {
+            held.streams.iter().chain(&held.ended_streams).find(|candidate| candidate.id == stream)
+        });
+        Ok(Some(json::to_vec(&TaskAnswer {
+            head: Head::of(&held),
+            task: task.clone(),
+            parent: task.parent.and_then(|parent| find(&held, parent)).map(TaskRef::from),
+            children_total: children().count() as u64,
+            children: children().take(RELATIVES).map(TaskRef::from).collect(),
+            stream: stream.cloned(),
+            verdict: stream.map(|stream| Judge::new(&held).verdict(stream)),
+        })))
     });
-    Ok(answer(&TaskAnswer {
-        head: Head::of(&held),
-        task: task.clone(),
-        parent: task.parent.and_then(|parent| find(&held, parent)).map(TaskRef::from),
-        children_total: children().count() as u64,
-        children: children().take(RELATIVES).map(TaskRef::from).collect(),
-        stream: stream.cloned(),
-        verdict: stream.map(|stream| Judge::new(&held).verdict(stream)),
-    }))
+    match body.await? {
+        Some(body) => Ok(super::json_body(body.into())),
+        None => Err(Problem::not_found(format!("there is no live task {wanted}"))),
+    }
 }
 
 /// Tasks are listed by id.
