@@ -94,7 +94,12 @@ pub async fn index(State(shared): State<Shared>) -> Response {
          Types of profiles available:\n<table>\n<thead><tr><td>Count</td><td>Profile</td></tr></thead>\n",
     );
     for (name, _) in PROFILES {
-        let count = if *name == "goroutine" { held.coverage.listed } else { 0 };
+        let count = match *name {
+            "goroutine" => held.coverage.listed.to_string(),
+            // Waits are known from await chains, which are too dear for a list.
+            name if contention(name).is_some() => String::new(),
+            _ => "0".to_owned(),
+        };
         let _ =
             writeln!(page, "<tr><td>{count}</td><td><a href='{name}?debug=1'>{name}</a></td></tr>");
     }
