@@ -9,14 +9,16 @@ use super::targets::{Made, run, taskprof, taskprof_json};
 
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
-/// Waits until so many streams of one method are open, then saves a snapshot.
+/// Saves a snapshot with so many streams of one method, and a task for each.
+/// One that was taken lately is given again, so that it may take a moment.
 fn saved(server: &Server, streams: usize, file: &Path) {
-    server.wait_for(
-        &format!("/debug/streams?filter=is:live%20method:{WATCH}"),
-        "streams",
-        |json| json["matched"].as_u64() == Some(streams as u64),
-    );
-    std::fs::write(file, server.get("/debug/snapshot").body).expect("a file");
+    let snapshot = server.wait_for("/debug/snapshot", "streams with their tasks", |json| {
+        ["streams", "tasks"].iter().all(|of| {
+            let all = json[of].as_array().expect("a list").iter();
+            all.filter(|one| one["method"] == WATCH).count() == streams
+        })
+    });
+    std::fs::write(file, snapshot.to_string()).expect("a file");
 }
 
 /// The change of a method's groups, all together.
