@@ -104,7 +104,8 @@ impl Builder {
         self
     }
 
-    /// Lets `tokio-console` attach on a loopback `IP:PORT`.
+    /// Lets `tokio-console` attach on a loopback `IP:PORT`. It shows the tasks
+    /// that tokio's hooks tell of, and so none without `--cfg tokio_unstable`.
     #[cfg(feature = "console")]
     #[must_use]
     pub fn console(mut self, address: impl ToString) -> Self {
@@ -271,6 +272,12 @@ impl Builder {
         let console = match &self.console {
             Some(text) => {
                 let addr = text.parse().map_err(|_| bad_address("tokio-console", text))?;
+                if cfg!(not(tokio_unstable)) {
+                    tracing::warn!(
+                        "tokio-console will show an empty list: tokio tells of its tasks only \
+                         to programs built with --cfg tokio_unstable"
+                    );
+                }
                 let core = core.clone();
                 let snapshots = Arc::new(move || core.snapshot(serve::Want::TASKS));
                 Some(console::start(ConsoleConfig::new(addr), snapshots)?)
