@@ -1,8 +1,10 @@
 //! The receivers, and what is sent to them.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::Uri;
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::{SpanExporter as OtlpExporter, WithExportConfig as _};
@@ -73,10 +75,10 @@ impl Exporters {
             let spans = batch.len() as u64;
             let mut results = Vec::new();
             if let Some(zipkin) = &self.zipkin {
-                results.push(within("Zipkin", zipkin.export(batch.clone())).await);
+                results.push(caught("Zipkin", zipkin.export(batch.clone()), &*streams).await);
             }
             if let Some(otlp) = &self.otlp {
-                results.push(within("OTLP", otlp.export(batch)).await);
+                results.push(caught("OTLP", otlp.export(batch), &*streams).await);
             }
             for result in results {
                 match result {
@@ -95,6 +97,20 @@ impl Exporters {
             }
         }
     }
+}
+
+/// The same where an exporter may panic: that costs one batch, not all to come.
+async fn caught(
+    what: &str,
+    export: impl Future<Output = OTelSdkResult>,
+    streams: &dyn Streams,
+) -> std::result::Result<(), String> {
+    AssertUnwindSafe(within(what, export)).catch_unwind().await.unwrap_or_else(|payload| {
+        // Its drop may panic again.
+        std::mem::forget(payload);
+        streams.panicked();
+        Err(format!("{what}: the exporter panicked"))
+    })
 }
 
 async fn within(

@@ -22,10 +22,12 @@ mod tests;
 #[allow(deprecated)]
 mod zipkin;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use opentelemetry_sdk::trace::SpanData;
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -100,6 +102,9 @@ pub trait Streams: Send + Sync + 'static {
 
     /// A receiver took so many spans, and refused or missed so many.
     fn exported(&self, taken: u64, failed: u64);
+
+    /// A panic was caught.
+    fn panicked(&self);
 }
 
 /// Exports until it is dropped.
@@ -167,20 +172,11 @@ async fn run(exporters: Exporters, streams: Arc<dyn Streams>, mut stop: watch::R
             // An error means that the handle is gone, which is a stop too.
             _ = stop.wait_for(|stop| *stop) => true,
         };
-        // Without one the next look knows better.
-        if let Ok(shot) = streams.snapshot() {
-            notes.look(&shot);
-        }
-        while let Ok(room) = send.try_reserve() {
-            let (at, ended) = streams.ended(BATCH);
-            if ended.is_empty() {
-                break;
-            }
-            let spans = ended.into_iter().filter_map(|one| {
-                let told = notes.take(one.stream.id);
-                maker.span(at, one, told)
-            });
-            room.send(spans.collect());
+        let round = AssertUnwindSafe(|| look(&*streams, &mut notes, &maker, &send));
+        if let Err(payload) = catch_unwind(round) {
+            // Its drop may panic again.
+            std::mem::forget(payload);
+            streams.panicked();
         }
         if stopping {
             break;
@@ -189,4 +185,29 @@ async fn run(exporters: Exporters, streams: Arc<dyn Streams>, mut stop: watch::R
     drop(send);
     // What does not leave in time is lost with the process.
     let _ = timeout(LAST, exporting).await;
+}
+
+/// Looks at the verdicts, and makes spans of what has ended as long as there is
+/// room for them.
+fn look(
+    streams: &dyn Streams,
+    notes: &mut Notes,
+    maker: &Maker,
+    send: &mpsc::Sender<Vec<SpanData>>,
+) {
+    // Without one the next look knows better.
+    if let Ok(shot) = streams.snapshot() {
+        notes.look(&shot);
+    }
+    while let Ok(room) = send.try_reserve() {
+        let (at, ended) = streams.ended(BATCH);
+        if ended.is_empty() {
+            break;
+        }
+        let spans = ended.into_iter().filter_map(|one| {
+            let told = notes.take(one.stream.id);
+            maker.span(at, one, told)
+        });
+        room.send(spans.collect());
+    }
 }

@@ -1,16 +1,21 @@
 //! Spans and notes, from streams whose figures are known.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
 use opentelemetry::Value;
 use opentelemetry::trace::{SpanKind, Status};
 use opentelemetry_sdk::trace::SpanData;
 
-use super::OtelConfig;
 use super::export::Exporters;
 use super::notes::{Note, Notes, Told};
 use super::span::Maker;
-use crate::error::ErrorKind;
+use super::{OtelConfig, Streams, start};
+use crate::error::{ErrorKind, Result};
 use crate::model::{
-    Confidence, EndedStream, Side, StreamEvent, StreamEventKind, StreamStatus, Timestamp,
+    Confidence, EndedStream, Side, Snapshot, StreamEvent, StreamEventKind, StreamStatus, Timestamp,
     TraceContext, Verdict, VerdictKind, Who, sample,
 };
 
@@ -150,4 +155,42 @@ async fn addresses_that_are_none_are_refused() {
     }
     let both = OtelConfig::new().otlp("http://127.0.0.1:4317").zipkin("http://127.0.0.1:9411");
     Exporters::new(&both, "x").unwrap();
+}
+
+/// Streams whose first look panics; tells of each look, and of what was caught.
+struct Panicking {
+    looked: AtomicBool,
+    tell: Sender<&'static str>,
+}
+
+impl Streams for Panicking {
+    fn snapshot(&self) -> Result<Snapshot> {
+        let first = !self.looked.swap(true, Ordering::SeqCst);
+        let _ = self.tell.send("look");
+        assert!(!first, "the first look");
+        Ok(sample::busy_server())
+    }
+
+    fn ended(&self, _: usize) -> (Timestamp, Vec<EndedStream>) {
+        (Timestamp::now(), Vec::new())
+    }
+
+    fn exported(&self, _: u64, _: u64) {}
+
+    fn panicked(&self) {
+        let _ = self.tell.send("panic");
+    }
+}
+
+#[test]
+fn a_look_that_panics_is_counted_and_not_the_last() {
+    let (tell, told) = channel();
+    let streams = Arc::new(Panicking { looked: AtomicBool::new(false), tell });
+    // It is not connected to before there are spans.
+    let config = OtelConfig::new().otlp("http://127.0.0.1:9");
+    let exporting = start(&config, "x", streams).unwrap();
+    for expected in ["look", "panic", "look"] {
+        assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok(expected));
+    }
+    drop(exporting);
 }

@@ -1,6 +1,7 @@
 //! Where spans come from: this process's snapshots and its ended streams.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Core;
 use crate::error::Result;
@@ -30,5 +31,9 @@ impl otel::Streams for Core {
 
     fn exported(&self, taken: u64, failed: u64) {
         self.registry.streams.spans.told(taken, failed);
+    }
+
+    fn panicked(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
     }
 }
