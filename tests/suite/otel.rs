@@ -47,16 +47,18 @@ impl TraceService for Collector {
 
 /// An OTLP service of our own, and what it is sent: spans with their service.
 pub fn collector(runtime: &Runtime) -> (String, Receiver<(String, Span)>) {
+    runtime.block_on(collect())
+}
+
+/// The same on the current runtime.
+pub async fn collect() -> (String, Receiver<(String, Span)>) {
     let (tell, told) = channel();
-    let url = runtime.block_on(async {
-        let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
-        let address = incoming.local_addr().expect("its address");
-        let service = TraceServiceServer::new(Collector(tell)).accept_compressed(Gzip);
-        let server = tonic::transport::Server::builder().add_service(service);
-        tokio::spawn(server.serve_with_incoming(incoming));
-        format!("http://{address}")
-    });
-    (url, told)
+    let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+    let address = incoming.local_addr().expect("its address");
+    let service = TraceServiceServer::new(Collector(tell)).accept_compressed(Gzip);
+    let server = tonic::transport::Server::builder().add_service(service);
+    tokio::spawn(server.serve_with_incoming(incoming));
+    (format!("http://{address}"), told)
 }
 
 pub fn value<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a Value> {
@@ -87,7 +89,7 @@ pub fn wait<T>(what: &str, received: &Receiver<T>, wanted: impl Fn(&T) -> bool) 
 }
 
 /// Takes what a Zipkin would, one request after the other.
-fn zipkin(spans: Sender<serde_json::Value>) -> String {
+pub fn zipkin(spans: Sender<serde_json::Value>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("its address");
     std::thread::spawn(move || {

@@ -3,24 +3,29 @@
 use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::channel;
 
 use console_api::instrument::InstrumentRequest;
 use console_api::instrument::instrument_client::InstrumentClient;
 use flate2::read::MultiGzDecoder;
 use futures_util::stream;
+use taskprof::Profiler;
 use taskprof::pb::channelz::channelz_client::ChannelzClient;
 use taskprof::pb::channelz::{GetServerSocketsRequest, GetServersRequest, GetSocketRequest};
 use taskprof::pb::echo::EchoRequest;
 use taskprof::pb::echo::echo_client::EchoClient;
 use taskprof::pb::testing::test_service_client::TestServiceClient;
 use taskprof::pb::testing::{Payload, ResponseParameters, StreamingOutputCallRequest};
+use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tonic::Request;
 use tonic::metadata::{AsciiMetadataKey, BinaryMetadataKey, MetadataMap, MetadataValue};
 
+use super::otel;
 use super::reference::connect;
 use super::server::{Answer, DEADLINE, Server};
+use super::targets::taskprof;
 
 /// Headers that carry secrets, and whatever name somebody gave to his own.
 fn names() -> Vec<String> {
@@ -91,7 +96,7 @@ fn assert_silent_debug(what: &str, value: &impl Debug) {
 }
 
 /// One Recv and one Send.
-fn ping() -> StreamingOutputCallRequest {
+pub fn ping() -> StreamingOutputCallRequest {
     StreamingOutputCallRequest {
         response_parameters: vec![ResponseParameters { size: 8, ..Default::default() }],
         payload: Some(Payload {
@@ -103,10 +108,10 @@ fn ping() -> StreamingOutputCallRequest {
 }
 
 /// Event streams do not end: until both events were there.
-fn events(server: &Server) -> Vec<u8> {
-    let mut socket = TcpStream::connect(server.http).expect("connect");
+fn events(http: SocketAddr) -> Vec<u8> {
+    let mut socket = TcpStream::connect(http).expect("connect");
     socket.set_read_timeout(Some(DEADLINE)).expect("timeout");
-    let request = format!("GET /debug/events HTTP/1.1\r\nHost: {}\r\n\r\n", server.http);
+    let request = format!("GET /debug/events HTTP/1.1\r\nHost: {http}\r\n\r\n");
     socket.write_all(request.as_bytes()).expect("request");
     let mut seen = Vec::new();
     let mut piece = [0; 16 * 1024];
@@ -124,17 +129,66 @@ fn events(server: &Server) -> Vec<u8> {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_callers_send_is_nowhere_to_be_read() {
+/// Asks for everything that is answered, with a stream that there is.
+fn answers_are_silent(http: SocketAddr, stream: &str) {
+    for path in [
+        "/",
+        "/debug/findings",
+        "/debug/tasks",
+        "/debug/tasks?group=stack",
+        "/debug/streams",
+        &format!("/debug/streams/{stream}"),
+        "/debug/connections",
+        "/debug/workers",
+        "/debug/snapshot",
+        "/debug/pprof/",
+        "/debug/pprof/goroutine",
+        "/debug/pprof/goroutine?debug=1",
+        "/debug/pprof/goroutine?debug=2",
+        "/debug/pprof/goroutine?seconds=1",
+        "/debug/pprof/profile?seconds=1",
+        "/debug/pprof/block?debug=1",
+        "/debug/pprof/mutex?debug=1",
+        "/debug/pprof/heap",
+        "/debug/pprof/cmdline",
+        "/debug/pprof/symbol?0x0",
+        "/metrics",
+        "/healthz",
+    ] {
+        let answer = Answer::to(http, path);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        assert_silent(path, answer.headers.as_bytes());
+        assert_silent(path, &answer.body);
+    }
+    assert_silent("/debug/events", &events(http));
+}
+
+#[test]
+fn what_callers_send_is_nowhere_to_be_read() {
+    // The client is watched as well, its tasks included.
+    let client = Profiler::builder().await_chains(false).http("127.0.0.1:0").start();
+    let client = client.expect("a profiler");
+    let mut runtime = Builder::new_multi_thread();
+    runtime.worker_threads(2).enable_all();
+    let runtime = client.runtime(runtime).build().expect("a runtime");
+    runtime.block_on(nowhere_to_be_read(&client));
+}
+
+async fn nowhere_to_be_read(client: &Profiler) {
     const DUPLEX: &str = "/grpc.testing.TestService/FullDuplexCall";
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("stderr");
-    let server = Server::logging(&["serve", "--faults"], File::create(&path).expect("a file"));
+    let (otlp, spans) = otel::collect().await;
+    let (tell_zipkin, zipkins) = channel();
+    let zipkin = otel::zipkin(tell_zipkin);
+    let command = ["serve", "--faults", "--otlp", &otlp, "--zipkin", &zipkin];
+    let server = Server::logging(&command, File::create(&path).expect("a file"));
     let log = format!("/debug/log?method={DUPLEX}&on=true");
     assert_eq!(Answer::of(server.http, "POST", &log).status, 200);
 
     assert_eq!(names().len(), 50);
-    let channel = connect(server.grpc).await;
+    let endpoint = client.endpoint(format!("http://{}", server.grpc)).expect("an address");
+    let channel = client.connect(endpoint).await.expect("the server listens");
     let mut interop = TestServiceClient::new(channel.clone());
     let mut echo = EchoClient::new(channel.clone());
     // Streams that live on while we look.
@@ -177,40 +231,45 @@ async fn what_callers_send_is_nowhere_to_be_read() {
         };
         of(DUPLEX, true) == 3 && of(DUPLEX, false) == 2
     });
-    let stream = &streams["streams"][0]["id"].as_str().expect("an id");
     let tasks = server.json("/debug/tasks");
     let task = tasks["tasks"][0]["id"].as_str().expect("an id");
-    for path in [
-        "/".to_owned(),
-        "/debug/findings".to_owned(),
-        "/debug/tasks".to_owned(),
-        "/debug/tasks?group=stack".to_owned(),
-        format!("/debug/tasks/{task}"),
-        "/debug/streams".to_owned(),
-        format!("/debug/streams/{stream}"),
-        "/debug/connections".to_owned(),
-        "/debug/workers".to_owned(),
-        "/debug/snapshot".to_owned(),
-        "/debug/pprof/".to_owned(),
-        "/debug/pprof/goroutine".to_owned(),
-        "/debug/pprof/goroutine?debug=1".to_owned(),
-        "/debug/pprof/goroutine?debug=2".to_owned(),
-        "/debug/pprof/goroutine?seconds=1".to_owned(),
-        "/debug/pprof/profile?seconds=1".to_owned(),
-        "/debug/pprof/block?debug=1".to_owned(),
-        "/debug/pprof/mutex?debug=1".to_owned(),
-        "/debug/pprof/heap".to_owned(),
-        "/debug/pprof/cmdline".to_owned(),
-        "/debug/pprof/symbol?0x0".to_owned(),
-        "/metrics".to_owned(),
-        "/healthz".to_owned(),
+    let own_task = format!("/debug/tasks/{task}");
+    assert_silent(&own_task, &server.get(&own_task).body);
+    let stream = streams["streams"][0]["id"].as_str().expect("an id");
+    answers_are_silent(server.http, stream);
+    let http = client.http_addr().expect("its address");
+    let streams = Answer::to(http, "/debug/streams").body;
+    let streams: serde_json::Value = serde_json::from_slice(&streams).expect("JSON");
+    let of_client = |stream: &&serde_json::Value| stream["side"] == "client";
+    let streams = streams["streams"].as_array().expect("streams");
+    let stream = streams.iter().find(of_client).expect("a call of the client");
+    answers_are_silent(http, stream["id"].as_str().expect("an id"));
+
+    for (of, formats) in [
+        (["--url", &server.url("")], &["text", "json", "pprof", "findings"][..]),
+        (["--pid", &server.pid().to_string()], &["text", "json", "html"]),
     ] {
-        let answer = server.get(&path);
-        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-        assert_silent(&path, answer.headers.as_bytes());
-        assert_silent(&path, &answer.body);
+        for format in formats {
+            let what = format!("dump {of:?} --format {format}");
+            let dump = taskprof(&[&"dump", &of[0], &of[1], &"--format", format]);
+            let said = String::from_utf8_lossy(&dump.stderr);
+            assert!(dump.status.success(), "{what}: {said}");
+            assert_silent(&what, &dump.stdout);
+        }
     }
-    assert_silent("/debug/events", &events(&server));
+
+    // The spans of what has ended.
+    for method in ["UnaryEcho", "ServerStreamingEcho", "FullDuplexCall", "UnimplementedCall"] {
+        otel::wait(method, &spans, |span| {
+            assert_silent_debug("a span", span);
+            span.1.name.ends_with(method)
+        });
+        otel::wait(method, &zipkins, |span| {
+            assert_silent("a span for Zipkin", span.to_string().as_bytes());
+            let name = span["name"].as_str().expect("a name").to_lowercase();
+            name.ends_with(&method.to_lowercase())
+        });
+    }
 
     let mut channelz = ChannelzClient::new(channel);
     let servers = channelz.get_servers(GetServersRequest::default()).await.expect("servers");
@@ -243,7 +302,7 @@ async fn what_callers_send_is_nowhere_to_be_read() {
 }
 
 /// What comes through a channel.
-fn tokio_stream<T>(receive: mpsc::Receiver<T>) -> impl futures_util::Stream<Item = T> {
+pub fn tokio_stream<T>(receive: mpsc::Receiver<T>) -> impl futures_util::Stream<Item = T> {
     stream::unfold(receive, |mut receive| async move {
         receive.recv().await.map(|message| (message, receive))
     })
