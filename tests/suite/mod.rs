@@ -28,6 +28,7 @@ mod remedies;
 mod safety;
 mod secrets;
 mod server;
+mod stream_log;
 mod targets;
 mod tools;
 mod truth;
