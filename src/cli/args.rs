@@ -605,6 +605,22 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_served_to_others_unless_asked() {
+        for command in ["serve", "demo"] {
+            let listen = match Cli::try_parse_from(["taskprof", command]).unwrap().command {
+                Command::Serve(args) => args.listen,
+                Command::Demo(args) => args.listen,
+                other => panic!("{other:?}"),
+            };
+            let of = |port| SocketAddr::from(([127, 0, 0, 1], port));
+            assert_eq!((listen.grpc, listen.http), (of(50_051), of(6_060)), "{command}");
+            // tokio-console looks there by default.
+            assert_eq!(listen.console, Console::At(of(6_669)), "{command}");
+            assert_eq!((listen.unix, listen.otlp, listen.zipkin), (None, None, None), "{command}");
+        }
+    }
+
+    #[test]
     fn consoles_and_addresses() {
         assert_eq!("off".parse(), Ok(Console::Off));
         assert_eq!("full".parse(), Ok(Console::Full));

@@ -146,6 +146,23 @@ fn a_late_client_at_100k_tasks_gets_them_all_in_small_messages() {
     assert!(again[0].encoded_len() < 64, "{} bytes", again[0].encoded_len());
 }
 
+/// As the real client does, which takes 4 MiB a message, from a server as it
+/// is outside of tests.
+#[tokio::test]
+async fn a_late_client_at_100k_tasks_reads_them_all_over_its_socket() {
+    let crowd = || Ok(snapshot(60, (1..=100_000).map(|id| idle(id, 60)).collect()));
+    let config = ConsoleConfig::new("127.0.0.1:0".parse().unwrap());
+    let server = start(config, Arc::new(crowd)).unwrap();
+    let mut client = client(&server).await;
+    let mut updates = client.watch_updates(InstrumentRequest {}).await.unwrap().into_inner();
+    let mut screen = Screen::default();
+    while screen.tasks.len() < 100_000 {
+        screen.update(soon(updates.message()).await.unwrap().unwrap());
+    }
+    assert_eq!(screen.alive(), (1..=100_000).collect::<Vec<_>>());
+    assert!(screen.introductions.values().all(|times| *times == 1));
+}
+
 #[test]
 fn hostile_names_do_not_break_the_bound() {
     let mut huge = idle(1, 60);

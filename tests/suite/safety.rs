@@ -82,6 +82,36 @@ fn two_hundred_at_once_cost_two_dumps_and_little_memory() {
 }
 
 /// Requests under way of every kind that lasts.
+/// Addresses on which a process listens, as the kernel writes them.
+fn listening(pid: u32) -> Vec<String> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors");
+    let sockets: BTreeSet<String> = descriptors
+        .filter_map(|entry| {
+            let link = fs::read_link(entry.ok()?.path()).ok()?;
+            let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+            Some(inode.to_owned())
+        })
+        .collect();
+    // proc_net(5): the second field is the local address, the fourth the state,
+    // 0A while it listens, the tenth the inode.
+    let tables = ["tcp", "tcp6"].map(|name| fs::read_to_string(format!("/proc/{pid}/net/{name}")));
+    let lines = tables.iter().flatten().flat_map(|table| table.lines().skip(1));
+    let fields = lines.map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let own = fields.filter(|fields| fields[3] == "0A" && sockets.contains(fields[9]));
+    own.map(|fields| fields[1].to_owned()).collect()
+}
+
+#[test]
+fn it_listens_on_loopback_alone_and_where_it_says() {
+    let server = Server::with_faults(&[]);
+    let said = [server.grpc, server.http, server.console];
+    let expected: BTreeSet<String> =
+        said.iter().map(|address| format!("0100007F:{:04X}", address.port())).collect();
+    let listening = listening(server.pid());
+    assert_eq!(listening.len(), 3, "{listening:?}");
+    assert_eq!(listening.into_iter().collect::<BTreeSet<_>>(), expected);
+}
+
 #[test]
 fn nobody_who_watches_delays_the_end() {
     let mut server = Server::with_faults(&[]);
