@@ -224,7 +224,7 @@ fn link_sentence(graph: &Graph<'_>, link: &Link<'_>) -> String {
             "{text}; nobody is seen to hold it, but {who} queued for it in a future{guard} that it \
              keeps and does not poll"
         ),
-        (None, Side::Lock | Side::Read) if link.hold.doubtful => format!(
+        (None, Side::Lock | Side::Read | Side::Cell) if link.hold.doubtful => format!(
             "{text}; {who} held it{guard} and may have dropped it: then somebody holds it whom no \
              dump sees, such as a thread"
         ),

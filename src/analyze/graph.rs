@@ -390,17 +390,13 @@ fn granted(task: &Task, wait: &Wait) -> bool {
         && task.holds.iter().any(|held| !held.dormant && Some(held.resource) == wait.resource)
 }
 
-/// Whoever initialises a once cell has the one permit of its semaphore. It is a
-/// local of tokio's own function, which keeps it for as long as it awaits the
-/// initialiser: no flag of the compiler's puts that in doubt.
+/// Whoever initialises a once cell has the one permit of its semaphore.
 fn cells(nodes: &mut [Node<'_>], index: &HashMap<Key, usize>) {
     for (key, &cell) in index {
         if let Key::Named(Side::Cell, resource) = *key
             && let Some(&permits) = index.get(&Key::Named(Side::Permits, resource))
         {
-            let holds = std::mem::take(&mut nodes[permits].holds);
-            nodes[cell].holds =
-                holds.into_iter().map(|hold| Hold { doubtful: false, ..hold }).collect();
+            nodes[cell].holds = std::mem::take(&mut nodes[permits].holds);
         }
     }
 }

@@ -70,7 +70,7 @@ fn knot<'a>(graph: &Graph<'a>, tips: &[usize], links: Vec<Link<'a>>) -> Knot<'a>
             || link.side == Side::Permits
             || (link.side == Side::Lock && link.hold.queued && link.own.is_none())
             // That the lock is taken it knows itself; by whom, only the guard tells.
-            || (link.side == Side::Lock && link.hold.doubtful)
+            || (matches!(link.side, Side::Lock | Side::Cell) && link.hold.doubtful)
             || (link.side == Side::Read && link.own.is_none() && is_unseen(&link.hold))
     });
     // A lock knows that it is held, and a task that it lives; that the end of

@@ -364,7 +364,11 @@ impl<'w, 'a> Walker<'w, 'a> {
         let keeper = self.keeper.as_ref().filter(|_| self.dormant);
         // What has no name of its own is named after what keeps its future.
         let local = self.local.as_ref().filter(named).or_else(|| keeper.filter(named)).cloned();
-        let (level, dormant, doubtful) = (self.level, self.dormant, self.doubtful);
+        let (level, dormant) = (self.level, self.dormant);
+        // A once cell's function gives its permit on when the initialiser has
+        // ended, so there is a flag; while it awaits that one, it has it.
+        let here = self.trace.levels.get(level as usize);
+        let doubtful = self.doubtful && here.is_none_or(|here| here.scope != Scope::OnceCell);
         let most = None;
         let held = RawHeld { kind, resource, local, level, dormant, doubtful, most, backlog };
         self.trace.holds.push(held);

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::sync::{Mutex, Notify, RwLock};
+use tokio::sync::{Mutex, Notify, OnceCell, RwLock};
 
 use super::own::{at_rest, id, line_of, runtime, show, task, user_frames};
 use crate::model::{HeldKind, Resource, WaitKind};
@@ -137,19 +137,15 @@ fn a_locks_waiters_know_its_holder() {
 fn a_guard_of_few_readers_given_back_is_not_held() {
     async fn reads(lock: Arc<RwLock<u32>>, bell: Arc<Notify>) {
         let guard = lock.read().await;
-        let read = *guard;
         tokio::task::yield_now().await;
         drop(guard);
         bell.notified().await;
-        drop(read);
     }
     async fn reads_owned(lock: Arc<RwLock<u32>>, bell: Arc<Notify>) {
         let guard = lock.read_owned().await;
-        let read = *guard;
         tokio::task::yield_now().await;
         drop(guard);
         bell.notified().await;
-        drop(read);
     }
     let runtime = runtime();
     let lock = || Arc::new(RwLock::with_max_readers(0, 4));
@@ -160,6 +156,23 @@ fn a_guard_of_few_readers_given_back_is_not_held() {
         let reader = task(&read, id(&reader));
         assert_eq!(*reader.holds, [], "{}", show(reader));
     }
+}
+
+/// The compiler's flags leave it open, and tokio's own function does not.
+#[test]
+fn whoever_initialises_a_cell_surely_holds_it() {
+    async fn from_itself(cell: Arc<OnceCell<u32>>) -> u32 {
+        *cell.get_or_init(async || *cell.get_or_init(async || 1).await).await
+    }
+    let runtime = runtime();
+    let own = runtime.spawn(from_itself(Arc::default()));
+    let read = at_rest(&[runtime.handle()], false);
+    let own = task(&read, id(&own));
+    let wait = own.wait.as_ref().unwrap();
+    assert_eq!((wait.kind, wait.queue), (WaitKind::OnceCell, Some(1)), "{}", show(own));
+    let [permit] = &*own.holds else { panic!("{}", show(own)) };
+    assert_eq!((permit.kind, Some(permit.resource)), (HeldKind::Permit, wait.resource));
+    assert!(!permit.perhaps_dropped, "{}", show(own));
 }
 
 async fn relock(lock: Arc<Mutex<u32>>, go: Arc<Notify>) {
