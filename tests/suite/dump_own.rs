@@ -1,13 +1,14 @@
 //! The same truth from inside: a process that embeds taskprof dumps itself
 //! behind every endpoint.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::server::{Server, tool};
-use super::targets::{Target, eventually};
+use super::targets::{Made, Target, eventually, run, taskprof_json};
 use super::truth::{list, must_agree};
 
 /// `file:line` of the only line of a source file that holds `marker`.
@@ -187,6 +188,39 @@ fn dumps_leave_nothing_behind() {
         let mask = status.lines().find_map(|line| line.strip_prefix(pending)).expect("a mask");
         assert_eq!(mask.trim().trim_start_matches('0'), "", "{pending} {mask}");
     }
+}
+
+/// tokio tells the hooks where a task was spawned. From outside it is read, with
+/// types and without them, and is the same.
+#[test]
+fn where_tasks_were_spawned_is_read_from_outside_as_the_hooks_have_it() {
+    let told_alike = |server: &Server| {
+        let _load = server.load("hold-mutex", &["--streams", "4", "--seconds", "60"]);
+        let inside = server.wait_for("/debug/snapshot", "the handlers", |json| {
+            list(&json["tasks"]).iter().filter(|task| !task["method"].is_null()).count() >= 4
+        });
+        let pid = server.pid().to_string();
+        let outside = taskprof_json(&[&"dump", &"--pid", &pid, &"--format", &"json"]);
+        let mut places = BTreeSet::new();
+        for task in list(&inside["tasks"]) {
+            let Some(file) = task["spawned_at"]["file"].as_str() else { continue };
+            let same = list(&outside["tasks"]).iter().find(|it| it["id"] == task["id"]);
+            // It may have ended meanwhile.
+            let Some(same) = same else { continue };
+            assert_eq!(same["spawned_at"], task["spawned_at"], "{task:#}");
+            places.insert(format!("{file}:{}", task["spawned_at"]["line"]));
+        }
+        assert!(places.len() >= 2, "{places:#?}");
+        let text = run(env!("CARGO_BIN_EXE_taskprof"), &[&"dump", &"--pid", &pid]);
+        let told = |place: &String| text.contains(&format!("created by tokio::spawn\n\t{place}\n"));
+        assert!(places.iter().any(told), "{places:#?} in {text}");
+    };
+    told_alike(&Server::with_faults(&[]));
+    let Some(objcopy) = tool(&["objcopy"]) else { return };
+    let made = Made::new();
+    let symbols = made.path("symbols");
+    run(&objcopy, &[&"--strip-debug", &env!("CARGO_BIN_EXE_taskprof"), &symbols]);
+    told_alike(&Server::of(&symbols, &["serve", "--faults"], "127.0.0.1:0"));
 }
 
 /// The scenes, in a process that embeds taskprof as a user's would.
