@@ -5,15 +5,9 @@
 //! People know their files by the relative path, which is also what
 //! `std::panic::Location` says; so the joined prefix is taken off again.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::path::Path;
 
-use addr2line::gimli::{self, Dwarf, EndianSlice, LittleEndian, SectionId};
-use object::{Object, ObjectSection};
-
-use crate::error::{Error, ErrorKind, Result};
-use crate::sys::map::MappedFile;
+use gimli::{Dwarf, Reader};
 
 /// Distinct folders believed. A program has one for each workspace in it.
 const MOST: usize = 64;
@@ -24,47 +18,17 @@ const UNITS: usize = 200_000;
 /// information.
 ///
 /// # Errors
-/// `NotFound`, `Io`; `Malformed` for damaged debug information.
-pub fn of(path: &Path) -> Result<Vec<String>> {
-    let doing = || format!("reading {}", path.display());
-    let malformed = |error: &dyn std::fmt::Display| {
-        Error::new(ErrorKind::Malformed, format!("{}: {error}", doing()))
-    };
-    let bytes = MappedFile::open(path).map_err(|error| Error::io(doing(), error))?;
-    let file = object::File::parse(bytes.as_ref()).map_err(|error| malformed(&error))?;
-    // Only what the root of a unit refers to; and mapped, not read: the units'
-    // roots lie far apart in sections of many megabytes.
-    let load = |id: SectionId| -> std::result::Result<Cow<'_, [u8]>, object::Error> {
-        let wanted = matches!(
-            id,
-            SectionId::DebugInfo
-                | SectionId::DebugAbbrev
-                | SectionId::DebugAddr
-                | SectionId::DebugStr
-                | SectionId::DebugLine
-                | SectionId::DebugLineStr
-                | SectionId::DebugStrOffsets
-        );
-        match file.section_by_name(id.name()).filter(|_| wanted) {
-            Some(section) => section.uncompressed_data(),
-            None => Ok(Cow::Borrowed(&[])),
-        }
-    };
-    let sections = gimli::DwarfSections::load(load).map_err(|error| malformed(&error))?;
-    let dwarf = sections.borrow(|section| EndianSlice::new(section, LittleEndian));
-    homes(&dwarf).map_err(|error| malformed(&error))
-}
-
-fn homes(dwarf: &Dwarf<EndianSlice<'_, LittleEndian>>) -> gimli::Result<Vec<String>> {
+/// Damaged debug information.
+pub fn of<R: Reader>(dwarf: &Dwarf<R>) -> gimli::Result<Vec<String>> {
     let mut folders = BTreeSet::new();
     let mut headers = dwarf.units();
     for _ in 0..UNITS {
         let Some(header) = headers.next()? else { break };
         if let Some(folder) = dwarf.unit(header)?.comp_dir {
-            folders.insert(folder.slice());
+            folders.insert(folder.to_slice()?.into_owned());
         }
     }
-    Ok(among(folders.into_iter().filter_map(|folder| std::str::from_utf8(folder).ok())))
+    Ok(among(folders.iter().filter_map(|folder| std::str::from_utf8(folder).ok())))
 }
 
 /// The homes among the folders in which units were compiled.
@@ -90,21 +54,12 @@ fn is_foreign(folder: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::debuginfo::loader::Loader;
 
     #[test]
     fn this_crate_was_compiled_where_its_manifest_is() {
-        let homes = of(&std::env::current_exe().unwrap()).unwrap();
+        let (_, homes) = Loader::open(&std::env::current_exe().unwrap()).unwrap();
         assert!(homes.contains(&format!("{}/", env!("CARGO_MANIFEST_DIR"))), "{homes:?}");
         assert!(homes.iter().all(|home| !home.contains("/registry/")), "{homes:?}");
-    }
-
-    #[test]
-    fn what_is_no_program_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("text");
-        std::fs::write(&file, "no ELF").unwrap();
-        assert_eq!(of(&file).unwrap_err().kind(), ErrorKind::Malformed);
-        assert_eq!(of(&folder.path().join("none")).unwrap_err().kind(), ErrorKind::NotFound);
     }
 }

@@ -1,7 +1,18 @@
 //! ELF and DWARF: addresses to functions and lines, types to layouts.
 
 pub mod elf;
+mod file;
 mod homes;
 pub mod layout;
+mod loader;
 pub mod names;
 pub mod symbols;
+
+use std::path::{Path, PathBuf};
+
+/// The package of split debug information beside a program: `app.dwp` for `app`.
+fn package_of(program: &Path) -> PathBuf {
+    let mut name = program.as_os_str().to_owned();
+    name.push(".dwp");
+    name.into()
+}

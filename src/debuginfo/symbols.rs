@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use addr2line::Loader;
-
+use super::loader::Loader;
 use super::names;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Frame, FrameKind, Location};
@@ -42,14 +41,7 @@ impl Symbols {
     /// # Errors
     /// `NotFound` or `Permission` for the file, `Malformed` for its content.
     pub fn open(path: &Path, own: bool) -> Result<Self> {
-        // Also tells "not there" from "not understood", which Loader does not.
-        super::elf::Elf::open(path)?;
-        let loader = guarded(path, || Loader::new(path))?.map_err(|error| {
-            let text = format!("reading debug information of {}: {error}", path.display());
-            Error::new(ErrorKind::Malformed, text)
-        })?;
-        // Damaged units show again, and better, when a frame is looked up.
-        let homes = guarded(path, || super::homes::of(path))?.unwrap_or_default();
+        let (loader, homes) = guarded(path, || Loader::open(path))??;
         let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         Ok(Self { loader, own, homes, file, cache: HashMap::new(), strings: HashMap::new() })
     }

@@ -7,10 +7,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::sections::{Bytes, Sections};
+use super::sections::Sections;
 use super::split::Found;
 use super::store::Store;
 use super::{Dwarf, Layouts, Saved, Shape};
+use crate::debuginfo::file::Bytes;
 use crate::error::Result;
 
 /// Types that are looked at in one go.
@@ -54,7 +55,7 @@ fn sections(bytes: &[u8]) -> Option<Sections> {
     let (str, rest) = rest.split_first_chunk()?;
     let (abbrev, rest) = rest.split_at_checked(u32::from_le_bytes(*abbrev) as usize)?;
     let (str, info) = rest.split_at_checked(u32::from_le_bytes(*str) as usize)?;
-    let bytes = |bytes: &[u8]| Bytes::Unpacked(Arc::from(bytes));
+    let bytes = |bytes: &[u8]| Bytes::Held(Arc::new(bytes.to_vec()));
     Some(Sections {
         abbrev: bytes(abbrev),
         str: bytes(str),
@@ -124,15 +125,15 @@ mod tests {
 
     use super::super::store::{Abbrevs, Open};
     use super::*;
-    use crate::sys::map::MappedFile;
+    use crate::debuginfo::file::DebugFile;
 
     /// Units of this test program, each cut out to stand alone: the smallest
     /// ones with a task, with a coroutine, with a vtable, and with the first two.
     static UNITS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
         let path = std::env::current_exe().unwrap();
-        let map = Arc::new(MappedFile::open(&path).unwrap());
+        let file = DebugFile::program(&path).unwrap();
         let mut store = Store::default();
-        store.add(Sections::find(&map, &path, "").unwrap()).unwrap();
+        store.add(Sections::find(&file, "").unwrap()).unwrap();
         let mut sizes: Vec<(u32, usize)> = store
             .units
             .iter()

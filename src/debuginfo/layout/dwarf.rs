@@ -5,22 +5,25 @@ mod answers;
 mod shapes;
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use addr2line::gimli;
+use object::read::ReadCache;
 
 use super::die;
 use super::hash::Hash;
 use super::polled;
-use super::sections::{Sections, malformed};
+use super::sections::Sections;
 use super::split::Found;
 use super::store::{Abbrevs, Open, Store};
 use super::symbols::Named;
 use super::tables::{NO_FUNCTION, Tables};
 use super::thread_local::Segment;
 use super::{Layouts as _, Place, Polled, Shape, TaskType, Type, TypeId};
+use crate::debuginfo::file::{DebugFile, malformed};
 use crate::debuginfo::homes;
 use crate::debuginfo::symbols::guarded;
 use crate::error::{Error, ErrorKind, Result};
@@ -95,7 +98,7 @@ impl Dwarf {
     /// `NotFound` or `Permission` for the file, `Malformed` for its content.
     #[cfg(any(test, fuzzing))]
     pub fn open(program: &Path) -> Result<Self> {
-        Self::read(program, program, &[super::split::package_of(program)], &Arc::default())
+        Self::read(program, program, &[crate::debuginfo::package_of(program)], &Arc::default())
     }
 
     /// The same from another file with the debug information; where that is
@@ -115,17 +118,19 @@ impl Dwarf {
         packages: &[PathBuf],
         stop: &Arc<AtomicBool>,
     ) -> Result<Self> {
-        let open = |path: &Path| {
-            let doing = || format!("reading {}", path.display());
-            MappedFile::open(path).map(Arc::new).map_err(|error| Error::io(doing(), error))
+        let mapped = DebugFile::program(program)?;
+        let segment = match mapped.map() {
+            Some(map) => Segment::of(map).map_err(|error| malformed(program, error))?,
+            None => None,
         };
-        let map = open(program)?;
-        let segment = Segment::of(&map).map_err(|error| malformed(program, error))?;
-        let map = if debug == program { map } else { open(debug)? };
-        let mut sections = Sections::find(&map, debug, "")?;
+        let mut sections = if debug == program {
+            Sections::find(&mapped, "")?
+        } else {
+            Sections::find(&DebugFile::beside(debug)?, "")?
+        };
         if debug != program && sections.addr.get().is_empty() {
             // `objcopy --only-keep-debug` keeps it; others may not.
-            sections.addr = super::sections::load_from(&open(program)?, program, ".debug_addr")?;
+            [sections.addr] = mapped.sections([".debug_addr"])?;
         }
         let mut store = Store::default();
         store.stop.clone_from(stop);
@@ -143,9 +148,12 @@ impl Dwarf {
     /// the file that has what was stripped from it.
     pub(super) fn add_symbols(&mut self, program: &Path, debug: &Path) {
         let found = guarded(debug, || {
-            let program = MappedFile::open(program)?;
-            let symbols = MappedFile::open(debug)?;
-            Ok::<_, std::io::Error>(super::symbols::tasks(program.as_ref(), symbols.as_ref()))
+            let mapped = MappedFile::open(program)?;
+            if debug == program {
+                return Ok(super::symbols::tasks(mapped.as_ref(), mapped.as_ref()));
+            }
+            let symbols = ReadCache::new(File::open(debug)?);
+            Ok::<_, std::io::Error>(super::symbols::tasks(mapped.as_ref(), &symbols))
         });
         // They are a last resort: a file without any is no error.
         let Ok(Ok(mut found)) = found else { return };
@@ -237,9 +245,9 @@ impl Dwarf {
         Ok(found)
     }
 
-    /// Memory of sections that were compressed, in bytes.
-    pub(super) fn unpacked_bytes(&self) -> usize {
-        self.store.unpacked_bytes()
+    /// Memory of sections that are not mapped, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.store.held_bytes()
     }
 
     /// Whether there are types at all, of tokio or not.

@@ -1,12 +1,14 @@
 //! Which build a file is of.
 
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use object::read::ReadCache;
 use object::{Object, ObjectSection, SectionKind};
 
-use super::sections::malformed;
+use crate::debuginfo::file::malformed;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::map::MappedFile;
 
 /// What tells builds apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,12 +31,15 @@ impl Identity {
     /// little-endian ELF file.
     pub(super) fn of(path: &Path) -> Result<Self> {
         let doing = || format!("reading {}", path.display());
-        let map = MappedFile::open(path).map_err(|error| Error::io(doing(), error))?;
-        if !map.as_ref().starts_with(b"\x7fELF") {
+        let opened = File::open(path).map_err(|error| Error::io(doing(), error))?;
+        let mut magic = Vec::new();
+        (&opened).take(4).read_to_end(&mut magic).map_err(|error| Error::io(doing(), error))?;
+        if magic != b"\x7fELF" {
             let text = format!("{} is not an ELF file", path.display());
             return Err(Error::new(ErrorKind::Malformed, text));
         }
-        let file = object::File::parse(map.as_ref()).map_err(|error| malformed(path, error))?;
+        let cache = ReadCache::new(&opened);
+        let file = object::File::parse(&cache).map_err(|error| malformed(path, error))?;
         if !matches!(file, object::File::Elf64(_)) || !file.is_little_endian() {
             let text = format!("{} is not a 64-bit little-endian ELF file", path.display());
             return Err(Error::new(ErrorKind::Malformed, text));
@@ -46,9 +51,9 @@ impl Identity {
             None => file
                 .section_by_name(".text")
                 .filter(|text| text.kind() == SectionKind::Text)
-                .and_then(|text| text.data().ok())
-                .filter(|text| !text.is_empty())
-                .map(sum),
+                .and_then(|text| text.file_range())
+                .filter(|&(_, len)| len > 0)
+                .and_then(|(start, len)| sum(&opened, start, len).ok()),
         };
         let link = file.gnu_debuglink().ok().flatten();
         Ok(Self {
@@ -77,8 +82,8 @@ impl Identity {
 #[cfg(feature = "cli")]
 pub(super) fn debug_bytes(path: &Path) -> Result<u64> {
     let doing = || format!("reading {}", path.display());
-    let map = MappedFile::open(path).map_err(|error| Error::io(doing(), error))?;
-    let file = object::File::parse(map.as_ref()).map_err(|error| malformed(path, error))?;
+    let cache = ReadCache::new(File::open(path).map_err(|error| Error::io(doing(), error))?);
+    let file = object::File::parse(&cache).map_err(|error| malformed(path, error))?;
     let sections = file.sections().filter(|section| {
         section.name().is_ok_and(|name| name.starts_with(".debug_") || name.starts_with(".zdebug_"))
     });
@@ -90,14 +95,16 @@ pub(super) fn debug_bytes(path: &Path) -> Result<u64> {
 ///
 /// # Errors
 /// Those of opening it.
-pub(super) fn checksum(path: &Path) -> std::io::Result<u32> {
-    Ok(sum(MappedFile::open(path)?.as_ref()))
+pub(super) fn checksum(path: &Path) -> io::Result<u32> {
+    sum(&File::open(path)?, 0, u64::MAX)
 }
 
-fn sum(bytes: &[u8]) -> u32 {
-    let mut sum = flate2::Crc::new();
-    sum.update(bytes);
-    sum.sum()
+/// Checksum of a part of a file, or of what there is of it.
+fn sum(mut file: &File, start: u64, len: u64) -> io::Result<u32> {
+    file.seek(SeekFrom::Start(start))?;
+    let mut summed = flate2::CrcReader::new(BufReader::with_capacity(1 << 16, file.take(len)));
+    io::copy(&mut summed, &mut io::sink())?;
+    Ok(summed.crc().sum())
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

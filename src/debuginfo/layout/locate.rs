@@ -23,8 +23,8 @@ use std::sync::atomic::AtomicBool;
 
 use super::identity::{Identity, checksum};
 use super::saved::{self, Saved};
-use super::split::package_of;
 use super::{Detail, Dwarf, Layouts};
+use crate::debuginfo::package_of;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The system's folder of debug information.
@@ -35,8 +35,8 @@ const SYSTEM: &str = "/usr/lib/debug";
 const LISTED: usize = 16_384;
 const HEADERS: usize = 1_024;
 
-/// Unpacked debug information that is kept in memory.
-const UNPACKED: usize = 4 << 20;
+/// Debug information that is kept in memory as it is, in bytes.
+const HELD: usize = 4 << 20;
 
 /// Where else to look for layouts.
 #[derive(Clone, Debug, Default)]
@@ -183,15 +183,16 @@ fn search(
     Ok(best)
 }
 
-/// Debug information that had to be unpacked is let go again: what dumps need
-/// of it takes a hundredth of the memory, and a second once.
+/// Debug information that had to be unpacked, or read because its file may be
+/// written to, is let go again: what dumps need of it takes a hundredth of the
+/// memory, and a second once.
 fn opened(mut layouts: Dwarf, program: &Path, path: PathBuf, identity: &Identity) -> Opened {
     let (remark, has_types) = (layouts.remark(), layouts.has_types());
     if layouts.detail() != Detail::Full {
         layouts.add_symbols(program, &path);
         return Opened { layouts: Box::new(layouts), path, saved: false, remark, has_types };
     }
-    if layouts.unpacked_bytes() > UNPACKED
+    if layouts.held_bytes() > HELD
         && let Ok(compact) = saved::compact(&mut layouts, &identity.key())
     {
         return Opened { layouts: Box::new(compact), path, saved: false, remark, has_types };

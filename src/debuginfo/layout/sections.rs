@@ -1,54 +1,17 @@
-//! The DWARF sections of one file: mapped where they are plain, unpacked
-//! into memory where they are compressed.
+//! The DWARF sections of one file that types are read from.
 
 use std::ffi::CStr;
-use std::ops::Range;
-use std::path::Path;
-use std::sync::Arc;
 
 use addr2line::gimli::{
     self, AttributeValue, DebugAbbrev, DebugAddr, DebugInfo, DebugLine, DebugStrOffsets,
     DebugStrOffsetsBase, EndianSlice, LittleEndian,
 };
-use object::{CompressionFormat, Object, ObjectSection};
 
+use crate::debuginfo::file::{Bytes, DebugFile};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::map::MappedFile;
 
 /// Bytes of a section as gimli reads them.
 pub(super) type Slice<'a> = EndianSlice<'a, LittleEndian>;
-
-/// The longest compressed section that is unpacked. The largest programs
-/// known have some GiB of debug information; a hostile header can claim more.
-const MAX_UNPACKED: u64 = 2 << 30;
-/// Deflate cannot pack better than 1032 to 1, and zstd on debug information
-/// does not in practice; a header that claims more lies.
-const MAX_RATIO: u64 = 1100;
-
-/// One section.
-#[derive(Clone, Debug, Default)]
-pub(super) enum Bytes {
-    /// Not there.
-    #[default]
-    None,
-    /// In the file.
-    Mapped(Arc<MappedFile>, Range<usize>),
-    /// Unpacked.
-    Unpacked(Arc<[u8]>),
-}
-
-impl Bytes {
-    pub(super) fn get(&self) -> &[u8] {
-        match self {
-            Self::None => &[],
-            Self::Mapped(map, range) => {
-                let map: &MappedFile = map;
-                map.as_ref().get(range.clone()).unwrap_or_default()
-            }
-            Self::Unpacked(bytes) => bytes,
-        }
-    }
-}
 
 /// What types and names are read from.
 #[derive(Clone, Debug, Default)]
@@ -120,24 +83,17 @@ pub(super) fn terminated(bytes: &[u8]) -> &[u8] {
 }
 
 impl Sections {
-    /// Finds the sections in a mapped file; `suffix` is `.dwo` for those of
-    /// split debug information.
+    /// Finds the sections in a file; `suffix` is `.dwo` for those of split debug
+    /// information.
     ///
     /// # Errors
-    /// `Malformed`; `OutOfMemory` if a compressed section claims too much.
-    pub(super) fn find(map: &Arc<MappedFile>, path: &Path, suffix: &str) -> Result<Self> {
-        let bytes: &MappedFile = map;
-        let file = object::File::parse(bytes.as_ref()).map_err(|error| malformed(path, error))?;
-        let load = |name: &str| load(map, path, &file, &format!("{name}{suffix}"));
-        Ok(Self {
-            abbrev: load(".debug_abbrev")?,
-            addr: load(".debug_addr")?,
-            info: load(".debug_info")?,
-            line: load(".debug_line")?,
-            line_str: load(".debug_line_str")?,
-            str: load(".debug_str")?,
-            str_offsets: load(".debug_str_offsets")?,
-        })
+    /// `Io`; `Malformed`; `OutOfMemory` if a section claims too much.
+    pub(super) fn find(file: &DebugFile, suffix: &str) -> Result<Self> {
+        let names = ["abbrev", "addr", "info", "line", "line_str", "str", "str_offsets"]
+            .map(|name| format!(".debug_{name}{suffix}"));
+        let [abbrev, addr, info, line, line_str, str, str_offsets] =
+            file.sections(names.each_ref().map(String::as_str))?;
+        Ok(Self { abbrev, addr, info, line, line_str, str, str_offsets })
     }
 
     /// The sections of a split file, with those that stay in the program:
@@ -160,12 +116,12 @@ impl Sections {
         }
     }
 
-    /// Memory of sections that were compressed, in bytes.
-    pub(super) fn unpacked_bytes(&self) -> usize {
+    /// Memory of sections that are not mapped, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
         [&self.abbrev, &self.addr, &self.info, &self.line, &self.line_str, &self.str]
             .into_iter()
             .chain([&self.str_offsets])
-            .map(|bytes| if let Bytes::Unpacked(bytes) = bytes { bytes.len() } else { 0 })
+            .map(Bytes::held)
             .sum()
     }
 
@@ -187,44 +143,6 @@ impl Sections {
             str_offsets: DebugStrOffsets::from(slice(&self.str_offsets)),
         }
     }
-}
-
-/// One section of a mapped file.
-///
-/// # Errors
-/// `Malformed`; `OutOfMemory` if it is compressed and claims too much.
-pub(super) fn load_from(map: &Arc<MappedFile>, path: &Path, name: &str) -> Result<Bytes> {
-    let bytes: &MappedFile = map;
-    let file = object::File::parse(bytes.as_ref()).map_err(|error| malformed(path, error))?;
-    load(map, path, &file, name)
-}
-
-fn load(map: &Arc<MappedFile>, path: &Path, file: &object::File<'_>, name: &str) -> Result<Bytes> {
-    let Some(section) = file.section_by_name(name) else { return Ok(Bytes::None) };
-    let found = section.compressed_file_range().map_err(|error| malformed(path, error))?;
-    if found.format == CompressionFormat::None {
-        let end = found.offset.checked_add(found.uncompressed_size);
-        let end = end.filter(|&end| end <= map.as_ref().as_ref().len() as u64);
-        let Some(end) = end else {
-            return Err(malformed(path, format_args!("{name} is not all there")));
-        };
-        return Ok(Bytes::Mapped(Arc::clone(map), found.offset as usize..end as usize));
-    }
-    let claimed = found.uncompressed_size;
-    if claimed > MAX_UNPACKED || claimed / MAX_RATIO > found.compressed_size {
-        return Err(Error::new(
-            ErrorKind::OutOfMemory,
-            format!("{name} of {} claims {claimed} bytes unpacked", path.display()),
-        ));
-    }
-    let unpacked = section.uncompressed_data().map_err(|error| malformed(path, error))?;
-    Ok(Bytes::Unpacked(unpacked.into()))
-}
-
-/// A file that is not what it should be.
-pub(super) fn malformed(path: &Path, error: impl std::fmt::Display) -> Error {
-    let text = format!("reading debug information of {}: {error}", path.display());
-    Error::new(ErrorKind::Malformed, text)
 }
 
 /// Damaged debug information.

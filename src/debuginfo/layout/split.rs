@@ -3,17 +3,16 @@
 //! for each unit (`.dwo`, `unpacked`).
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use addr2line::gimli::{DebugCuIndex, EndianSlice, IndexSectionId, LittleEndian};
 
-use super::sections::{Sections, damaged, load_from};
+use super::sections::{Sections, damaged};
 use super::store::{Share, Skeleton, Store};
-use crate::error::{Error, Result};
-use crate::sys::map::MappedFile;
+use crate::debuginfo::file::DebugFile;
+use crate::error::Result;
 
-/// Files of single units that are opened: the kernel allows a process some
-/// 65,000 maps.
+/// Files of single units that are read: a program has one for each codegen
+/// unit, some thousands.
 const FILES: usize = 16_384;
 
 /// What came of the skeletons.
@@ -66,13 +65,6 @@ pub(super) fn add(
     Ok(found)
 }
 
-/// The package beside a program: `app.dwp` for `app`.
-pub(super) fn package_of(program: &Path) -> PathBuf {
-    let mut name = program.as_os_str().to_owned();
-    name.push(".dwp");
-    name.into()
-}
-
 /// Adds what a package has; answers the skeletons it has nothing for, `None`
 /// if it is no package at all.
 fn package<'s>(
@@ -81,13 +73,12 @@ fn package<'s>(
     skeletons: &[&'s Skeleton],
     path: &Path,
 ) -> Result<Option<Vec<&'s Skeleton>>> {
-    let Ok(map) = MappedFile::open(path) else { return Ok(None) };
-    let map = Arc::new(map);
-    let index = load_from(&map, path, ".debug_cu_index")?;
+    let Ok(file) = DebugFile::beside(path) else { return Ok(None) };
+    let [index] = file.sections([".debug_cu_index"])?;
     if index.get().is_empty() {
         return Ok(None);
     }
-    let sections = Sections::find(&map, path, ".dwo")?.beside(program);
+    let sections = Sections::find(&file, ".dwo")?.beside(program);
     let index = DebugCuIndex::from(EndianSlice::new(index.get(), LittleEndian));
     let index = index.index().map_err(damaged)?;
     let (mut here, mut left) = (Vec::new(), Vec::new());
@@ -131,15 +122,9 @@ fn single(
     let moved =
         folders.iter().flat_map(|folder| [folder.join(&name), folder.join("deps").join(&name)]);
     for path in std::iter::once(written.clone()).chain(moved) {
-        let map = match MappedFile::open(&path) {
-            Ok(map) => Arc::new(map),
-            Err(error) if error.kind() == std::io::ErrorKind::OutOfMemory => {
-                return Err(Error::io(format!("mapping {}", path.display()), error));
-            }
-            Err(_) => continue,
-        };
+        let Ok(file) = DebugFile::beside(&path) else { continue };
         // A file of an older build has another id.
-        let sections = Sections::find(&map, &path, ".dwo")?.beside(program);
+        let sections = Sections::find(&file, ".dwo")?.beside(program);
         let units = super::store::ids(&sections)?;
         if let Some(&(_, at)) = units.iter().find(|unit| unit.0 == skeleton.id) {
             store.add_split(sections, [(skeleton, at, Share::default())])?;

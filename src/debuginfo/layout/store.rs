@@ -185,9 +185,9 @@ impl Store {
         }
     }
 
-    /// Memory of sections that were compressed, in bytes.
-    pub(super) fn unpacked_bytes(&self) -> usize {
-        self.parts.iter().map(|part| part.sections.unpacked_bytes()).sum()
+    /// Memory of sections that are not mapped, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.sections.held_bytes()).sum()
     }
 
     /// The unit around a global offset.

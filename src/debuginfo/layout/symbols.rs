@@ -19,6 +19,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
+use object::read::ReadRef;
 use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget, SymbolKind};
 
 use super::polled::split_arguments;
@@ -51,7 +52,7 @@ pub(super) struct Named {
 
 /// The tasks of a program, by `poll` function. `symbols`: the file that has
 /// them, the program itself or what was stripped from it.
-pub(super) fn tasks(program: &[u8], symbols: &[u8]) -> Vec<Named> {
+pub(super) fn tasks<'a>(program: &[u8], symbols: impl ReadRef<'a>) -> Vec<Named> {
     let (Ok(program), Ok(symbols)) = (object::File::parse(program), object::File::parse(symbols))
     else {
         return Vec::new();
@@ -100,7 +101,7 @@ struct Functions<'a> {
 }
 
 impl<'a> Functions<'a> {
-    fn of(file: &object::File<'a>) -> Self {
+    fn of(file: &object::File<'a, impl ReadRef<'a>>) -> Self {
         let mut found = Self { all: BTreeMap::new(), polls: BTreeMap::new() };
         for symbol in file.symbols().take(SYMBOLS) {
             let Ok(name) = symbol.name_bytes() else { continue };
@@ -252,7 +253,7 @@ mod tests {
     fn our_own_tasks_have_the_names_of_their_futures() {
         spawned();
         let program = std::fs::read("/proc/self/exe").unwrap();
-        let tasks = tasks(&program, &program);
+        let tasks = tasks(&program, &program[..]);
         // `spawn` is made for each scheduler that there is.
         let ready = tasks.iter().filter(|task| task.future == "core::future::ready::Ready<i32>");
         let schedulers: Vec<&str> = ready.map(|task| &*task.scheduler).collect();
@@ -269,7 +270,7 @@ mod tests {
         let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/symbols");
         for name in ["anywhere", "fixed"] {
             let program = std::fs::read(format!("{corpus}/{name}")).unwrap();
-            let [task] = &tasks(&program, &program)[..] else { panic!("{name}: one task") };
+            let [task] = &tasks(&program, &program[..])[..] else { panic!("{name}: one task") };
             let names = (&*task.future, &*task.scheduler);
             assert_eq!(names, ("app::watch::{closure}", "alloc::sync::Arc<S>"), "{name}");
         }
