@@ -237,10 +237,17 @@ pub fn kind(file: Option<&str>, full: &str, own: bool) -> FrameKind {
     }
 }
 
+/// Whether a path is in a crate of others, or is the folder of one.
+pub fn is_foreign(path: &str) -> bool {
+    kind_of_path(path).is_some()
+}
+
 fn kind_of_path(file: &str) -> Option<FrameKind> {
-    // The compiler's sources have virtual paths, real ones only when built
-    // with `build-std`.
-    if file.starts_with("/rustc/") || file.contains("/lib/rustlib/src/rust/") {
+    // The compiler's sources and what the standard library is made of have
+    // virtual paths, real ones only when built with `build-std`.
+    if ["/rustc/", "/rust/deps/"].iter().any(|start| file.starts_with(start))
+        || file.contains("/lib/rustlib/src/rust/")
+    {
         return Some(FrameKind::Runtime);
     }
     let crate_dir = ["/registry/src/", "/git/checkouts/"].iter().find_map(|mark| {
@@ -250,7 +257,9 @@ fn kind_of_path(file: &str) -> Option<FrameKind> {
         let first = dirs.next()?;
         Some(if *mark == "/registry/src/" { dirs.next()? } else { first })
     });
-    let crate_dir = crate_dir.or_else(|| file.split_once("/vendor/")?.1.split('/').next())?;
+    // vendor/CRATE/src/..., and no module of that name.
+    let vendored = || Some(file.split_once("/vendor/")?.1.split_once('/')?.0);
+    let crate_dir = crate_dir.or_else(vendored)?;
     let name = match crate_dir.rsplit_once('-') {
         Some((name, _version_or_hash)) => name,
         None => crate_dir,
@@ -314,6 +323,7 @@ mod tests {
             (Some(format!("{home}/registry/src/index-1/tonic-0.14.9/src/a.rs")), "t::x", Library),
             (Some(format!("{home}/git/checkouts/h2-0a1b2c/9f8e/src/a.rs")), "h2::x", Library),
             (Some("/src/app/vendor/h2/src/a.rs".to_owned()), "h2::x", Library),
+            (Some("src/vendor/mod.rs".to_owned()), "app::vendor::x", User),
             (
                 Some("src/instrument/grpc/exec.rs".to_owned()),
                 "<taskprof::instrument::grpc::exec::StreamTask<F> as F>::poll",

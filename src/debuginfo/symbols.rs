@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::loader::Loader;
-use super::names;
+use super::{homes, names};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Frame, FrameKind, Location};
 
@@ -93,7 +93,7 @@ impl Symbols {
             };
             let full = name.unwrap_or_else(|| unnamed(address, &self.file));
             let location = place.map(|(file, line, column)| Location {
-                file: self.intern(self.at_home(file)),
+                file: self.intern(homes::shorten(&self.homes, &file).to_owned()),
                 line,
                 column,
             });
@@ -107,14 +107,6 @@ impl Symbols {
             });
         }
         result
-    }
-
-    /// A path as people know it: `src/main.rs` in the program's own workspace.
-    fn at_home(&self, file: String) -> String {
-        match self.homes.iter().find_map(|home| file.strip_prefix(home.as_str())) {
-            Some(relative) => relative.to_owned(),
-            None => file,
-        }
     }
 
     fn intern(&mut self, text: String) -> Arc<str> {

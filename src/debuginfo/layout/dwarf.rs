@@ -438,18 +438,13 @@ impl Dwarf {
         let file = match self.files.get(&(unit, file)) {
             Some(known) => known.clone(),
             None => {
-                let path = open.file(file).map(|path| self.at_home(&path));
-                let path = path.map(|path| self.text(&path));
+                let path = open.file(file);
+                let path = path.map(|path| self.text(homes::shorten(&self.homes, &path)));
                 self.files.insert((unit, file), path.clone());
                 path
             }
         };
         Some(Place { file: file?, line: (line > 0).then_some(line)? })
-    }
-
-    fn at_home(&self, file: &str) -> String {
-        let home = self.homes.iter().find_map(|home| file.strip_prefix(home.as_str()));
-        home.unwrap_or(file).to_owned()
     }
 
     /// The types of a task's `poll` function: its template parameters.
