@@ -201,10 +201,11 @@ fn opened(mut layouts: Dwarf, program: &Path, path: PathBuf, identity: &Identity
 }
 
 fn saved(path: &Path, program: &Path, identity: &Identity) -> Result<Opened> {
-    let layouts = Saved::open(path)?;
-    if *layouts.key() != *identity.key() {
-        return Err(wrong_build(path, layouts.key(), program, &identity.key()));
-    }
+    let key = identity.key();
+    let layouts = Saved::open(path, |of| match of == key {
+        true => Ok(()),
+        false => Err(wrong_build(path, of, program, &key)),
+    })?;
     Ok(Opened {
         layouts: Box::new(layouts),
         path: path.to_owned(),

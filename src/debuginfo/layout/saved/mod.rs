@@ -26,6 +26,9 @@ mod pack;
 mod read;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 use std::io::Read as _;
 use std::path::Path;
 

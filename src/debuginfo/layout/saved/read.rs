@@ -17,6 +17,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Longest text, in bytes: names of types run to some thousands.
 const MAX_TEXT: usize = 1 << 20;
+/// All texts together, and the names of all types, in bytes. Those of the
+/// largest programs known have some tens of MiB; a word that is used over and
+/// over says more than any file has room for.
+const MAX_TEXTS: usize = 256 << 20;
 
 /// Layouts from a saved file.
 pub struct Saved {
@@ -25,7 +29,7 @@ pub struct Saved {
     detail: Detail,
     /// Where each word is in the body.
     words: Vec<(u32, u32)>,
-    /// Where each type's record begins.
+    /// Where each type's record begins, and behind them where the last ends.
     records: Vec<u32>,
     /// Types by the hash of their names.
     names: Vec<(u64, u32)>,
@@ -36,6 +40,8 @@ pub struct Saved {
     context: Option<(i64, TypeId)>,
     parsed: HashMap<TypeId, Arc<Type>>,
     texts: HashMap<(u32, u32), Arc<str>>,
+    /// Bytes of texts made so far.
+    text_bytes: usize,
     /// What stands for types that were left out.
     cut: Arc<Type>,
 }
@@ -44,32 +50,22 @@ impl std::fmt::Debug for Saved {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Saved")
             .field("key", &self.key)
-            .field("types", &self.records.len())
+            .field("types", &self.types())
             .finish_non_exhaustive()
     }
 }
 
-impl Saved {
-    /// Reads a file.
-    ///
-    /// # Errors
-    /// `NotFound`, `Permission` and the like; `Unsupported` for another
-    /// version; `Malformed` if it is damaged or something else.
-    pub fn open(path: &Path) -> Result<Self> {
-        let doing = || format!("reading {}", path.display());
-        let mut bytes = Vec::new();
-        std::fs::File::open(path)
-            .and_then(|file| file.take(MAX_INFLATED as u64).read_to_end(&mut bytes))
-            .map_err(|error| Error::io(doing(), error))?;
-        Self::from_bytes(&bytes)
-            .map_err(|error| Error::new(error.kind(), doing()).with_source(error))
-    }
+/// The head of a file: what build it is for, before anything is unpacked.
+#[derive(Debug)]
+struct Head<'a> {
+    key: &'a str,
+    length: usize,
+    sum: u32,
+    packed: &'a [u8],
+}
 
-    /// Reads a file's bytes.
-    ///
-    /// # Errors
-    /// As for [`Saved::open`].
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+impl<'a> Head<'a> {
+    fn of(bytes: &'a [u8]) -> Result<Self> {
         let mut head = Cursor(bytes);
         if head.take(MAGIC.len()).ok() != Some(MAGIC) {
             return Err(Error::new(ErrorKind::Malformed, "not a layout file"));
@@ -86,27 +82,62 @@ impl Saved {
             return Err(Error::new(ErrorKind::Unsupported, text));
         }
         let key = usize::from(head.byte()?);
-        let key = std::str::from_utf8(head.take(key)?).map_err(|_| damaged())?.to_owned();
+        let key = std::str::from_utf8(head.take(key)?).map_err(|_| damaged())?;
         let length = length as usize;
         if length > MAX_INFLATED {
             return Err(damaged());
         }
+        Ok(Self { key, length, sum, packed: head.0 })
+    }
+}
+
+impl Saved {
+    /// Reads a file, if it is for a build that is `wanted`.
+    ///
+    /// # Errors
+    /// `NotFound`, `Permission` and the like; `Unsupported` for another
+    /// version; `Malformed` if it is damaged or something else; what `wanted`
+    /// says of another build.
+    pub fn open(path: &Path, wanted: impl FnOnce(&str) -> Result<()>) -> Result<Self> {
+        let doing = || format!("reading {}", path.display());
+        let about = |error: Error| Error::new(error.kind(), doing()).with_source(error);
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(MAX_INFLATED as u64).read_to_end(&mut bytes))
+            .map_err(|error| Error::io(doing(), error))?;
+        let head = Head::of(&bytes).map_err(about)?;
+        wanted(head.key)?;
+        Self::unpack(&head).map_err(about)
+    }
+
+    /// Reads a file's bytes.
+    ///
+    /// # Errors
+    /// As for [`Saved::open`].
+    #[cfg(any(test, fuzzing))]
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        Self::unpack(&Head::of(bytes)?)
+    }
+
+    fn unpack(head: &Head<'_>) -> Result<Self> {
+        let length = head.length;
         let mut body = Vec::new();
         // One byte more than claimed, to see that it ends there. Memory grows
         // with what is really there.
-        ZlibDecoder::new(head.0)
+        ZlibDecoder::new(head.packed)
             .take(length as u64 + 1)
             .read_to_end(&mut body)
             .map_err(|error| damaged().with_source(error))?;
         let mut found = flate2::Crc::new();
         found.update(&body);
-        if body.len() != length || found.sum() != sum {
+        if body.len() != length || found.sum() != head.sum {
             return Err(damaged());
         }
-        Self::from_body(body, key)
+        Self::from_body(body, head.key.to_owned())
     }
 
     /// The build that it is for.
+    #[cfg(test)]
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -128,6 +159,7 @@ impl Saved {
             context: None,
             parsed: HashMap::new(),
             texts: HashMap::new(),
+            text_bytes: 0,
             cut: Arc::new(Type { name: "..".into(), size: 0, shape: Shape::Opaque }),
         };
         let mut cursor = Cursor(&body);
@@ -146,14 +178,15 @@ impl Saved {
             saved.words.push((start as u32, (start + len) as u32));
         }
         let count = cursor.count(2)?;
-        saved.records.reserve_exact(count);
+        saved.records.reserve_exact(count + 1);
         let mut at = 0_usize;
+        saved.records.push(0);
         for _ in 0..count {
-            saved.records.push(at as u32);
             at = at.checked_add(cursor.short()? as usize).ok_or_else(damaged)?;
             if at > body.len() {
                 return Err(damaged());
             }
+            saved.records.push(at as u32);
         }
         let start = (body.len() - cursor.0.len()) as u32;
         cursor.take(at)?;
@@ -168,27 +201,45 @@ impl Saved {
             let offset = (offset >> 1) as i64 ^ -((offset & 1) as i64);
             saved.context = saved.id(&mut cursor)?.map(|of| (offset, of));
         }
-        saved.names.reserve_exact(count);
-        for (number, &record) in saved.records.iter().enumerate() {
-            let mut cursor = Cursor(&body[record as usize..]);
+        saved.hash_names(&body)?;
+        saved.body = body;
+        Ok(saved)
+    }
+
+    fn hash_names(&mut self, body: &[u8]) -> Result<()> {
+        self.names.reserve_exact(self.types());
+        let mut left = MAX_TEXTS;
+        for number in 0..self.types() {
+            let mut cursor = Cursor(self.record_bytes(body, number).ok_or_else(damaged)?);
             cursor.long()?;
             let mut hash = Hash::default();
             for _ in 0..cursor.count(1)? {
-                let word = saved.words.get(cursor.short()? as usize).ok_or_else(damaged)?;
-                hash = hash.with(&body[word.0 as usize..word.1 as usize]);
+                let word = self.words.get(cursor.short()? as usize).ok_or_else(damaged)?;
+                let word = &body[word.0 as usize..word.1 as usize];
+                left = left.checked_sub(word.len()).ok_or_else(damaged)?;
+                hash = hash.with(word);
             }
-            saved.names.push((hash.value(), number as u32));
+            self.names.push((hash.value(), number as u32));
         }
-        saved.names.sort_unstable();
-        saved.body = body;
-        Ok(saved)
+        self.names.sort_unstable();
+        Ok(())
+    }
+
+    /// How many types there are.
+    fn types(&self) -> usize {
+        self.records.len().saturating_sub(1)
+    }
+
+    fn record_bytes<'a>(&self, body: &'a [u8], number: usize) -> Option<&'a [u8]> {
+        let (start, end) = (*self.records.get(number)?, *self.records.get(number + 1)?);
+        body.get(start as usize..end as usize)
     }
 
     /// A type's id; `None` for one that was left out.
     fn id(&self, cursor: &mut Cursor<'_>) -> Result<Option<TypeId>> {
         match cursor.short()? {
             0 => Ok(None),
-            number if number as usize <= self.records.len() => Ok(Some(TypeId(number - 1))),
+            number if number as usize <= self.types() => Ok(Some(TypeId(number - 1))),
             _ => Err(damaged()),
         }
     }
@@ -196,7 +247,7 @@ impl Saved {
     /// The same where a type has to be: what was left out is the one behind
     /// the last.
     fn some_id(&self, cursor: &mut Cursor<'_>) -> Result<TypeId> {
-        Ok(self.id(cursor)?.unwrap_or(TypeId(self.records.len() as u32)))
+        Ok(self.id(cursor)?.unwrap_or(TypeId(self.types() as u32)))
     }
 
     fn text(&mut self, body: &[u8], cursor: &mut Cursor<'_>) -> Result<Arc<str>> {
@@ -214,6 +265,7 @@ impl Saved {
                 return Ok(Arc::clone(known));
             }
             let text: Arc<str> = word(number)?.into();
+            self.text_bytes += text.len();
             self.texts.insert(key, Arc::clone(&text));
             return Ok(text);
         }
@@ -223,6 +275,10 @@ impl Saved {
             if text.len() > MAX_TEXT {
                 return Err(damaged());
             }
+        }
+        self.text_bytes += text.len();
+        if self.text_bytes > MAX_TEXTS {
+            return Err(damaged());
         }
         Ok(text.into())
     }
@@ -277,20 +333,20 @@ impl Saved {
 
     fn parse(&mut self, id: TypeId) -> Result<Arc<Type>> {
         let number = id.0 as usize;
-        if number == self.records.len() {
+        if number == self.types() {
             return Ok(Arc::clone(&self.cut));
         }
         let unknown = || Error::new(ErrorKind::InvalidInput, "a type of other layouts");
-        let record = *self.records.get(number).ok_or_else(unknown)?;
         // Taken out while its records are read and texts are added.
         let body = std::mem::take(&mut self.body);
-        let parsed = self.record(&body, record);
+        let record = self.record_bytes(&body, number).ok_or_else(unknown);
+        let parsed = record.and_then(|record| self.record(&body, record));
         self.body = body;
         parsed
     }
 
-    fn record(&mut self, body: &[u8], record: u32) -> Result<Arc<Type>> {
-        let mut cursor = Cursor(body.get(record as usize..).ok_or_else(damaged)?);
+    fn record(&mut self, body: &[u8], record: &[u8]) -> Result<Arc<Type>> {
+        let mut cursor = Cursor(record);
         let size = cursor.long()?;
         let name = self.text(body, &mut cursor)?;
         let shape = match cursor.byte()? {
