@@ -90,10 +90,11 @@ impl Target {
                 true => "has debug information but no tokio task in it",
                 false => "has no debug information of tokio's tasks",
             };
+            let remark = remark.map(|remark| format!(" ({remark})")).unwrap_or_default();
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 format!(
-                    "{} {what}: if it uses tokio, build it with debug = \"full\", or give \
+                    "{} {what}{remark}: if it uses tokio, build it with debug = \"full\", or give \
                      --debug-file, or --layout with what `taskprof index` wrote before it was \
                      stripped; tokio in a shared library is not looked for",
                     path.display()

@@ -60,6 +60,8 @@ enum State {
 /// What is kept from one dump to the next.
 struct Known {
     layouts: Box<dyn Layouts>,
+    /// What is missing of the debug information.
+    remark: Option<String>,
     /// `LocalSet`s and foreign runtimes, which only a search finds.
     strays: Vec<Stray>,
     /// When the last search was.
@@ -138,6 +140,9 @@ impl Awaits {
         let read = read_whole(known, &mut roots, begun);
         known.layouts.release();
         let mut read = read?;
+        if let Some(detail) = known.remark.clone() {
+            read.missing.push(Missing { reason: Reason::NoDebugInfo, count: 0, detail });
+        }
         if let Some(last) = known.searched_at.filter(|last| *last < begun) {
             read.missing.push(unsearched(begun.duration_since(last)));
         }
@@ -240,14 +245,15 @@ fn open(options: &Options) -> State {
         Err(error) => return State::Missing(error.to_string()),
     };
     if found.layouts.detail() == Detail::Nothing {
-        return State::Missing(
-            "the program has no debug information: build it with debug = \"full\", or put a \
-             layout file beside it (taskprof index)"
-                .into(),
-        );
+        let remark = found.remark.map(|remark| format!(" ({remark})")).unwrap_or_default();
+        return State::Missing(format!(
+            "the program has no debug information{remark}: build it with debug = \"full\", or put \
+             a layout file beside it (taskprof index)"
+        ));
     }
     State::Read(Box::new(Known {
         layouts: found.layouts,
+        remark: found.remark,
         strays: Vec::new(),
         searched_at: None,
         search_at: None,

@@ -104,14 +104,26 @@ pub(super) fn open_below(program: &Path, options: &Options, system: &Path) -> Re
         let layouts = debug_file(program, debug, &identity, &names, &options.stop)?;
         return Ok(opened(layouts, program, debug.clone(), &identity));
     }
-    let found = saved_files(&names, &identity, &options.folders)
-        .filter(|path| path.is_file())
-        .find_map(|path| saved(&path, program, &identity).ok());
-    if let Some(found) = found {
-        return Ok(found);
+    let mut refused = None;
+    for path in saved_files(&names, &identity, &options.folders).filter(|path| path.is_file()) {
+        match saved(&path, program, &identity) {
+            Ok(found) => return Ok(found),
+            Err(error) => refused = refused.or(Some(error)),
+        }
     }
     let (layouts, path) = search(program, &identity, &names, options, system)?;
-    Ok(opened(layouts, program, path, &identity))
+    let mut found = opened(layouts, program, path, &identity);
+    if let Some(error) = refused
+        && found.layouts.detail() < Detail::Full
+    {
+        // Somebody put it there for this program, and wonders.
+        let remark = format!("a layout file was not read: {error}");
+        found.remark = Some(match found.remark {
+            Some(other) => format!("{remark}; {other}"),
+            None => remark,
+        });
+    }
+    Ok(found)
 }
 
 /// Debug information to make a saved layout file of.

@@ -231,6 +231,31 @@ fn a_layout_file_is_found_by_its_header_whatever_its_name() {
 
 #[cfg(feature = "cli")]
 #[test]
+fn a_layout_file_that_does_not_fit_is_told_of_where_types_are_missing() {
+    if !can_strip() {
+        return;
+    }
+    let (places, others) = (Places::new(), Places::new());
+    let (_, bare) = places.strip(false);
+    fs::write(others.at("app.rs"), PROGRAM.replace("left", "rest")).unwrap();
+    let beside = places.at("bin/app.taskprof");
+    index(&others.build(&[]), &beside);
+    let remark = |program: &Path| places.open(program).remark.unwrap_or_default();
+    assert!(remark(&bare).contains("app.taskprof is of another build"), "{}", remark(&bare));
+
+    // A version that comes after this one.
+    index(&places.at("made/app"), &beside);
+    let mut bytes = fs::read(&beside).unwrap();
+    bytes[8] += 1;
+    fs::write(&beside, &bytes).unwrap();
+    assert!(remark(&bare).contains("make it anew with `taskprof index`"), "{}", remark(&bare));
+    // It takes nothing away from a program that has all types itself.
+    fs::copy(&beside, places.at("made/app.taskprof")).unwrap();
+    assert_eq!(remark(&places.at("made/app")), "");
+}
+
+#[cfg(feature = "cli")]
+#[test]
 fn a_layout_file_of_another_build_is_passed_over() {
     if !can_strip() {
         return;
