@@ -1,5 +1,7 @@
 //! ELF and DWARF: addresses to functions and lines, types to layouts.
 
+#[cfg(all(test, target_os = "linux"))]
+mod damaged;
 pub mod elf;
 mod file;
 mod homes;
