@@ -16,6 +16,7 @@ use self::symbol_table::SymbolTable;
 use super::file::{Bytes, DebugFile, Reader, malformed};
 use super::homes;
 use crate::error::Result;
+use crate::sys::map::MappedFile;
 
 /// Debug information of one file, with what is split off.
 pub struct Loader {
@@ -40,6 +41,10 @@ impl Loader {
         let context = Context::from_dwarf(dwarf).map_err(|error| malformed(path, error))?;
         let symbols = file.map().map(SymbolTable::of).transpose();
         let symbols = symbols.map_err(|error| malformed(path, error))?;
+        if let Some(map) = file.map() {
+            // The units' roots lie all over it; few are needed again.
+            map.release(0..MappedFile::as_ref(map).len());
+        }
         Ok((Self { context, split: Split::of(path), symbols }, homes))
     }
 
