@@ -133,6 +133,35 @@ fn a_debug_file_is_found_at_each_of_its_places() {
     }
 }
 
+/// Whoever maps a file is killed when a page that it no longer has is touched.
+#[test]
+fn layouts_outlive_the_files_that_they_are_from() {
+    let cut = |path: &Path| {
+        fs::OpenOptions::new().write(true).truncate(true).open(path).unwrap();
+    };
+    let places = Places::new();
+    let program = places.build(&["-Csplit-debuginfo=packed"]);
+    let mut split = places.open(&program).layouts;
+    cut(&with_suffix(&program, ".dwp"));
+    ask(split.as_mut());
+    if can_strip() {
+        let places = Places::new();
+        let (debug, bare) = places.strip(false);
+        fs::copy(debug, places.at("bin/app.debug")).unwrap();
+        let mut apart = places.open(&bare).layouts;
+        cut(&places.at("bin/app.debug"));
+        ask(apart.as_mut());
+    }
+}
+
+fn ask(layouts: &mut dyn Layouts) {
+    let polls = layouts.task_polls();
+    assert_eq!(polls.len(), 1);
+    let task = layouts.task(polls[0])[0];
+    let future = layouts.ty(task.future).unwrap();
+    assert_eq!((&*future.name, future.size), ("tokio::Future", 4));
+}
+
 #[test]
 fn a_debug_file_of_another_build_is_passed_over() {
     if !can_strip() {
