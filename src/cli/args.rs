@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::Failure;
 use crate::attach::CopyLimits;
-use crate::debuginfo::layout::Options;
+use crate::debuginfo::layout::{Cache, Options};
 
 /// Where the real `console_subscriber` listens with `--console full`, and ours by default.
 pub const CONSOLE_DEFAULT: &str = "127.0.0.1:6669";
@@ -416,6 +416,11 @@ pub struct DebugArgs {
     /// others; may be given several times
     #[arg(long, value_name = "DIR")]
     pub debug_folder: Vec<PathBuf>,
+
+    /// Read the debug information itself, and keep nothing of it below
+    /// ~/.cache/taskprof for the next dump
+    #[arg(long)]
+    pub no_cache: bool,
 }
 
 impl DebugArgs {
@@ -439,6 +444,7 @@ impl DebugArgs {
             debug_file: self.debug_file.clone(),
             layout: self.layout.clone(),
             folders: self.debug_folder.clone(),
+            cache: if self.no_cache { None } else { Cache::of_user() },
             ..Options::default()
         })
     }

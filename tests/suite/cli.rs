@@ -6,12 +6,15 @@ use std::os::unix::net::UnixListener;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use super::targets::NO_CACHE;
+
 /// Only a failing test waits this long.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 fn taskprof(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_taskprof"));
     command.args(args).stdin(Stdio::null()).env_remove("RUST_LOG");
+    command.env(NO_CACHE.0, NO_CACHE.1);
     command
 }
 

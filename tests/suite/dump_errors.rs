@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use super::server::tool;
-use super::targets::{Attached, Made, Target, run, taskprof};
+use super::targets::{Attached, Made, NO_CACHE, Target, run, taskprof};
 
 /// It failed with one line that has all these words.
 fn refused(output: &Output, words: &[&str]) {
@@ -189,6 +189,7 @@ fn a_killed_dump_leaves_the_target_running() {
     let dump = || {
         Command::new(env!("CARGO_BIN_EXE_taskprof"))
             .args(["dump", "--pid", &pid, "--format", "json"])
+            .env(NO_CACHE.0, NO_CACHE.1)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -9,6 +9,7 @@ mod diff;
 mod docs;
 mod dump;
 mod dump_builds;
+mod dump_cache;
 mod dump_errors;
 mod dump_formats;
 mod dump_own;

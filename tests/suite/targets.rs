@@ -222,8 +222,12 @@ pub fn run(program: impl AsRef<Path>, args: &[&dyn AsRef<std::ffi::OsStr>]) -> S
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// A place where nothing can be kept: no dump sees what another has read.
+pub const NO_CACHE: (&str, &str) = ("XDG_CACHE_HOME", "/dev/null");
+
 fn output(program: &Path, args: &[&dyn AsRef<std::ffi::OsStr>]) -> Output {
     let mut command = Command::new(program);
+    command.env(NO_CACHE.0, NO_CACHE.1);
     args.iter().for_each(|arg| {
         command.arg(arg);
     });
@@ -269,6 +273,7 @@ impl Attached {
     pub fn to(target: &Target) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_taskprof"))
             .args(["attach", "--http", "127.0.0.1:0", "--pid", &target.pid().to_string()])
+            .env(NO_CACHE.0, NO_CACHE.1)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -6,6 +6,7 @@
 //! | what the user names | debug file, package or layout file; must be of the same build |
 //! | `EXE.taskprof`, `FOLDER/BUILDID.taskprof` | saved layout file |
 //! | any other `FOLDER/*.taskprof` | saved layout file, by the build id in its header |
+//! | what was kept of an earlier reading, on the command line | saved layout file |
 //! | the program | DWARF, with its `.dwp` or `.dwo` files, beside it or in `FOLDER`, where it is split |
 //! | `FOLDER/xx/yyyy.debug`, `FOLDER/.build-id/xx/yyyy.debug` | debug file, by build id |
 //! | the name in `.gnu_debuglink` in `FOLDER` | debug file, by build id or checksum |
@@ -48,6 +49,9 @@ pub struct Options {
     /// Folders of saved layout files and debug information, of this program
     /// and of others; the first that has something of this build wins.
     pub folders: Vec<PathBuf>,
+    /// Where layouts are kept that were read once.
+    #[cfg(feature = "cli")]
+    pub cache: Option<super::Cache>,
     /// Turns true when nobody wants them any more: reading then ends soon,
     /// with `Timeout`.
     pub stop: Arc<AtomicBool>,
@@ -111,7 +115,14 @@ pub(super) fn open_below(program: &Path, options: &Options, system: &Path) -> Re
             Err(error) => refused = refused.or(Some(error)),
         }
     }
-    let (layouts, path) = search(program, &identity, &names, options, system)?;
+    #[cfg(feature = "cli")]
+    if let Some(found) = kept(program, &identity, options) {
+        return Ok(found);
+    }
+    #[cfg_attr(not(feature = "cli"), allow(unused_mut))] // nothing is kept
+    let (mut layouts, path) = search(program, &identity, &names, options, system)?;
+    #[cfg(feature = "cli")]
+    keep(&mut layouts, &identity, options);
     let mut found = opened(layouts, program, path, &identity);
     if let Some(error) = refused
         && found.layouts.detail() < Detail::Full
@@ -210,6 +221,31 @@ fn opened(mut layouts: Dwarf, program: &Path, path: PathBuf, identity: &Identity
         return Opened { layouts: Box::new(compact), path, saved: false, remark, has_types };
     }
     Opened { layouts: Box::new(layouts), path, saved: false, remark, has_types }
+}
+
+/// What was kept of an earlier reading.
+#[cfg(feature = "cli")]
+fn kept(program: &Path, identity: &Identity, options: &Options) -> Option<Opened> {
+    let cache = options.cache.as_ref()?;
+    let path = cache.path_of(identity).filter(|path| cache.is_own(path))?;
+    let found = saved(&path, program, identity).ok()?;
+    cache.used(&path);
+    Some(found)
+}
+
+/// Keeps what took time to read. That it cannot be kept is no error: it is
+/// read again then.
+#[cfg(feature = "cli")]
+fn keep(layouts: &mut Dwarf, identity: &Identity, options: &Options) {
+    let Some(cache) = &options.cache else { return };
+    // What is missing today may be there tomorrow.
+    if layouts.detail() < Detail::Full || layouts.remark().is_some() {
+        return;
+    }
+    let Some(path) = cache.path_of(identity) else { return };
+    if let Ok((bytes, _)) = saved::write(layouts, &identity.key()) {
+        let _ = cache.keep(&path, &bytes);
+    }
 }
 
 fn saved(path: &Path, program: &Path, identity: &Identity) -> Result<Opened> {

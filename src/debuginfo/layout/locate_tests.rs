@@ -297,6 +297,36 @@ fn a_layout_file_of_another_build_is_passed_over() {
     assert_eq!(places.open(&bare).layouts.detail(), Detail::Nothing);
 }
 
+#[cfg(feature = "cli")]
+#[test]
+fn what_was_read_once_is_kept() {
+    let places = Places::new();
+    let program = places.build(&[]);
+    let cache = super::super::Cache::at(places.at("cache"));
+    let options = Options { cache: Some(cache.clone()), ..Options::default() };
+    let open = || open_below(&program, &options, &places.at("system")).unwrap();
+    let mut first = open();
+    assert!(!first.saved);
+    let file = cache.path_of(&Identity::of(&program).unwrap()).unwrap();
+    let mut second = open();
+    assert_eq!((second.saved, &second.path), (true, &file));
+    assert_eq!(second.layouts.detail(), Detail::Full);
+    assert_eq!(first.layouts.task_polls(), second.layouts.task_polls());
+    // One that is damaged is made anew.
+    fs::write(&file, b"TPLAYOUT").unwrap();
+    assert!(!open().saved);
+    assert!(open().saved);
+    // What lies beside the program comes first, and what is named even more so.
+    fs::copy(&file, places.at("made/app.taskprof")).unwrap();
+    assert_eq!(open().path, places.at("made/app.taskprof"));
+    // Another build is another file.
+    fs::remove_file(places.at("made/app.taskprof")).unwrap();
+    fs::write(places.at("app.rs"), PROGRAM.replace("left", "rest")).unwrap();
+    places.build(&[]);
+    assert!(!open().saved);
+    assert_eq!(fs::read_dir(places.at("cache")).unwrap().count(), 2);
+}
+
 /// Each way in which binutils compresses the sections of a debug file.
 #[test]
 fn compressed_debug_information_is_read() {

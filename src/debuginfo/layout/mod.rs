@@ -4,6 +4,8 @@
 //! from DWARF, read as far as asked, or from a saved layout file. Addresses
 //! are as linked, offsets and sizes in bytes.
 
+#[cfg(feature = "cli")]
+mod cache;
 #[cfg(any(test, fuzzing))]
 pub mod damage;
 mod die;
@@ -27,6 +29,8 @@ mod thread_local;
 
 use std::sync::Arc;
 
+#[cfg(feature = "cli")]
+pub use self::cache::Cache;
 pub use self::dwarf::Dwarf;
 #[cfg(feature = "cli")]
 pub use self::locate::{Opened, Source, source};
