@@ -9,7 +9,8 @@ use tokio_metrics::{RuntimeIntervals, RuntimeMonitor};
 use crate::model::{Flavor, Runtime, RuntimeId, Worker, WorkerState};
 use crate::registry::workers::RuntimeCell;
 
-/// Totals of tokio-metrics, which itself gives differences between two looks.
+/// Totals since the runtime's start. tokio-metrics gives differences between two
+/// looks; what came before the first is in tokio's own counters.
 struct Totals {
     intervals: RuntimeIntervals,
     parks: u64,
@@ -26,18 +27,21 @@ struct Totals {
 
 impl Totals {
     fn new(handle: &Handle) -> Self {
+        let metrics = handle.metrics();
+        let sum = |of: &dyn Fn(usize) -> u64| (0..metrics.num_workers()).map(of).sum();
         Self {
-            intervals: RuntimeMonitor::new(handle).intervals(),
-            parks: 0,
-            busy_ns: 0,
+            parks: sum(&|worker| metrics.worker_park_count(worker)),
+            busy_ns: sum(&|worker| metrics.worker_total_busy_duration(worker).as_nanos() as u64),
             #[cfg(tokio_unstable)]
-            polls: 0,
+            polls: sum(&|worker| metrics.worker_poll_count(worker)),
             #[cfg(tokio_unstable)]
-            steals: 0,
+            steals: sum(&|worker| metrics.worker_steal_count(worker)),
             #[cfg(tokio_unstable)]
-            budget_forced_yields: 0,
+            budget_forced_yields: metrics.budget_forced_yield_count(),
             #[cfg(tokio_unstable)]
             mean_poll_ns: 0,
+            // Last: nothing is counted twice, and next to nothing is missed.
+            intervals: RuntimeMonitor::new(handle).intervals(),
         }
     }
 
@@ -68,7 +72,7 @@ impl std::fmt::Debug for RuntimeFigures {
 }
 
 impl RuntimeFigures {
-    /// Starts counting a runtime, so that the totals miss nothing.
+    /// The totals of a runtime, brought up to now.
     fn totals<T>(&self, number: u8, handle: &Handle, read: impl FnOnce(&Totals) -> T) -> T {
         let mut all = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         let totals = all.entry(number).or_insert_with(|| Totals::new(handle));
@@ -174,4 +178,30 @@ pub fn workers(runtime: &RuntimeCell, now: u64) -> Vec<Worker> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::workers::Runtimes;
+
+    #[test]
+    fn a_late_first_look_counts_from_the_runtimes_start() {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        let metrics = runtime.metrics();
+        let parks = || -> u64 { (0..2).map(|worker| metrics.worker_park_count(worker)).sum() };
+        let begun = std::time::Instant::now();
+        while parks() < 5 {
+            assert!(begun.elapsed().as_secs() < 20, "{} parks", parks());
+            runtime.block_on(runtime.spawn(tokio::task::yield_now())).unwrap();
+        }
+        let (parks, busy) = (parks(), metrics.worker_total_busy_duration(0).as_nanos() as u64);
+        let cell = Runtimes::default().register("late", false, Some(runtime.handle().clone()));
+        let seen = RuntimeFigures::default().read(&cell).unwrap();
+        assert!(seen.parks >= parks, "{} parks of {parks}", seen.parks);
+        assert!(seen.busy_ns >= busy, "{} ns of {busy}", seen.busy_ns);
+        #[cfg(tokio_unstable)]
+        assert!(seen.polls > Some(0), "{:?}", seen.polls);
+    }
 }
