@@ -8,17 +8,22 @@ use crate::model::{
 /// Every kind of trouble, among how many, and why not.
 pub fn checks(snapshot: &Snapshot) -> Vec<Check> {
     let has = |reason| snapshot.coverage.missing.iter().any(|missing| missing.reason == reason);
-    // Without a threshold there is no watchdog, and there are no hooks.
-    let outside = (snapshot.blocked_threshold_ns == 0)
+    let outside = snapshot
+        .is_from_outside()
         .then(|| "seen from outside the process: polls and pauses are not observed".to_owned());
-    let unhooked = outside.clone().or_else(|| {
+    let no_hooks = outside.clone().or_else(|| {
         has(Reason::NoTokioUnstable)
             .then(|| "built without --cfg tokio_unstable: polls are not observed".to_owned())
+    });
+    let observed = snapshot.workers.iter().filter(|worker| worker.is_observed()).count() as u64;
+    let no_polls = no_hooks.clone().or_else(|| {
+        (observed == 0)
+            .then(|| "no runtime with the hooks was seen: polls are not observed".to_owned())
     });
     let no_streams = (snapshot.counters.streams_started == 0)
         .then(|| "no gRPC layer has seen a stream yet".to_owned());
     let listed = snapshot.coverage.listed;
-    let workers = snapshot.workers.len() as u64;
+    let unhooked = snapshot.tasks.iter().filter(|task| task.unhooked).count() as u64;
     let streams = snapshot.streams.len() as u64;
     let ended = snapshot.ended_streams.len() as u64;
     // Names of root futures are no chains.
@@ -40,7 +45,7 @@ pub fn checks(snapshot: &Snapshot) -> Vec<Check> {
         unavailable: unavailable.clone(),
     };
     vec![
-        check(FindingKind::BlockedWorker, workers, &unhooked),
+        check(FindingKind::BlockedWorker, observed, &no_polls),
         check(FindingKind::ProcessPaused, 1, &outside),
         check(FindingKind::Deadlock, read, &unread),
         check(FindingKind::Futurelock, read, &unread),
@@ -58,9 +63,9 @@ pub fn checks(snapshot: &Snapshot) -> Vec<Check> {
         check(FindingKind::StalledStream, streams, &no_streams),
         check(FindingKind::DeadlinePassed, streams, &no_streams),
         check(FindingKind::CancelledButRunning, streams, &no_streams),
-        check(FindingKind::LeakedTask, ended, &no_streams.clone().or(unhooked.clone())),
+        check(FindingKind::LeakedTask, ended, &no_streams.clone().or(no_hooks)),
         check(FindingKind::GrowingGroup, listed, &young(snapshot)),
-        check(FindingKind::BusyTask, listed, &unhooked),
+        check(FindingKind::BusyTask, listed.saturating_sub(unhooked), &no_polls),
         check(FindingKind::RegistryFull, 1, &None),
     ]
 }

@@ -42,6 +42,33 @@ fn an_empty_process_is_clear_and_says_what_was_looked_for() {
 fn a_worker_blocked_now_is_critical_and_names_the_line() {
     let mut snapshot = sample::empty();
     snapshot.blocked.push(sample::blocked());
+#[test]
+fn what_no_hook_observes_was_not_looked_for() {
+    let checks = |hooked: [bool; 2]| {
+        let mut snapshot = sample::empty();
+        let place = Arc::new(sample::place("src/main.rs", 7));
+        for (n, hooked) in (0..).zip(hooked) {
+            let mut worker = sample::worker(n);
+            let mut task = sample::task(n.into(), &place);
+            task.unhooked = !hooked;
+            if !hooked {
+                worker.polls = None;
+            }
+            snapshot.workers.push(worker);
+            snapshot.tasks.push(task);
+        }
+        snapshot.coverage.listed = 2;
+        let checked = analyze(&snapshot).checked;
+        [FindingKind::BlockedWorker, FindingKind::BusyTask].map(|kind| {
+            let check = checked.iter().find(|check| check.kind == kind).unwrap();
+            (check.examined, check.unavailable.is_some())
+        })
+    };
+    assert_eq!(checks([true, true]), [(2, false), (2, false)]);
+    assert_eq!(checks([true, false]), [(1, false), (1, false)]);
+    assert_eq!(checks([false, false]), [(0, true), (0, true)]);
+}
+
     let found = of(&snapshot, FindingKind::BlockedWorker);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].severity, Severity::Critical);

@@ -166,7 +166,7 @@ pub fn workers(runtime: &RuntimeCell, now: u64) -> Vec<Worker> {
                 state_ns: at.state_ns(now),
                 task: (at.poll_began != 0).then_some(crate::model::TaskId(at.task)),
                 method: None,
-                polls: cfg!(tokio_unstable).then_some(at.polls),
+                polls: runtime.hooked.then_some(at.polls),
                 busy_ns: metrics.worker_total_busy_duration(index).as_nanos() as u64,
                 parks: metrics.worker_park_count(index),
                 #[cfg(tokio_unstable)]
@@ -203,5 +203,15 @@ mod tests {
         assert!(seen.busy_ns >= busy, "{} ns of {busy}", seen.busy_ns);
         #[cfg(tokio_unstable)]
         assert!(seen.polls > Some(0), "{:?}", seen.polls);
+    }
+
+    #[test]
+    fn no_polls_are_counted_where_no_hook_tells_them() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtimes = Runtimes::default();
+        for hooked in [false, true] {
+            let cell = runtimes.register("main", hooked, Some(runtime.handle().clone()));
+            assert_eq!(workers(&cell, 0)[0].is_observed(), hooked);
+        }
     }
 }

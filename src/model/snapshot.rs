@@ -65,6 +65,27 @@ pub enum Reason {
     Torn,
 }
 
+impl Reason {
+    /// As written in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoTokioUnstable => "no_tokio_unstable",
+            Self::RegistryFull => "registry_full",
+            Self::NoHook => "no_hook",
+            Self::BlockingPool => "blocking_pool",
+            Self::NoAwaitChain => "no_await_chain",
+            Self::NoDebugInfo => "no_debug_info",
+            Self::TypesOnly => "types_only",
+            Self::NoMemoryImage => "no_memory_image",
+            Self::BoundReached => "bound_reached",
+            Self::NoNativeStack => "no_native_stack",
+            Self::StreamsFull => "streams_full",
+            Self::NoTap => "no_tap",
+            Self::Torn => "torn",
+        }
+    }
+}
+
 /// How many are missing for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
@@ -168,4 +189,13 @@ pub struct Snapshot {
     pub history: History,
     /// Live tasks, by id.
     pub tasks: Vec<Task>,
+}
+
+impl Snapshot {
+    /// Taken from outside the process: nothing there watches polls and pauses,
+    /// and nothing counts tasks and streams as they come and go.
+    pub fn is_from_outside(&self) -> bool {
+        // Inside there is a watchdog, and it has a threshold.
+        self.blocked_threshold_ns == 0
+    }
 }

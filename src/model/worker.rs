@@ -31,7 +31,8 @@ pub struct Runtime {
     pub name: Arc<str>,
     /// Its scheduler.
     pub flavor: Flavor,
-    /// Number of workers.
+    /// Number of workers; 0 where only memory shows the runtime. Nothing but
+    /// its tasks is counted there.
     pub workers: u32,
     /// Tasks alive, by the runtime's own count.
     pub alive_tasks: u64,
@@ -45,7 +46,7 @@ pub struct Runtime {
     pub idle_blocking_threads: Option<u64>,
     /// `spawn_blocking` closures queued.
     pub blocking_queue_depth: Option<u64>,
-    /// Polls by all workers.
+    /// Polls by all workers, like all totals since the runtime's start.
     pub polls: Option<u64>,
     /// Time all workers were busy.
     pub busy_ns: u64,
@@ -57,6 +58,14 @@ pub struct Runtime {
     pub budget_forced_yields: Option<u64>,
     /// Mean time of a poll.
     pub mean_poll_ns: Option<u64>,
+}
+
+impl Runtime {
+    /// The profiler was told of it. Of any other only memory tells, and no more
+    /// than its tasks.
+    pub fn is_watched(&self) -> bool {
+        self.workers > 0
+    }
 }
 
 /// What a worker thread is doing.
@@ -94,7 +103,7 @@ pub struct Worker {
     pub task: Option<TaskId>,
     /// gRPC method of that task.
     pub method: Option<Arc<str>>,
-    /// Polls by this worker.
+    /// Polls by this worker, as the hooks count them.
     pub polls: Option<u64>,
     /// Time it was busy, by the runtime's own count.
     pub busy_ns: u64,
@@ -106,6 +115,13 @@ pub struct Worker {
     pub blocked: bool,
     /// Its native stack, when polling and captured.
     pub stack: Option<Arc<Stack>>,
+}
+
+impl Worker {
+    /// Its runtime has the hooks: each of its polls is seen, and how long it lasts.
+    pub fn is_observed(&self) -> bool {
+        self.polls.is_some()
+    }
 }
 
 /// A poll that lasted longer than the threshold.

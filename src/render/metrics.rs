@@ -1,15 +1,19 @@
-//! Prometheus text format, version 0.0.4. Base units, `_total` on what only
-//! grows, and labels whose values are bounded: gRPC methods come from peers,
-//! so only the busiest have a series of their own.
+//! The figures for Prometheus. Base units, `_total` on what only grows, and
+//! labels whose values are bounded: gRPC methods come from peers, so only the
+//! busiest have a series of their own. What nobody observes is absent, not zero.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
 
 use super::json::StateCounts;
-use crate::model::{FindingKind, Report, Runtime, Snapshot, VerdictKind};
+use crate::model::{Counters, FindingKind, Reason, Report, Snapshot, VerdictKind, Worker};
+use out::Out;
 
+mod out;
+mod runtimes;
 mod verdicts;
+
+pub use out::Format;
 
 /// Methods with a series of their own; the others are `other` together.
 const METHODS: usize = 50;
@@ -27,52 +31,29 @@ pub struct ServerFigures {
     pub panics: u64,
 }
 
-/// `/metrics`; `verdicts` are those of the live streams, in their order, with
+/// `/metrics` in one of its formats; `verdicts` are those of the live streams, in their order, with
 /// how long each has held.
 pub fn metrics(
     snapshot: &Snapshot,
     report: &Report,
     verdicts: &[(VerdictKind, u64)],
     server: &ServerFigures,
+    format: Format,
 ) -> Vec<u8> {
-    let mut out = Out(String::with_capacity(16 * 1024));
+    let mut out = Out::new(format);
     process(&mut out, snapshot);
     tasks(&mut out, snapshot);
-    runtimes(&mut out, snapshot);
-    streams(&mut out, snapshot);
-    verdicts::streams(&mut out, snapshot, verdicts);
-    verdicts::connections(&mut out, snapshot);
+    coverage(&mut out, snapshot);
+    runtimes::runtimes(&mut out, snapshot);
+    if !snapshot.is_from_outside() {
+        counters(&mut out, snapshot);
+        streams(&mut out, snapshot);
+        verdicts::streams(&mut out, snapshot, verdicts);
+        verdicts::connections(&mut out, snapshot);
+    }
     findings(&mut out, report);
     own(&mut out, server);
-    out.0.into_bytes()
-}
-
-struct Out(String);
-
-type Labels<'a> = &'a [(&'a str, &'a dyn Display)];
-
-impl Out {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    fn line(&mut self, name: &str, labels: Labels<'_>, value: impl Display) {
-        self.0.push_str(name);
-        for (index, (label, text)) in labels.iter().enumerate() {
-            let before = if index == 0 { '{' } else { ',' };
-            let _ = write!(self.0, "{before}{label}=\"{}\"", escaped(&text.to_string()));
-        }
-        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
-    }
-
-    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
-        self.family(name, kind, help);
-        self.line(name, &[], value);
-    }
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    out.finish()
 }
 
 fn seconds(ns: u64) -> f64 {
@@ -92,7 +73,6 @@ fn process(out: &mut Out, snapshot: &Snapshot) {
 }
 
 fn tasks(out: &mut Out, snapshot: &Snapshot) {
-    let (coverage, counters) = (&snapshot.coverage, &snapshot.counters);
     let mut states = StateCounts::default();
     snapshot.tasks.iter().for_each(|task| states.add(task.state));
     let name = "taskprof_tasks";
@@ -124,12 +104,59 @@ fn tasks(out: &mut Out, snapshot: &Snapshot) {
             out.line(name, &[("wait", wait)], seconds(*longest));
         }
     }
+    let mut methods: BTreeMap<&str, u64> = BTreeMap::new();
+    for task in &snapshot.tasks {
+        *methods.entry(task.method.as_deref().unwrap_or("")).or_default() += 1;
+    }
+    by_method(
+        out,
+        "taskprof_method_tasks",
+        "Live tasks by the gRPC method that caused them; none is empty.",
+        methods,
+    );
+}
+
+fn coverage(out: &mut Out, snapshot: &Snapshot) {
+    let coverage = &snapshot.coverage;
     out.one(
         "taskprof_tasks_alive",
         "gauge",
         "Live tasks by the runtimes' own count.",
         coverage.alive,
     );
+    out.one("taskprof_tasks_listed", "gauge", "Of those, listed.", coverage.listed);
+    let mut reasons: BTreeMap<Reason, u64> = BTreeMap::new();
+    for missing in &coverage.missing {
+        *reasons.entry(missing.reason).or_default() += missing.count;
+    }
+    let name = "taskprof_coverage_missing";
+    out.family(
+        name,
+        "gauge",
+        "What is not in the answers, by reason; see coverage in any of them.",
+    );
+    for (reason, count) in reasons {
+        out.line(name, &[("reason", &reason.as_str())], count);
+    }
+}
+
+/// What is counted as it happens.
+fn counters(out: &mut Out, snapshot: &Snapshot) {
+    let counters = &snapshot.counters;
+    if counters.tasks_spawned > 0 || snapshot.workers.iter().any(Worker::is_observed) {
+        tasks_counted(out, counters);
+    }
+    out.one("taskprof_pauses_total", "counter", "Times the process stood still.", counters.pauses);
+    out.one(
+        "taskprof_profiler_panics_total",
+        "counter",
+        "Panics caught inside the profiler.",
+        counters.profiler_panics,
+    );
+}
+
+/// By the hooks.
+fn tasks_counted(out: &mut Out, counters: &Counters) {
     out.one(
         "taskprof_tasks_spawned_total",
         "counter",
@@ -155,17 +182,6 @@ fn tasks(out: &mut Out, snapshot: &Snapshot) {
         "Polls longer than the threshold.",
         counters.blocked_polls,
     );
-    out.one("taskprof_pauses_total", "counter", "Times the process stood still.", counters.pauses);
-    let mut methods: BTreeMap<&str, u64> = BTreeMap::new();
-    for task in &snapshot.tasks {
-        *methods.entry(task.method.as_deref().unwrap_or("")).or_default() += 1;
-    }
-    by_method(
-        out,
-        "taskprof_method_tasks",
-        "Live tasks by the gRPC method that caused them; none is empty.",
-        methods,
-    );
 }
 
 fn by_method(out: &mut Out, name: &str, help: &str, methods: BTreeMap<&str, u64>) {
@@ -178,75 +194,6 @@ fn by_method(out: &mut Out, name: &str, help: &str, methods: BTreeMap<&str, u64>
     }
     if rest > 0 {
         out.line(name, &[("method", &"other")], rest);
-    }
-}
-
-/// Name, kind, help, and the figure if tokio tells it.
-type Optional = (&'static str, &'static str, &'static str, fn(&Runtime) -> Option<u64>);
-
-fn runtimes(out: &mut Out, snapshot: &Snapshot) {
-    let name = "taskprof_runtime_workers";
-    out.family(name, "gauge", "Workers of a runtime.");
-    for runtime in &snapshot.runtimes {
-        out.line(name, &[("runtime", &runtime.name)], runtime.workers);
-    }
-    let name = "taskprof_runtime_global_queue_depth";
-    out.family(name, "gauge", "Tasks in the global queue of a runtime.");
-    for runtime in &snapshot.runtimes {
-        out.line(name, &[("runtime", &runtime.name)], runtime.global_queue_depth);
-    }
-    // Absent, not zero, where tokio does not tell.
-    let optional: [Optional; 3] = [
-        ("taskprof_runtime_blocking_threads", "gauge", "Threads of the blocking pool.", |it| {
-            it.blocking_threads
-        }),
-        (
-            "taskprof_runtime_blocking_queue_depth",
-            "gauge",
-            "Closures waiting for the pool.",
-            |it| it.blocking_queue_depth,
-        ),
-        ("taskprof_runtime_polls_total", "counter", "Polls by all workers.", |it| it.polls),
-    ];
-    for (name, kind, help, of) in optional {
-        if snapshot.runtimes.iter().any(|runtime| of(runtime).is_some()) {
-            out.family(name, kind, help);
-        }
-        for runtime in &snapshot.runtimes {
-            if let Some(value) = of(runtime) {
-                out.line(name, &[("runtime", &runtime.name)], value);
-            }
-        }
-    }
-    let runtime = |id| {
-        snapshot
-            .runtimes
-            .iter()
-            .find(|runtime| runtime.id == id)
-            .map_or("", |runtime| &*runtime.name)
-    };
-    let name = "taskprof_worker_busy_seconds_total";
-    out.family(name, "counter", "Time a worker was busy.");
-    for worker in &snapshot.workers {
-        out.line(
-            name,
-            &[("runtime", &runtime(worker.runtime)), ("worker", &worker.index)],
-            seconds(worker.busy_ns),
-        );
-    }
-    let name = "taskprof_worker_blocked_seconds";
-    out.family(
-        name,
-        "gauge",
-        "How long a worker has been inside a poll over the threshold; 0 if it is not.",
-    );
-    for worker in &snapshot.workers {
-        let ns = if worker.blocked { worker.state_ns } else { 0 };
-        out.line(
-            name,
-            &[("runtime", &runtime(worker.runtime)), ("worker", &worker.index)],
-            seconds(ns),
-        );
     }
 }
 
@@ -297,19 +244,14 @@ fn streams(out: &mut Out, snapshot: &Snapshot) {
         out.one(&format!("taskprof_spans_{name}_total"), "counter", help, count);
     }
     out.one("taskprof_connections", "gauge", "Connections alive.", snapshot.connections.len());
-    out.one(
-        "taskprof_profiler_panics_total",
-        "counter",
-        "Panics caught inside the profiler.",
-        counters.profiler_panics,
-    );
 }
 
 fn findings(out: &mut Out, report: &Report) {
     let name = "taskprof_findings";
     out.family(name, "gauge", "Cases of what is wrong now, by kind; see /debug/findings.");
-    let mut kinds: BTreeMap<FindingKind, u64> =
-        report.checked.iter().map(|check| (check.kind, 0)).collect();
+    // A zero says that it was looked for.
+    let looked_for = report.checked.iter().filter(|check| check.unavailable.is_none());
+    let mut kinds: BTreeMap<FindingKind, u64> = looked_for.map(|check| (check.kind, 0)).collect();
     for finding in &report.findings {
         *kinds.entry(finding.kind).or_default() += finding.count;
     }
@@ -362,13 +304,17 @@ fn own(out: &mut Out, server: &ServerFigures) {
 mod tests {
     use super::*;
     use crate::analyze::{Judge, analyze};
-    use crate::model::{Http2, Side, sample};
+    use crate::model::{Http2, Runtime, RuntimeId, Side, sample};
 
     fn text(snapshot: &Snapshot) -> String {
+        in_format(snapshot, Format::Text)
+    }
+
+    fn in_format(snapshot: &Snapshot, format: Format) -> String {
         let judge = Judge::new(snapshot);
         let verdicts: Vec<_> = snapshot.streams.iter().map(|stream| judge.kind(stream)).collect();
         let own = ServerFigures::default();
-        String::from_utf8(metrics(snapshot, &analyze(snapshot), &verdicts, &own)).unwrap()
+        String::from_utf8(metrics(snapshot, &analyze(snapshot), &verdicts, &own, format)).unwrap()
     }
 
     #[test]
@@ -409,9 +355,68 @@ mod tests {
         }
         assert!(text.contains("taskprof_tasks_waiting{wait=\"mutex\"} 4\n"));
         assert!(text.contains("taskprof_longest_wait_seconds{wait=\"mutex\"} 41\n"));
-        assert!(
-            text.contains("taskprof_worker_blocked_seconds{runtime=\"main\",worker=\"1\"} 3.2\n")
-        );
+        assert!(text.contains(
+            "taskprof_worker_blocked_seconds{runtime=\"main\",runtime_id=\"0\",worker=\"1\"} 3.2\n"
+        ));
+    }
+
+    #[test]
+    fn openmetrics_names_a_counters_family_without_its_suffix() {
+        let text = in_format(&sample::busy_server(), Format::OpenMetrics);
+        for line in [
+            "# TYPE taskprof_tasks_spawned counter",
+            "# TYPE taskprof_worker_busy_seconds counter",
+            "# TYPE taskprof_tasks gauge",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} in {text}");
+        }
+        assert!(text.lines().any(|line| line.starts_with("taskprof_tasks_spawned_total ")));
+        let types = text.lines().filter(|line| line.starts_with("# TYPE"));
+        let mut types: Vec<&str> = types.filter_map(|line| line.split(' ').nth(2)).collect();
+        types.sort_unstable();
+        assert!(types.windows(2).all(|pair| pair[0] != pair[1]), "each once: {types:?}");
+        assert!(text.ends_with("\n# EOF\n"));
+    }
+
+    #[test]
+    fn what_nobody_observes_is_absent_and_not_zero() {
+        let mut snapshot = sample::busy_server();
+        snapshot.counters = Counters::default();
+        for worker in &mut snapshot.workers {
+            worker.polls = None;
+        }
+        let text = text(&snapshot);
+        for hooks in ["taskprof_worker_blocked", "taskprof_tasks_spawned", "taskprof_blocked_polls"]
+        {
+            assert!(!text.contains(hooks), "{hooks} in {text}");
+        }
+        assert!(!text.contains("taskprof_findings{kind=\"busy_task\"}"), "{text}");
+        assert!(text.contains("taskprof_findings{kind=\"registry_full\"} 0\n"), "{text}");
+        assert!(text.contains("taskprof_worker_busy_seconds_total{"), "tokio tells: {text}");
+        snapshot.blocked_threshold_ns = 0;
+        let outside = in_format(&snapshot, Format::Text);
+        for inside in ["taskprof_streams", "taskprof_pauses", "taskprof_connections"] {
+            assert!(!outside.contains(inside), "{inside} in {outside}");
+        }
+    }
+
+    #[test]
+    fn no_two_series_are_the_same_and_none_has_an_address_for_a_label() {
+        let mut snapshot = sample::busy_server();
+        let (second, stranger) = (RuntimeId(1), RuntimeId(1_000));
+        snapshot.runtimes.push(Runtime { id: second, ..sample::runtime() });
+        snapshot.workers.push(Worker { runtime: second, ..sample::worker(0) });
+        let name = "multi_thread at 0x7f00".into();
+        snapshot.runtimes.push(Runtime { id: stranger, name, workers: 0, ..sample::runtime() });
+        snapshot.workers.push(Worker { runtime: stranger, ..sample::worker(0) });
+        let text = text(&snapshot);
+        let mut series: Vec<&str> =
+            text.lines().filter_map(|line| line.rsplit_once(' ')).map(|it| it.0).collect();
+        series.retain(|line| !line.starts_with('#'));
+        series.sort_unstable();
+        assert!(series.windows(2).all(|pair| pair[0] != pair[1]), "each once: {series:#?}");
+        assert!(text.contains("taskprof_runtime_workers{runtime=\"main\",runtime_id=\"1\"} 2\n"));
+        assert!(!text.contains("0x7f00"), "{text}");
     }
 
     #[test]

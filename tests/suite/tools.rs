@@ -4,10 +4,12 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use tokio::runtime::Runtime;
+use taskprof::Profiler;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::LocalSet;
 
 use super::reference::{By, start_watched};
-use super::server::{Server, tool};
+use super::server::{Answer, Server, tool};
 
 const PPROF: &[&str] = &["pprof", "/usr/lib/go-1.19/pkg/tool/linux_amd64/pprof"];
 
@@ -158,8 +160,38 @@ fn promtool_accepts_the_metrics() {
     server.wait_for("/debug/streams", "streams", |json| {
         json["streams"].as_array().is_some_and(|streams| !streams.is_empty())
     });
-    let metrics = server.get("/metrics");
-    let mut child = Command::new(&promtool)
+    must_accept(&promtool, &server.get("/metrics"));
+}
+
+#[test]
+fn promtool_accepts_the_metrics_of_two_runtimes_of_one_name_and_a_local_set() {
+    let Some(promtool) = tool(&["promtool"]) else { return };
+    let profiler = Profiler::builder().http("127.0.0.1:0").start().expect("a profiler");
+    let runtime = || {
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(1).enable_all();
+        profiler.runtime(builder).build().expect("a runtime")
+    };
+    let runtimes = [runtime(), runtime()];
+    for runtime in &runtimes {
+        // One is listed once it has done something.
+        runtime.block_on(runtime.spawn(async {})).expect("it ran");
+    }
+    let local = LocalSet::new();
+    local.spawn_local(std::future::pending::<()>());
+    runtimes[0].block_on(local.run_until(tokio::task::yield_now()));
+    let metrics = Answer::to(profiler.http_addr().expect("an address"), "/metrics");
+    must_accept(&promtool, &metrics);
+    let text = metrics.text();
+    for id in 0..2 {
+        let series =
+            format!("taskprof_runtime_workers{{runtime=\"main\",runtime_id=\"{id}\"}} 1\n");
+        assert_eq!(text.matches(&series).count(), 1, "{series} in {text}");
+    }
+}
+
+fn must_accept(promtool: &Path, metrics: &Answer) {
+    let mut child = Command::new(promtool)
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -168,7 +200,7 @@ fn promtool_accepts_the_metrics() {
         .expect("promtool starts");
     child.stdin.take().expect("input").write_all(&metrics.body).expect("metrics");
     let output = child.wait_with_output().expect("promtool ends");
-    let said = text_of(&promtool, &["check", "metrics"], &output);
+    let said = text_of(promtool, &["check", "metrics"], &output);
     let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.is_empty() && complaints.is_empty(), "{said}{complaints}\n{}", metrics.text());
     assert!(metrics.text().contains("taskprof_"), "{}", metrics.text());

@@ -348,12 +348,12 @@ pub struct HealthRuntime {
     pub id: RuntimeId,
     /// Its name.
     pub name: Arc<str>,
-    /// Number of workers.
+    /// Number of workers; 0 where only memory shows the runtime.
     pub workers: u32,
     /// Of those, blocked now.
     pub workers_blocked: u32,
-    /// At least one worker is free to poll.
-    pub live: bool,
+    /// At least one worker is free to poll; null where polls are not observed.
+    pub live: Option<bool>,
     /// Tasks alive.
     pub alive_tasks: u64,
 }

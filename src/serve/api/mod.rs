@@ -1,5 +1,6 @@
 //! The endpoints: one file per family, one table of routes.
 
+mod accept;
 pub mod params;
 mod pprof;
 mod report;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::Uri;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse as _, Response};
 
 use super::params::Params;
-use super::{Answer, answer};
+use super::{Answer, accept, answer};
 use crate::analyze::{Judge, analyze};
 use crate::model::Snapshot;
 use crate::render::json::{FindingsAnswer, Head, HealthAnswer, HealthRuntime, WorkersAnswer};
@@ -47,10 +47,12 @@ pub async fn workers(State(shared): State<Shared>, uri: Uri) -> Answer {
 pub async fn metrics(
     State(shared): State<Shared>,
     uri: Uri,
+    headers: HeaderMap,
 ) -> Result<Response, crate::serve::problem::Problem> {
     Params::parse(&uri, &[])?;
     let held = shared.flight.snapshot(Want::ALL).await?;
     let stats = Arc::clone(&shared.stats);
+    let format = accept::format(&headers);
     let text = call(&shared.stats, move || {
         let own = metrics::ServerFigures {
             requests: stats.requests.get(),
@@ -63,9 +65,10 @@ pub async fn metrics(
         };
         let judge = Judge::new(&held);
         let verdicts: Vec<_> = held.streams.iter().map(|stream| judge.kind(stream)).collect();
-        Ok(metrics::metrics(&held, &analyze(&held), &verdicts, &own))
+        Ok(metrics::metrics(&held, &analyze(&held), &verdicts, &own, format))
     });
-    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.await?).into_response())
+    let kind = [(CONTENT_TYPE, format.content_type()), (VARY, "Accept")];
+    Ok((kind, text.await?).into_response())
 }
 
 pub async fn health(State(shared): State<Shared>, uri: Uri) -> Answer {
@@ -74,21 +77,21 @@ pub async fn health(State(shared): State<Shared>, uri: Uri) -> Answer {
     Ok(answer(&HealthAnswer { head: Head::of(&held), status: "ok", runtimes: liveness(&held) }))
 }
 
-/// A runtime lives while one worker at least is not stuck in a poll.
+/// A runtime lives while one worker at least is not stuck in a poll. Without
+/// the hooks nobody can tell.
 fn liveness(snapshot: &Snapshot) -> Vec<HealthRuntime> {
     let live = snapshot.runtimes.iter().map(|runtime| {
-        let blocked = snapshot
-            .workers
-            .iter()
-            .filter(|worker| worker.runtime == runtime.id && worker.blocked)
-            .count();
+        let mut workers =
+            snapshot.workers.iter().filter(|worker| worker.runtime == runtime.id).peekable();
+        let observed = workers.peek().is_some_and(|worker| worker.is_observed());
+        let blocked = workers.filter(|worker| worker.blocked).count();
         let blocked = u32::try_from(blocked).unwrap_or(u32::MAX);
         HealthRuntime {
             id: runtime.id,
             name: Arc::clone(&runtime.name),
             workers: runtime.workers,
             workers_blocked: blocked,
-            live: blocked < runtime.workers,
+            live: observed.then_some(blocked < runtime.workers),
             alive_tasks: runtime.alive_tasks,
         }
     });

@@ -4,8 +4,10 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::fixture::*;
-use crate::model::sample;
+use crate::model::{Runtime, RuntimeId, Worker, sample};
 use crate::render::pprof::decode;
 use crate::serve::ServeConfig;
 
@@ -264,4 +266,56 @@ fn counters_go_on_while_chains_are_being_read() {
     }
     drop(held);
     assert!(events.any(|event| event == "event: findings"));
+}
+
+#[test]
+fn health_says_which_runtimes_live_and_of_which_nobody_knows() {
+    let runtime = |id: u64, name: &str, workers: u32| Runtime {
+        id: RuntimeId(id),
+        name: name.into(),
+        workers,
+        ..sample::runtime()
+    };
+    let worker = |id: u64, index, blocked, polls| Worker {
+        runtime: RuntimeId(id),
+        blocked,
+        polls,
+        ..sample::worker(index)
+    };
+    let mut snapshot = sample::empty();
+    snapshot.runtimes = vec![
+        runtime(0, "half stuck", 2),
+        runtime(1, "stuck", 2),
+        runtime(2, "without hooks", 1),
+        runtime(1_000, "a LocalSet in memory", 0),
+    ];
+    snapshot.workers = vec![
+        worker(0, 0, true, Some(9)),
+        worker(0, 1, false, Some(9)),
+        worker(1, 0, true, Some(9)),
+        worker(1, 1, true, Some(9)),
+        worker(2, 0, false, None),
+    ];
+    let target = serve(Saved::new(snapshot), config());
+    let health = target.get("/healthz").json();
+    schema_holds("HealthAnswer", &health);
+    let live: Vec<_> =
+        health["runtimes"].as_array().unwrap().iter().map(|it| &it["live"]).collect();
+    assert_eq!(live, [&json!(true), &json!(false), &Value::Null, &Value::Null], "{health:#}");
+}
+
+#[test]
+fn metrics_come_in_the_format_that_is_asked_for() {
+    let target = busy();
+    let get = |accept: &str| target.request("GET", "/metrics", accept);
+    let plain = get("");
+    assert_eq!(plain.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert!(!plain.text().contains("# EOF"));
+    let open = get("Accept: application/openmetrics-text;version=1.0.0,*/*;q=0.1\r\n");
+    assert_eq!(
+        open.header("content-type"),
+        Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    );
+    assert!(open.text().ends_with("\n# EOF\n"));
+    assert_eq!(open.header("vary"), Some("Accept"));
 }
