@@ -68,7 +68,7 @@ impl Core {
         let now = clock::now();
         let streams = registry.streams.snapshot(now);
         let (mut tasks, torn) =
-            if want.tasks { registry.tasks.snapshot(now, &streams.slots) } else { (Vec::new(), 0) };
+            if want.tasks { registry.tasks.snapshot(now) } else { (Vec::new(), 0) };
         let mut runtimes: Vec<Runtime> =
             cells.iter().filter_map(|cell| self.figures.read(cell)).collect();
         let mut workers: Vec<Worker> =

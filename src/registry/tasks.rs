@@ -11,12 +11,12 @@ mod index;
 use std::cell::Cell as LocalCell;
 use std::sync::Arc;
 
-use self::cell::{Copied, Torn};
+use self::cell::{Cell, Copied, Torn};
 use self::cells::Cells;
 use super::places::Places;
 use super::streams::{SlotInfo, Streams};
 use super::tally::Tally;
-use crate::model::{Task, TaskId};
+use crate::model::{Location, Task, TaskId};
 use crate::sys::{room, thread};
 
 /// Live tasks held unless configured otherwise.
@@ -189,9 +189,8 @@ impl Tasks {
     }
 
     /// Copies the tasks that live from the first look to the last, by id, and
-    /// counts those that changed under the reader's hands. `slots` tells which
-    /// streams they belong to.
-    pub fn snapshot(&self, now: u64, slots: &[Option<SlotInfo>]) -> (Vec<Task>, u64) {
+    /// counts those that changed under the reader's hands.
+    pub fn snapshot(&self, now: u64) -> (Vec<Task>, u64) {
         let places = self.places.all();
         let totals = self.totals();
         let live = totals.spawned.saturating_sub(totals.ended + totals.dropped);
@@ -208,14 +207,7 @@ impl Tasks {
             thread::give_way();
             match Copied::read(cell) {
                 Ok(Some(copied)) if copied.id() == id => {
-                    let stream = slots.get(copied.slot() as usize).and_then(Option::as_ref);
-                    let mut task = copied.task(now);
-                    let place = copied.place().checked_sub(1);
-                    task.spawned_at = place.and_then(|n| places.get(n)).cloned();
-                    task.stream = stream.map(|stream| stream.stream);
-                    task.method = stream.map(|stream| stream.method.clone());
-                    task.peer = stream.and_then(|stream| stream.peer.clone());
-                    tasks.push(task);
+                    tasks.push(self.named(cell, &copied, &places, now));
                 }
                 // Ended since; the cell may be another's by now.
                 Ok(_) => {}
@@ -237,15 +229,35 @@ impl Tasks {
     pub fn get(&self, id: TaskId, now: u64) -> Option<Task> {
         let (_, cell) = self.cells.find(id.0)?;
         let copied = Copied::read(cell).ok()??;
+        (copied.id() == id.0).then(|| self.named(cell, &copied, &self.places.all(), now))
+    }
+
+    /// A copied task, with its place and its stream.
+    fn named(&self, cell: Cell<'_>, copied: &Copied, places: &[Arc<Location>], now: u64) -> Task {
         let mut task = copied.task(now);
         let place = copied.place().checked_sub(1);
-        task.spawned_at = place.and_then(|n| self.places.all().get(n).cloned());
-        if let Some(stream) = self.streams.info(copied.slot()) {
+        task.spawned_at = place.and_then(|n| places.get(n)).cloned();
+        if let Some(stream) = self.stream_of(cell, copied) {
             task.stream = Some(stream.stream);
             task.method = Some(stream.method);
             task.peer = stream.peer;
         }
-        (task.id == id).then_some(task)
+        task
+    }
+
+    /// The stream of a copied task. A free slot is soon another stream's, so
+    /// what it stands for holds only if the task has kept it until after it
+    /// was asked for.
+    fn stream_of(&self, cell: Cell<'_>, copied: &Copied) -> Option<SlotInfo> {
+        let mut slot = copied.slot();
+        loop {
+            let stream = self.streams.info(slot);
+            match cell.slot() {
+                kept if kept == slot => return stream.filter(|_| cell.id() == Some(copied.id())),
+                // Tagged meanwhile.
+                other => slot = other,
+            }
+        }
     }
 
     /// The slot with a reference taken, or none if it stands for nothing.

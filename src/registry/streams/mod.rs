@@ -76,8 +76,6 @@ pub struct StreamsSnapshot {
     pub live: Vec<Stream>,
     /// Ended: first those whose tasks still live, then the ring; newest first.
     pub ended: Vec<Stream>,
-    /// By slot, for the tasks that remember it.
-    pub slots: Vec<Option<SlotInfo>>,
     /// Ever started.
     pub started: u64,
     /// Ever ended.
@@ -132,6 +130,12 @@ impl Streams {
     /// hold for every stream; where the table is full it is in no list.
     pub fn begin(&self, begin: Begin) -> Arc<StreamCell> {
         let id = StreamId(self.started.fetch_add(1, Relaxed) + 1);
+    /// How many slots have ever been in use at once.
+    #[cfg(test)]
+    pub fn slots_used(&self) -> u32 {
+        self.slots.len()
+    }
+
         let method = self.methods.get(begin.path);
         let now = clock::now();
         if let Some(connection) = &begin.connection {
@@ -225,7 +229,11 @@ impl Streams {
 
     /// What a slot stands for.
     pub fn info(&self, slot: u32) -> Option<SlotInfo> {
-        self.slots.get(slot).map(|(cell, _)| info(&cell))
+        self.slots.get(slot).map(|(cell, _)| SlotInfo {
+            stream: cell.id,
+            method: cell.method.name.clone(),
+            peer: cell.peer.clone(),
+        })
     }
 
     /// Streams now. `now` is in ticks, and must be read before.
@@ -233,24 +241,20 @@ impl Streams {
         let mut live = Vec::new();
         let mut leaked = Vec::new();
         let mut seen = HashSet::new();
-        let slots = (0..self.slots.len())
-            .map(|index| {
-                let (cell, references) = self.slots.get(index)?;
-                let own = u32::from(!cell.is_ended());
-                let tracked = cell.tracked.load(Relaxed);
-                // A scope's task holds a reference of its own, beside that of
-                // the hooks where there are any: each is counted once.
-                let hooked = references.saturating_sub(own + tracked);
-                let stream = cell.to_model(now, hooked.max(tracked));
-                if stream.ended_ago_ns.is_none() {
-                    live.push(stream);
-                } else {
-                    seen.insert(cell.id);
-                    leaked.push(stream);
-                }
-                Some(info(&cell))
-            })
-            .collect();
+        for (cell, references) in (0..self.slots.len()).filter_map(|index| self.slots.get(index)) {
+            let own = u32::from(!cell.is_ended());
+            let tracked = cell.tracked.load(Relaxed);
+            // A scope's task holds a reference of its own, beside that of
+            // the hooks where there are any: each is counted once.
+            let hooked = references.saturating_sub(own + tracked);
+            let stream = cell.to_model(now, hooked.max(tracked));
+            if stream.ended_ago_ns.is_none() {
+                live.push(stream);
+            } else {
+                seen.insert(cell.id);
+                leaked.push(stream);
+            }
+        }
         live.sort_unstable_by_key(|stream| stream.id);
         leaked.sort_unstable_by_key(|stream| stream.ended_ago_ns);
         let ring: Vec<_> = {
@@ -312,10 +316,6 @@ impl Streams {
         let cells = self.live_cells().filter(|cell| Arc::ptr_eq(&cell.method, &method));
         Ok(cells.map(|cell| cell.logged.store(on, Relaxed)).count())
     }
-}
-
-fn info(cell: &StreamCell) -> SlotInfo {
-    SlotInfo { stream: cell.id, method: cell.method.name.clone(), peer: cell.peer.clone() }
 }
 
 #[cfg(test)]

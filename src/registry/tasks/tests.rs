@@ -1,13 +1,27 @@
 //! The task table alone, with ids and ticks made up.
 
 use super::*;
-use crate::model::{RuntimeId, TaskState};
+use crate::model::{RuntimeId, Side, TaskState};
 use crate::registry::clock;
-use std::collections::HashSet;
+use crate::registry::streams::{Begin, StreamCell};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn tasks(max: usize) -> Tasks {
     Tasks::new(max, Arc::new(Streams::default()))
+}
+
+fn stream(streams: &Streams, path: &str) -> Arc<StreamCell> {
+    streams.begin(Begin {
+        side: Side::Server,
+        path,
+        connection: None,
+        endpoint: None,
+        span: None,
+        peer: None,
+        timeout: None,
+        metadata: BTreeMap::new(),
+    })
 }
 
 fn birth(id: u64) -> Birth {
@@ -18,7 +32,7 @@ fn birth(id: u64) -> Birth {
 fn a_life_is_accounted() {
     let tasks = tasks(100);
     tasks.spawned(&Birth { parent: 3, runtime: 2, ..birth(7) });
-    let (list, torn) = tasks.snapshot(clock::now(), &[]);
+    let (list, torn) = tasks.snapshot(clock::now());
     assert_eq!((list.len(), torn), (1, 0));
     assert_eq!(list[0].state, TaskState::Scheduled);
     assert_eq!(list[0].parent, Some(TaskId(3)));
@@ -47,12 +61,52 @@ fn a_life_is_accounted() {
 }
 
 #[test]
+fn a_slot_that_went_to_another_stream_names_nobodys_task() {
+    let streams = Arc::new(Streams::default());
+    let tasks = Tasks::new(100, streams.clone());
+    let first = stream(&streams, "/a.B/First");
+    let slot = first.slot().unwrap();
+    {
+        let _spawning = spawning_for(slot);
+        tasks.spawned(&birth(1));
+    }
+    let (_, cell) = tasks.cells.find(1).unwrap();
+    let copied = Copied::read(cell).ok().flatten().unwrap();
+    let method = |copied: &Copied| tasks.stream_of(cell, copied).map(|of| of.method.to_string());
+    assert_eq!(method(&copied).as_deref(), Some("/a.B/First"));
+
+    // The copied task ends, its stream too, and the slot is taken anew.
+    tasks.ended(1);
+    streams.end(&first, None);
+    let second = stream(&streams, "/a.B/Second");
+    assert_eq!(second.slot(), Some(slot));
+    assert_eq!(method(&copied), None, "its stream is not told any more");
+
+    // A task of the new stream is told to be of that one.
+    {
+        let _spawning = spawning_for(slot);
+        tasks.spawned(&birth(2));
+    }
+    let (list, _) = tasks.snapshot(clock::now());
+    assert_eq!(list[0].method.as_deref(), Some("/a.B/Second"));
+    assert_eq!(list[0].stream, Some(second.id()));
+
+    // One that is tagged between the copy and the question is of the later stream.
+    let (_, cell) = tasks.cells.find(2).unwrap();
+    let copied = Copied::read(cell).ok().flatten().unwrap();
+    let third = stream(&streams, "/a.B/Third");
+    tasks.tag(TaskId(2), third.slot().unwrap());
+    let told = tasks.stream_of(cell, &copied).unwrap();
+    assert_eq!(&*told.method, "/a.B/Third");
+}
+
+#[test]
 fn the_bound_holds_and_counts_what_it_drops() {
     let tasks = tasks(1_000);
     for id in 1..=10_000 {
         tasks.spawned(&birth(id));
     }
-    let (list, _) = tasks.snapshot(clock::now(), &[]);
+    let (list, _) = tasks.snapshot(clock::now());
     let totals = tasks.totals();
     assert_eq!(list.len() as u64 + totals.dropped, 10_000);
     assert_eq!(list.len(), 1_000, "all room is used");
@@ -64,7 +118,7 @@ fn the_bound_holds_and_counts_what_it_drops() {
     for id in 20_001..=21_000 {
         tasks.spawned(&birth(id));
     }
-    assert_eq!(tasks.snapshot(clock::now(), &[]).0.len(), 1_000);
+    assert_eq!(tasks.snapshot(clock::now()).0.len(), 1_000);
 }
 
 #[test]
@@ -89,7 +143,7 @@ fn long_lived_tasks_among_many_short_ones_stay_found() {
         }
     }
     assert_eq!(tasks.totals().dropped, 0);
-    assert_eq!(tasks.snapshot(clock::now(), &[]).0.len(), kept.len());
+    assert_eq!(tasks.snapshot(clock::now()).0.len(), kept.len());
     assert!(kept.iter().all(|&id| tasks.cells.find(id).is_some()));
 }
 
@@ -97,7 +151,7 @@ fn long_lived_tasks_among_many_short_ones_stay_found() {
 fn what_ends_while_the_list_is_made_is_not_on_it() {
     let tasks = tasks(100);
     (1..=4).for_each(|id| tasks.spawned(&birth(id)));
-    let (mut list, _) = tasks.snapshot(clock::now(), &[]);
+    let (mut list, _) = tasks.snapshot(clock::now());
     tasks.ended(2);
     tasks.ended(3);
     // One of the cells is another's by now.
@@ -114,7 +168,7 @@ fn writers_on_all_threads_and_a_reader_agree() {
         let reader = scope.spawn(|| {
             let mut reads = 0;
             while !stop.load(Ordering::Relaxed) || reads == 0 {
-                let (list, _) = tasks.snapshot(clock::now(), &[]);
+                let (list, _) = tasks.snapshot(clock::now());
                 let ids: HashSet<_> = list.iter().map(|task| task.id).collect();
                 assert_eq!(ids.len(), list.len(), "no id twice");
                 for task in &list {
@@ -153,5 +207,5 @@ fn writers_on_all_threads_and_a_reader_agree() {
     });
     let totals = tasks.totals();
     assert_eq!((totals.spawned, totals.ended, totals.dropped), (80_000, 80_000, 0));
-    assert!(tasks.snapshot(clock::now(), &[]).0.is_empty());
+    assert!(tasks.snapshot(clock::now()).0.is_empty());
 }
