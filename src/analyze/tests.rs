@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::analyze;
 use crate::model::sample::{self, SECOND};
 use crate::model::{
-    Confidence, Deadline, Finding, FindingKind, Http2State, Pause, Phase, Severity, Snapshot,
-    Stream, StreamId, StreamKind, TaskId, TaskState,
+    Confidence, Deadline, Finding, FindingKind, Http2State, Missing, Pause, Phase, Reason,
+    Severity, Snapshot, Stream, StreamId, StreamKind, TaskId, TaskState,
 };
 
 const MS: u64 = 1_000_000;
@@ -21,6 +21,10 @@ fn with_streams(streams: impl IntoIterator<Item = Stream>) -> Snapshot {
     snapshot.counters.streams_started = 1_000;
     snapshot.streams.extend(streams);
     snapshot
+}
+
+fn missing(reason: Reason, count: u64) -> Missing {
+    Missing { reason, count, detail: String::new() }
 }
 
 fn watch(id: u64) -> Stream {
@@ -38,10 +42,6 @@ fn an_empty_process_is_clear_and_says_what_was_looked_for() {
     assert!(streams.is_some_and(|check| check.unavailable.is_some()), "no layer saw a stream");
 }
 
-#[test]
-fn a_worker_blocked_now_is_critical_and_names_the_line() {
-    let mut snapshot = sample::empty();
-    snapshot.blocked.push(sample::blocked());
 #[test]
 fn what_no_hook_observes_was_not_looked_for() {
     let checks = |hooked: [bool; 2]| {
@@ -69,6 +69,10 @@ fn what_no_hook_observes_was_not_looked_for() {
     assert_eq!(checks([false, false]), [(0, true), (0, true)]);
 }
 
+#[test]
+fn a_worker_blocked_now_is_critical_and_names_the_line() {
+    let mut snapshot = sample::empty();
+    snapshot.blocked.push(sample::blocked());
     let found = of(&snapshot, FindingKind::BlockedWorker);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].severity, Severity::Critical);
@@ -213,12 +217,16 @@ fn full_tables_are_told() {
     snapshot.counters.tasks_dropped = 3;
     let found = of(&snapshot, FindingKind::RegistryFull);
     assert_eq!(found[0].title, "The task table was full: 3 tasks since the start not seen");
+    assert_eq!(found[0].severity, Severity::Info, "nothing is missing now");
+    snapshot.coverage.missing.push(missing(Reason::RegistryFull, 2));
+    assert_eq!(of(&snapshot, FindingKind::RegistryFull)[0].severity, Severity::Warning);
 }
 
 #[test]
 fn the_worst_comes_first() {
     let mut snapshot = sample::empty();
     snapshot.counters.tasks_dropped = 3;
+    snapshot.coverage.missing.push(missing(Reason::RegistryFull, 3));
     snapshot.pauses.push(Pause { paused_ns: 10 * SECOND, ended_ago_ns: 3 * SECOND });
     snapshot.blocked.push(sample::blocked());
     let kinds: Vec<FindingKind> =

@@ -27,8 +27,10 @@ struct Lost {
     torn: u64,
     /// Running tasks without a stack.
     no_stack: u64,
-    /// Streams that the table had no room for.
+    /// Streams that the table had no room for, since the start.
     untracked: u64,
+    /// Of those, live.
+    untracked_live: u64,
     /// Live streams whose frames are not seen.
     untapped: u64,
     /// What became of the await chains.
@@ -115,7 +117,8 @@ impl Core {
             dropped: totals.dropped + streams.untracked,
         };
         let untapped = streams.live.iter().filter(|stream| stream.wire.is_none()).count() as u64;
-        let lost = Lost { torn, no_stack, untracked: streams.untracked, untapped, chains };
+        let (untracked, untracked_live) = (streams.untracked, streams.untracked_live);
+        let lost = Lost { torn, no_stack, untracked, untracked_live, untapped, chains };
         coverage.missing = self.missing(&cells, &runtimes, &coverage, &lost);
         if !want.tasks {
             coverage.running =
@@ -254,7 +257,7 @@ impl Core {
         coverage: &Coverage,
         lost: &Lost,
     ) -> Vec<Missing> {
-        let &Lost { torn, no_stack, untracked, untapped, ref chains } = lost;
+        let &Lost { torn, no_stack, untracked, untracked_live, untapped, ref chains } = lost;
         let mut missing = Vec::new();
         let mut say = |reason, count, detail: &str| {
             missing.push(Missing { reason, count, detail: detail.to_owned() });
@@ -266,41 +269,57 @@ impl Core {
             .filter_map(|cell| cell.handle())
             .map(|handle| handle.metrics().num_alive_tasks() as u64)
             .sum();
+        let read = matches!(chains, Chains::Read { .. });
+        let mut rest = unlisted;
         if !cfg!(tokio_unstable) {
-            say(
-                Reason::NoTokioUnstable,
-                unlisted,
-                "built without --cfg tokio_unstable: tokio has no task hooks, so tasks, polls \
-                 and blocked workers are not seen, only the runtime's own counts",
-            );
-        } else {
-            let dropped = self.registry.tasks.totals().dropped;
-            if dropped > 0 {
-                say(
-                    Reason::RegistryFull,
-                    unlisted.saturating_sub(unhooked).min(dropped),
-                    "spawned while the task table was full; raise max_tasks",
-                );
-            }
-            let rest = unlisted - if dropped > 0 { unlisted.min(dropped) } else { 0 };
-            match chains {
-                Chains::Read { .. } => {
-                    if rest > 0 {
-                        say(Reason::Torn, rest, "began or ended in the instant of the image");
-                    }
-                    say(
-                        Reason::NoHook,
-                        0,
-                        "the root future of block_on: neither hooked nor in any list of tokio's",
-                    );
-                }
-                _ => say(
-                    Reason::NoHook,
-                    rest,
-                    "tasks of runtimes that were built without the hooks; besides, tokio neither \
-                     hooks nor counts LocalSet tasks and the root future of block_on",
+            let (count, detail) = match chains {
+                Chains::NotAsked => (
+                    unlisted,
+                    "built without --cfg tokio_unstable: tokio has no task hooks, so polls, busy \
+                     times and blocked workers are not seen, and tasks only where an answer reads \
+                     them from memory",
                 ),
+                Chains::Unread(..) => (
+                    unlisted,
+                    "built without --cfg tokio_unstable: tokio has no task hooks, so tasks, polls \
+                     and blocked workers are not seen, only the runtime's own counts",
+                ),
+                Chains::Read { .. } => (
+                    0,
+                    "built without --cfg tokio_unstable: tokio has no task hooks, so polls, busy \
+                     times and blocked workers are not seen; tasks are read from memory",
+                ),
+            };
+            rest -= count;
+            say(Reason::NoTokioUnstable, count, detail);
+        }
+        let dropped = self.registry.tasks.totals().dropped;
+        if dropped > 0 {
+            // Since the start; most have ended, or were read from memory.
+            let count = unlisted.saturating_sub(unhooked).min(dropped);
+            rest -= count;
+            say(
+                Reason::RegistryFull,
+                count,
+                "spawned while the task table was full; raise max_tasks",
+            );
+        }
+        if read {
+            if rest > 0 {
+                say(Reason::Torn, rest, "began or ended in the instant of the image");
             }
+            say(
+                Reason::NoHook,
+                0,
+                "the root future of block_on: neither hooked nor in any list of tokio's",
+            );
+        } else if cfg!(tokio_unstable) {
+            say(
+                Reason::NoHook,
+                rest,
+                "tasks of runtimes that were built without the hooks; besides, tokio neither \
+                 hooks nor counts LocalSet tasks and the root future of block_on",
+            );
         }
         let blocking: u64 = runtimes
             .iter()
@@ -326,7 +345,7 @@ impl Core {
             );
         }
         // A task whose cell was being written is in the image, or has ended.
-        let all_read = matches!(chains, Chains::Read { .. }) && coverage.listed >= coverage.alive;
+        let all_read = read && coverage.listed >= coverage.alive;
         if torn > 0 && !all_read {
             say(Reason::Torn, torn, "began or ended while the table was read");
         }
@@ -356,7 +375,11 @@ impl Core {
             );
         }
         if untracked > 0 {
-            say(Reason::StreamsFull, untracked, "streams begun while the stream table was full");
+            say(
+                Reason::StreamsFull,
+                untracked_live,
+                "live streams, begun while the stream table was full; raise max_streams",
+            );
         }
         missing
     }

@@ -9,7 +9,8 @@ use tokio::sync::{Notify, oneshot};
 
 use super::Profiler;
 use crate::instrument::runtime::Hooks;
-use crate::model::{FindingKind, Reason, Snapshot, Task, TaskId, TaskState, WorkerState};
+use crate::model::{FindingKind, Reason, Side, Snapshot, Task, TaskId, TaskState, WorkerState};
+use crate::registry::streams::Begin;
 use crate::serve::Want;
 
 /// What the hooks see. Await chains are read from all of the process's memory,
@@ -343,4 +344,71 @@ fn one_that_is_dropped_while_it_warms_up_reads_no_further() {
     }
     let (_, why) = awaits.read(&[]).unwrap_err();
     assert_eq!(why, "reading was stopped");
+}
+
+/// What `coverage` says is missing for a reason; none if it does not speak of it.
+fn missing(snapshot: &Snapshot, reason: Reason) -> Option<u64> {
+    let all = snapshot.coverage.missing.iter().filter(|missing| missing.reason == reason);
+    all.map(|missing| missing.count).reduce(|a, b| a + b)
+}
+
+#[test]
+fn a_full_task_table_costs_the_program_nothing_and_each_missing_task_has_one_reason() {
+    const ROOM: usize = 10;
+    let profiler = Profiler::builder().await_chains(false).max_tasks(ROOM).start().unwrap();
+    let runtime = profiler.runtime(multi_thread(2)).build().unwrap();
+    let spawn = |n: usize| -> Vec<_> {
+        let _inside = runtime.enter();
+        (0..n).map(|_| tokio::spawn(std::future::pending::<()>())).collect()
+    };
+    let tasks = spawn(ROOM + 7);
+    let full =
+        until(&profiler, "full table", |snapshot| snapshot.coverage.alive == ROOM as u64 + 7);
+    assert_eq!((full.coverage.listed, full.coverage.dropped), (ROOM as u64, 7));
+    assert_eq!(missing(&full, Reason::RegistryFull), Some(7));
+    assert_eq!(missing(&full, Reason::NoHook), Some(0));
+
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    until(&profiler, "end", |snapshot| snapshot.coverage.alive == 0);
+    // Beside a runtime whose tasks are missing for another reason.
+    let other = multi_thread(1).build().unwrap();
+    profiler.watch("other", other.handle());
+    for _ in 0..5 {
+        other.spawn(std::future::pending::<()>());
+    }
+    spawn(3);
+    let after = until(&profiler, "tasks of both", |snapshot| snapshot.coverage.alive == 8);
+    assert_eq!((after.coverage.listed, after.coverage.dropped), (3, 7));
+    assert_eq!(missing(&after, Reason::RegistryFull), Some(0), "they have ended");
+    assert_eq!(missing(&after, Reason::NoHook), Some(5));
+    let report = crate::analyze::analyze(&after);
+    let told = report.findings.iter().find(|finding| finding.kind == FindingKind::RegistryFull);
+    assert_eq!(told.unwrap().severity, crate::model::Severity::Info, "it is history");
+}
+
+#[test]
+fn a_full_stream_table_is_told_for_as_long_as_a_stream_is_not_listed() {
+    let profiler = Profiler::builder().await_chains(false).max_streams(2).start().unwrap();
+    let streams = &profiler.shared.core.registry.streams;
+    let begun: Vec<_> = (0..3)
+        .map(|_| {
+            streams.begin(Begin {
+                side: Side::Server,
+                path: "/a.B/C",
+                connection: None,
+                endpoint: None,
+                span: None,
+                peer: None,
+                timeout: None,
+                metadata: std::collections::BTreeMap::new(),
+            })
+        })
+        .collect();
+    let full = profiler.snapshot(Want::ALL).unwrap();
+    assert_eq!((full.streams.len(), full.coverage.dropped), (2, 1));
+    assert_eq!(missing(&full, Reason::StreamsFull), Some(1));
+    begun.iter().for_each(|stream| streams.end(stream, None));
+    let after = profiler.snapshot(Want::ALL).unwrap();
+    assert_eq!((after.coverage.dropped, after.counters.streams_dropped), (1, 1));
+    assert_eq!(missing(&after, Reason::StreamsFull), Some(0));
 }

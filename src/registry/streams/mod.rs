@@ -55,6 +55,7 @@ pub struct Streams {
     /// Where ended streams go whose spans are wanted.
     pub spans: Spans,
     untracked: AtomicU64,
+    untracked_ended: AtomicU64,
     forgotten: AtomicU64,
 }
 
@@ -82,6 +83,8 @@ pub struct StreamsSnapshot {
     pub ended_total: u64,
     /// Never listed, because the table was full.
     pub untracked: u64,
+    /// Of those, not ended.
+    pub untracked_live: u64,
     /// Ended, and no longer in the ring.
     pub forgotten: u64,
     /// Calls whose method is not named, because that table was full.
@@ -106,6 +109,7 @@ impl Streams {
             ended: AtomicU64::new(0),
             spans: Spans::default(),
             untracked: AtomicU64::new(0),
+            untracked_ended: AtomicU64::new(0),
             forgotten: AtomicU64::new(0),
         }
     }
@@ -126,16 +130,16 @@ impl Streams {
         self.ended.load(Relaxed)
     }
 
-    /// A stream begins. There is always a cell, so that deadlines and limits
-    /// hold for every stream; where the table is full it is in no list.
-    pub fn begin(&self, begin: Begin) -> Arc<StreamCell> {
-        let id = StreamId(self.started.fetch_add(1, Relaxed) + 1);
     /// How many slots have ever been in use at once.
     #[cfg(test)]
     pub fn slots_used(&self) -> u32 {
         self.slots.len()
     }
 
+    /// A stream begins. There is always a cell, so that deadlines and limits
+    /// hold for every stream; where the table is full it is in no list.
+    pub fn begin(&self, begin: Begin) -> Arc<StreamCell> {
+        let id = StreamId(self.started.fetch_add(1, Relaxed) + 1);
         let method = self.methods.get(begin.path);
         let now = clock::now();
         if let Some(connection) = &begin.connection {
@@ -177,7 +181,10 @@ impl Streams {
         if let Some(endpoint) = endpoint {
             endpoint.call_ended(ok);
         }
-        let Some(slot) = cell.slot() else { return };
+        let Some(slot) = cell.slot() else {
+            self.untracked_ended.fetch_add(1, Relaxed);
+            return;
+        };
         // Into the ring before the slot goes: a snapshot in between sees it
         // twice, which it can tell, rather than not at all.
         let evicted = {
@@ -268,13 +275,17 @@ impl Streams {
         // A stream may have ended between the two looks.
         let gone: HashSet<_> = ended.iter().map(|stream| stream.id).collect();
         live.retain(|stream| !gone.contains(&stream.id));
+        // What ended has begun before: asked for in this order, none seems to
+        // end that was never there.
+        let untracked_ended = self.untracked_ended.load(Relaxed);
+        let untracked = self.untracked.load(Relaxed);
         StreamsSnapshot {
             live,
             ended,
-            slots,
             started: self.started.load(Relaxed),
             ended_total: self.ended.load(Relaxed),
-            untracked: self.untracked.load(Relaxed),
+            untracked,
+            untracked_live: untracked.saturating_sub(untracked_ended),
             forgotten: self.forgotten.load(Relaxed),
             unnamed: self.methods.refused() as u64,
         }

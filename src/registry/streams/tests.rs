@@ -25,6 +25,7 @@ fn what_does_not_fit_is_counted() {
     let cells: Vec<_> = (0..5).map(|_| streams.begin(begin("/a.B/C"))).collect();
     let seen = streams.snapshot(clock::now());
     assert_eq!((seen.live.len(), seen.untracked, seen.started), (3, 2, 5));
+    assert_eq!(seen.untracked_live, 2);
     for cell in &cells {
         streams.end(cell, None);
         streams.end(cell, None);
@@ -32,6 +33,7 @@ fn what_does_not_fit_is_counted() {
     let seen = streams.snapshot(clock::now());
     assert_eq!((seen.live.len(), seen.ended.len()), (0, 2));
     assert_eq!((seen.forgotten, seen.ended_total), (1, 5));
+    assert_eq!((seen.untracked, seen.untracked_live), (2, 0));
     // The freed slots are used again.
     let again = streams.begin(begin("/a.B/C"));
     assert!(again.slot().is_some());
