@@ -100,7 +100,8 @@ impl Profiler {
     /// ```
     ///
     /// Without `--cfg tokio_unstable` tokio has no task hooks: the answers then
-    /// say so and hold what the runtime's own counters tell.
+    /// say so and hold what the runtime's own counters and, with debug
+    /// information, the process's memory tell.
     pub fn runtime(&self, builder: RuntimeBuilder) -> RuntimeBuilder {
         self.runtime_with("main", builder, Hooks::new())
     }
@@ -120,8 +121,12 @@ impl Profiler {
     }
 
     /// Watches a runtime that exists already, such as that of `#[tokio::main]`:
-    /// its own counters and its streams, without tasks and polls one by one,
-    /// for which the hooks must be there when it is built.
+    /// its own counters, its streams and, where await chains are read from
+    /// memory, its tasks. Polls, busy times and blocked workers are not seen:
+    /// for these the hooks must be there when it is built.
+    ///
+    /// It stays listed as long as the profiler lives, as one of 254: see
+    /// [`runtime_with`](Self::runtime_with).
     pub fn watch(&self, name: &str, handle: &Handle) {
         self.shared.core.registry.runtimes.register(name, false, Some(handle.clone()));
     }

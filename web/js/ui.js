@@ -111,9 +111,9 @@ export function CoverageNote({ coverage }) {
   </details>`;
 }
 
-/** The tasks are not instrumented: that is not the same as none. */
+/** Neither hooks nor memory show the tasks: that is not the same as none. */
 export const unattached = (coverage) =>
-  coverage?.missing.some((item) => item.reason === 'no_tokio_unstable') ?? false;
+  coverage?.missing.some((item) => item.reason === 'no_tokio_unstable' && item.count > 0) ?? false;
 
 /** More frames in a row that are not the program's own are folded. */
 const FOLD = 2;
