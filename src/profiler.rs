@@ -108,6 +108,12 @@ impl Profiler {
 
     /// The same for a runtime with a name, and with the application's own
     /// hooks, which tokio would otherwise replace.
+    ///
+    /// 254 runtimes are told apart at once. A multi-thread runtime makes room
+    /// when its threads have ended. A current-thread runtime has none of its
+    /// own whose end could be seen, and stays listed as long as the profiler
+    /// lives: do not build one after the other through it. Of those beyond the
+    /// bound `coverage` tells how many there are.
     pub fn runtime_with(
         &self,
         name: &str,
