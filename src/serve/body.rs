@@ -2,12 +2,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::Stream;
+use tokio::task::AbortHandle;
 
 use super::stats::Stats;
 use crate::render::Chunks;
@@ -16,24 +18,55 @@ use crate::sys::thread;
 /// Bytes of a chunk: rendering one takes well under a millisecond.
 const CHUNK: usize = 64 * 1024;
 
+/// A client has to have taken its answer by then, though it take a little all
+/// the time: two that trickle would keep everybody else from dumps for ever. A
+/// dump of 100,000 tasks gets through at half a megabyte a second.
+const DEADLINE: Duration = Duration::from_secs(120);
+
 /// Sends what `chunks` renders. Only one chunk exists at a time: a dump of
 /// 100,000 tasks needs 64 KiB beyond its snapshot, and a client that does not
 /// read stops the rendering. After every chunk the thread serves others.
 ///
 /// A panic while rendering breaks the connection off: the client sees that the
-/// answer is incomplete.
+/// answer is incomplete. So does the deadline, at which the snapshot goes
+/// whether the client asks for more or not.
 pub fn streamed(chunks: impl Chunks, stats: &Arc<Stats>) -> Body {
+    let rest: Arc<Rest> = Arc::new(Mutex::new(Some(Box::new(chunks))));
+    let (late, counted) = (Arc::downgrade(&rest), Arc::clone(stats));
+    let overdue = tokio::spawn(async move {
+        tokio::time::sleep(DEADLINE).await;
+        if late.upgrade().is_some_and(|late| lock(&late).take().is_some()) {
+            counted.write_timeouts.add(1);
+        }
+    });
     Body::from_stream(Rendered {
-        chunks: Some(Box::new(chunks)),
+        rest,
+        done: false,
         pause: false,
+        overdue: overdue.abort_handle(),
         stats: Arc::clone(stats),
     })
 }
 
+/// What is left to render.
+type Rest = Mutex<Option<Box<dyn Chunks>>>;
+
+fn lock(rest: &Rest) -> MutexGuard<'_, Option<Box<dyn Chunks>>> {
+    rest.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 struct Rendered {
-    chunks: Option<Box<dyn Chunks>>,
+    rest: Arc<Rest>,
+    done: bool,
     pause: bool,
+    overdue: AbortHandle,
     stats: Arc<Stats>,
+}
+
+impl Drop for Rendered {
+    fn drop(&mut self) {
+        self.overdue.abort();
+    }
 }
 
 impl Stream for Rendered {
@@ -44,7 +77,16 @@ impl Stream for Rendered {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let Some(mut chunks) = self.chunks.take() else { return Poll::Ready(None) };
+        if self.done {
+            return Poll::Ready(None);
+        }
+        // Locked meanwhile, so that the deadline does not come in between.
+        let shared = Arc::clone(&self.rest);
+        let mut rest = lock(&shared);
+        let Some(mut chunks) = rest.take() else {
+            self.done = true;
+            return Poll::Ready(Some(Err("not taken in time")));
+        };
         let rendered = catch_unwind(AssertUnwindSafe(move || {
             let mut out = Vec::with_capacity(CHUNK + CHUNK / 8);
             let mut more = true;
@@ -55,13 +97,14 @@ impl Stream for Rendered {
             (out, more.then_some(chunks))
         }));
         Poll::Ready(match rendered {
-            Ok((out, rest)) => {
-                self.pause = rest.is_some();
-                self.chunks = rest;
+            Ok((out, more)) => {
+                (self.pause, self.done) = (more.is_some(), more.is_none());
+                *rest = more;
                 (!out.is_empty()).then(|| Ok(out.into()))
             }
             Err(payload) => {
                 std::mem::forget(payload);
+                self.done = true;
                 self.stats.panics.add(1);
                 Some(Err("a panic while rendering"))
             }
@@ -84,6 +127,35 @@ mod tests {
             out.resize(CHUNK, b'x');
             true
         }
+    }
+
+    /// Renders for ever.
+    struct Endless {
+        _snapshot: Arc<()>,
+    }
+
+    impl Chunks for Endless {
+        fn next(&mut self, out: &mut Vec<u8>) -> bool {
+            out.resize(CHUNK, b'x');
+            true
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_a_little_all_the_time_keeps_no_snapshot_for_ever() {
+        let stats = Arc::new(Stats::default());
+        let snapshot = Arc::new(());
+        let mut body =
+            streamed(Endless { _snapshot: Arc::clone(&snapshot) }, &stats).into_data_stream();
+        assert!(body.next().await.is_some_and(|part| part.is_ok()));
+        tokio::time::sleep(DEADLINE / 2).await;
+        assert!(body.next().await.is_some_and(|part| part.is_ok()));
+        assert_eq!(Arc::strong_count(&snapshot), 2);
+        tokio::time::sleep(DEADLINE).await;
+        assert_eq!(Arc::strong_count(&snapshot), 1, "gone, though nobody asked for more");
+        assert!(body.next().await.is_some_and(|part| part.is_err()), "the client sees it");
+        assert!(body.next().await.is_none());
+        assert_eq!(stats.write_timeouts.get(), 1);
     }
 
     #[tokio::test]
