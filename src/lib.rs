@@ -48,6 +48,11 @@
 //!
 //! [`model`] is the middle: plain data. [`Profiler`] ties the rest together.
 
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+compile_error!(
+    "taskprof reads memory and stacks as Linux on x86-64 has them; it builds nowhere else"
+);
+
 pub mod error;
 pub mod model;
 pub mod serve;
@@ -61,7 +66,7 @@ mod channelz;
 mod console;
 mod debuginfo;
 /// What `fuzz/` feeds with any bytes.
-#[cfg(all(fuzzing, feature = "cli", target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(fuzzing, feature = "cli"))]
 #[doc(hidden)]
 pub mod fuzzing {
     pub use crate::debuginfo::layout::damage::any_bytes as layouts;

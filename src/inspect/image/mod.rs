@@ -7,25 +7,22 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-#[cfg(all(feature = "cli", target_os = "linux", target_arch = "x86_64"))]
+#[cfg(feature = "cli")]
 mod auxv;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod bias;
-#[cfg(all(feature = "cli", target_os = "linux", target_arch = "x86_64"))]
+#[cfg(feature = "cli")]
 mod build_id;
-#[cfg(all(feature = "cli", target_os = "linux", target_arch = "x86_64"))]
+#[cfg(feature = "cli")]
 mod copied;
-#[cfg(all(feature = "cli", target_os = "linux", target_arch = "x86_64"))]
+#[cfg(feature = "cli")]
 pub mod core;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod learned;
-#[cfg(all(feature = "cli", target_os = "linux", target_arch = "x86_64"))]
+#[cfg(feature = "cli")]
 pub mod other;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod own;
-#[cfg(all(feature = "cli", target_os = "linux", target_arch = "x86_64"))]
+#[cfg(feature = "cli")]
 mod pieces;
-#[cfg(all(feature = "cli", target_os = "linux", target_arch = "x86_64"))]
+#[cfg(feature = "cli")]
 pub mod stacks;
 
 use super::maps::Mapping;
