@@ -21,7 +21,7 @@ use super::reference::{connect, soon};
 use super::server::{Answer, DEADLINE, Server};
 
 /// A runtime with one worker and the profiler on it.
-fn watched() -> (Profiler, Runtime) {
+pub fn watched() -> (Profiler, Runtime) {
     let profiler =
         Profiler::builder().http("127.0.0.1:0").await_chains(false).start().expect("a profiler");
     let mut builder = Builder::new_multi_thread();
@@ -36,7 +36,12 @@ fn json(profiler: &Profiler, path: &str) -> Value {
     serde_json::from_slice(&answer.body).expect("JSON")
 }
 
-fn wait_for(profiler: &Profiler, path: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+pub fn wait_for(
+    profiler: &Profiler,
+    path: &str,
+    what: &str,
+    wanted: impl Fn(&Value) -> bool,
+) -> Value {
     let began = Instant::now();
     loop {
         let json = json(profiler, path);
