@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::tasks::{NumberMap, Owner, TaskRead, TasksRead};
-use crate::model::{Flavor, Runtime, RuntimeId, Stack, Task, TaskState};
+use crate::model::{Flavor, Reason, Runtime, RuntimeId, Stack, Task, TaskState};
 use crate::sys::thread;
 
 /// A task of which only the memory is known: its times are unseen.
@@ -196,7 +196,13 @@ pub fn without_own(read: &mut TasksRead, hooked: &[Task]) {
             own.remove(&task.owner);
         }
     }
+    let all = read.tasks.len();
     read.tasks.retain(|task| !own.contains(&task.owner));
+    let gone = (all - read.tasks.len()) as u64;
+    // Said of each task that is told.
+    for of_each in read.missing.iter_mut().filter(|it| it.reason == Reason::TypesOnly) {
+        of_each.count = of_each.count.saturating_sub(gone);
+    }
     read.owners.retain(|owner| !own.contains(&owner.address));
 }
 
@@ -248,7 +254,7 @@ fn overlay(task: &mut Task, image: TaskRead) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Frame, FrameKind, Location, Stack, StackSource, TaskId, sample};
+    use crate::model::{Frame, FrameKind, Location, Missing, Stack, StackSource, TaskId, sample};
 
     fn image(id: u64, owner: u64, state: TaskState) -> TaskRead {
         TaskRead { owner, state, ..TaskRead::unseen(TaskId(id)) }
@@ -323,7 +329,10 @@ mod tests {
             owners: vec![owner(0xa0, 2, 2), owner(0xb0, 1, 1), owner(0xc0, 1, 1)],
             ..TasksRead::default()
         };
+        let said = Missing { reason: Reason::TypesOnly, count: 4, detail: String::new() };
+        read.missing.push(said);
         without_own(&mut read, &[hooked(4, 0, TaskState::Idle)]);
+        assert_eq!(read.missing[0].count, 2, "of the two that are told");
         let ids: Vec<u64> = read.tasks.iter().map(|task| task.id.0).collect();
         assert_eq!((ids, read.owners.len(), read.alive()), (vec![3, 4], 2, 2));
     }

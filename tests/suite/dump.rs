@@ -1,9 +1,13 @@
 //! Dumps of programs that know the truth about themselves: each wait, each
 //! shape of future, each kind of runtime.
 
+use std::io::Write as _;
+use std::net::TcpStream;
+
 use serde_json::Value;
 
-use super::targets::{Attached, Target, dump, eventually};
+use super::server::Server;
+use super::targets::{Attached, Target, dump, eventually, taskprof_json};
 use super::truth::{differences, list, must_agree};
 
 /// Dumps a scene that holds still, and holds the dump to its truth.
@@ -36,6 +40,45 @@ fn a_local_set_is_found() {
 #[test]
 fn all_runtimes_of_a_process_are_found() {
     agree(Target::dev("several-runtimes"));
+}
+
+/// A request that takes long goes through hyper's HTTP/1, a router of axum's and
+/// layers of tower's to its handler, a call through tonic to another.
+#[test]
+fn the_frames_of_servers_are_libraries_around_the_users() {
+    let server = Server::with_faults(&[]);
+    let _calls = server.load("silent-channel", &["--streams", "2", "--seconds", "60"]);
+    let mut asking = TcpStream::connect(server.http).expect("connected");
+    asking
+        .write_all(b"GET /debug/pprof/goroutine?seconds=30 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .expect("asked");
+    let pid = server.pid().to_string();
+    eventually("frames of all these crates", || {
+        let dump = taskprof_json(&[&"dump", &"--pid", &pid, &"--format", &"json"]);
+        let tasks = list(&dump["tasks"]).iter();
+        let stacks = tasks.flat_map(|task| {
+            let branches = list(&task["branches"]).iter().map(|branch| &branch["stack"]);
+            std::iter::once(&task["stack"]).chain(branches)
+        });
+        let suspended = stacks.filter(|stack| stack["source"] == "await");
+        let frames: Vec<&Value> = suspended.flat_map(|stack| list(&stack["frames"])).collect();
+        let missing = |of: &[&str], kind: &str| {
+            let found = |of: &str| {
+                let is_of = |frame: &&&Value| {
+                    frame["location"]["file"].as_str().is_some_and(|file| file.contains(of))
+                };
+                let mut frames = frames.iter().filter(is_of).peekable();
+                let any = frames.peek().is_some();
+                assert!(frames.all(|frame| frame["kind"] == kind), "frames in {of} are {kind}");
+                any
+            };
+            of.iter().filter(|of| !found(of)).map(|of| (*of).to_owned()).collect::<Vec<_>>()
+        };
+        let mut lacks = missing(&["/hyper-1", "/axum-0", "/tower-0", "/tonic-0"], "library");
+        lacks.extend(missing(&["/tokio-1", "/library/core/"], "runtime"));
+        lacks.extend(missing(&["src/serve/api/pprof.rs", "src/reference/lab/"], "user"));
+        if lacks.is_empty() { Ok(()) } else { Err(format!("none of {lacks:?}")) }
+    });
 }
 
 #[test]

@@ -104,5 +104,7 @@ fn attach_serves_the_page_the_tasks_the_profiles_and_the_events() {
     let first = attached.first_event();
     assert!(first.starts_with("HTTP/1.1 200") || first.starts_with("HTTP/1.0 200"), "{first}");
     assert!(first.to_lowercase().contains("text/event-stream"), "{first}");
+    // The feed goes on to look, and the process stands still for each look.
+    drop(attached);
     target.must_be_well();
 }

@@ -243,7 +243,7 @@ fn scenes_in_a_process_that_embeds_it_agree() {
     }
 }
 
-fn snapshot(target: &Target) -> Value {
+pub fn snapshot(target: &Target) -> Value {
     let address = target.preface[0].rsplit(' ').next().and_then(|it| it.parse().ok());
     let answer = super::server::Answer::to(address.expect("an address"), "/debug/snapshot");
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -252,7 +252,7 @@ fn snapshot(target: &Target) -> Value {
 
 /// A snapshot with await chains: without optimisation the program reads its
 /// debug information for seconds.
-fn chains(target: &Target) -> Value {
+pub fn chains(target: &Target) -> Value {
     eventually("await chains", || {
         let snapshot = snapshot(target);
         let missing = list(&snapshot["coverage"]["missing"]).iter();

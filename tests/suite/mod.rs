@@ -13,6 +13,7 @@ mod dump_cache;
 mod dump_errors;
 mod dump_formats;
 mod dump_own;
+mod dump_stripped;
 mod dump_stuck;
 mod embed;
 mod examples;

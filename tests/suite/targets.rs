@@ -96,8 +96,13 @@ impl Target {
 
     /// Starts a program and waits until its scene is set.
     pub fn start(program: &Path, scene: &str) -> Self {
+        Self::start_with(program, &[&scene])
+    }
+
+    /// The same with more arguments than the scene.
+    pub fn start_with(program: &Path, args: &[&dyn AsRef<std::ffi::OsStr>]) -> Self {
         let mut child = Command::new(program)
-            .arg(scene)
+            .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

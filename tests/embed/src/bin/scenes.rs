@@ -25,7 +25,11 @@ mod waits;
 mod waits_io;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let profiler = taskprof::Profiler::builder().http("127.0.0.1:0").start()?;
+    let mut builder = taskprof::Profiler::builder().http("127.0.0.1:0");
+    if let Some(folder) = std::env::args().nth(2) {
+        builder = builder.debug_folder(folder);
+    }
+    let profiler = builder.start()?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(2).enable_all();
     let runtime = profiler.runtime(builder).build()?;
