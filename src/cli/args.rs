@@ -29,7 +29,7 @@ Examples:
   taskprof load --scenario ping-pong  traffic for it
   taskprof dump --pid 4711            every task of any tokio process
   taskprof attach --pid 4711          the dashboard for it
-  taskprof diff before.json after.json  what grew between two snapshots
+  taskprof diff a.json b.json         what grew between two snapshots
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 a second Ctrl-C: it ended at once."
 )]
