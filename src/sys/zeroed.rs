@@ -40,6 +40,22 @@ pub fn lines(n: usize) -> Lines {
     Lines { first, len: n, _map: map }
 }
 
+impl Lines {
+    /// Has the processor fetch a line that is soon written to. Nothing happens
+    /// beyond the end, or where there is no such instruction.
+    #[inline(always)]
+    pub fn soon(&self, number: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(line) = self.get(number) {
+            use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            // SAFETY: a prefetch reads nothing and cannot fault.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(std::ptr::from_ref(line).cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = number;
+    }
+}
+
 impl Deref for Lines {
     type Target = [Line];
 
