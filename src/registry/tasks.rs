@@ -24,6 +24,10 @@ pub const DEFAULT_MAX_TASKS: usize = 200_000;
 /// Polled by a thread that is no worker of a runtime.
 pub const NO_WORKER: u16 = u16::MAX;
 
+/// A task that goes from stream to stream so often while it is looked at is
+/// told without one.
+const MOST_TAGGED: usize = 16;
+
 /// "Not on a stream."
 const NO_SLOT: u32 = u32::MAX;
 
@@ -250,7 +254,7 @@ impl Tasks {
     /// was asked for.
     fn stream_of(&self, cell: Cell<'_>, copied: &Copied) -> Option<SlotInfo> {
         let mut slot = copied.slot();
-        loop {
+        for _ in 0..MOST_TAGGED {
             let stream = self.streams.info(slot);
             match cell.slot() {
                 kept if kept == slot => return stream.filter(|_| cell.id() == Some(copied.id())),
@@ -258,6 +262,7 @@ impl Tasks {
                 other => slot = other,
             }
         }
+        None
     }
 
     /// The slot with a reference taken, or none if it stands for nothing.
