@@ -24,7 +24,8 @@ use crate::model::Snapshot;
 const KEEP_FACTOR: u32 = 5;
 /// Nothing older than this is handed out.
 const KEEP_MAX: Duration = Duration::from_secs(1);
-/// Snapshots with tasks that may exist at once: one being sent, one being taken.
+/// Snapshots with tasks, or sent with very many streams, that may exist at once:
+/// one being sent, one being taken.
 const LARGE: usize = 2;
 
 /// A snapshot while someone reads it.
@@ -34,7 +35,7 @@ pub struct Held {
     /// Ages in the snapshot count to here, or a little later.
     begun: Instant,
     ripens_in: OnceLock<Option<Duration>>,
-    _room: Option<OwnedSemaphorePermit>,
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl Held {
@@ -151,7 +152,19 @@ impl Flight {
             sleep_until(Instant::now() + keep).await;
             drop(forget);
         });
-        Ok(Arc::new(Held { snapshot, number, begun, ripens_in: OnceLock::new(), _room: room }))
+        Ok(Arc::new(Held { snapshot, number, begun, ripens_in: OnceLock::new(), room }))
+    }
+
+    /// For as long as a snapshot is sent that was taken without asking for room,
+    /// since it has no tasks, and proved large.
+    ///
+    /// # Errors
+    /// `Busy` as for [`snapshot`](Self::snapshot).
+    pub async fn room_for(
+        &self,
+        held: &Held,
+    ) -> std::result::Result<Option<OwnedSemaphorePermit>, Arc<Error>> {
+        if held.room.is_some() { Ok(None) } else { self.make_room().await.map(Some) }
     }
 
     async fn make_room(&self) -> std::result::Result<OwnedSemaphorePermit, Arc<Error>> {

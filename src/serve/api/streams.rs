@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::Uri;
+use futures_util::future::Either;
 use tokio::time::timeout;
 
 use super::params::{Params, id};
@@ -27,6 +28,8 @@ use crate::serve::source::{LogTarget, Want};
 /// How long a list of streams waits for await chains. The first dump of a
 /// process reads its debug information, which can take seconds.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Streams of a short list; they take a megabyte or two.
+const FEW: usize = 1_000;
 
 pub async fn list(State(shared): State<Shared>, uri: Uri) -> Answer {
     let params = Params::parse(&uri, &["filter", "sort", "limit", "cursor"])?;
@@ -36,6 +39,10 @@ pub async fn list(State(shared): State<Shared>, uri: Uri) -> Answer {
     let after = params.cursor(sort.number())?;
     let limit = params.limit()?;
     let held = to_judge(&shared).await?;
+    // A long list is sent from its snapshot, of which there may be few; of a
+    // short one only what is sent is kept.
+    let long = limit.min(all(&held).count()) > FEW;
+    let room = if long { shared.flight.room_for(&held).await? } else { None };
     let chunks = call(&shared.stats, move || {
         let judge = Judge::new(&held);
         let kind = |stream: &Stream| judge.kind(stream);
@@ -53,12 +60,25 @@ pub async fn list(State(shared): State<Shared>, uri: Uri) -> Answer {
         let verdicts: Vec<_> =
             page.rows.iter().map(|&row| judge.verdict(nth(&held, row))).collect();
         let rows = page.rows;
-        Ok(Json::list(&head, rows.len(), move |row, out| {
-            let stream = nth(&held, rows[row]);
+        let append = move |row: usize, stream: &Stream, out: &mut Vec<u8>| {
             json::append(&JudgedStream { stream, verdict: &verdicts[row] }, out);
-        }))
+        };
+        Ok(if long {
+            Either::Left(Json::list(&head, rows.len(), move |row, out| {
+                let _until_sent = &room;
+                append(row, nth(&held, rows[row]), out);
+            }))
+        } else {
+            let streams: Vec<Stream> = rows.iter().map(|&row| nth(&held, row).clone()).collect();
+            Either::Right(Json::list(&head, rows.len(), move |row, out| {
+                append(row, &streams[row], out);
+            }))
+        })
     });
-    Ok(long_answer(&shared, chunks.await?))
+    Ok(match chunks.await? {
+        Either::Left(long) => long_answer(&shared, long),
+        Either::Right(short) => long_answer(&shared, short),
+    })
 }
 
 /// A snapshot to judge streams by. Await chains are dear: they are read if

@@ -248,6 +248,32 @@ fn a_client_that_does_not_read_is_reaped() {
     }
 }
 
+/// Streams are no small matter where there are a hundred thousand: long lists of
+/// them are sent two at a time, and short ones keep no snapshot.
+#[test]
+fn long_lists_of_streams_are_sent_two_at_a_time() {
+    let mut snapshot = sample::empty();
+    let method = Arc::from("/feed.v1.Feed/Watch");
+    snapshot.streams = (1..=50_000).map(|id| sample::stream(id, &method)).collect();
+    let mut config = config();
+    config.limits.dump_wait = Duration::from_millis(100);
+    let target = serve(Saved::new(snapshot), config);
+    let ask = |path: &str| {
+        let mut client = target.connect();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        client.write_all(request.as_bytes()).unwrap();
+        // Its answer has begun; it reads no further.
+        client.read_exact(&mut [0; 12]).unwrap();
+        client
+    };
+    let _short: Vec<_> = (0..10).map(|_| ask("/debug/streams?limit=1000")).collect();
+    let _long: Vec<_> = (0..2).map(|_| ask("/debug/streams")).collect();
+    let refused = target.get("/debug/streams?limit=1001");
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert_eq!(target.get("/debug/streams?limit=1000").status, 200);
+    assert_eq!(target.get("/debug/workers").status, 200);
+}
+
 #[test]
 fn shutdown_waits_for_nobody_long() {
     let target = busy();
