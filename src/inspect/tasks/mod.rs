@@ -31,6 +31,7 @@ mod read;
 mod render;
 mod search;
 mod semaphores;
+mod several;
 mod sockets;
 #[cfg(test)]
 mod tests;

@@ -24,7 +24,7 @@ use crate::inspect::image::Cached;
 use crate::model::{HeldKind, WaitKind};
 
 /// Values looked at for one task: a hostile image must not hold us up.
-const STEPS: u32 = 100_000;
+pub(super) const STEPS: u32 = 100_000;
 
 /// Names of types.
 type Names = Rc<[Arc<str>]>;
@@ -131,7 +131,9 @@ impl<'w, 'a> Walker<'w, 'a> {
         }
     }
 
-    /// Looks at a value that is polled.
+    /// Looks at a value that is polled. What each kind of value needs is in a
+    /// function of its own: this one is on the stack once a level, and without
+    /// optimisation it would have room for all of them at once.
     pub(super) fn poll(&mut self, node: &Rc<Node>, at: u64) {
         if !self.enter() {
             return;
@@ -148,36 +150,10 @@ impl<'w, 'a> Walker<'w, 'a> {
             Node::Hold(hold) => self.hold(hold, at),
             Node::Coroutine(coroutine) => self.poll_coroutine(node, coroutine, at),
             Node::Future { frame, scope, manner, inside } => {
-                self.trace.reached.push(at);
-                let before = self.trace.tips.len();
-                let outer = self.push(*frame, *scope, None);
-                match &**inside {
-                    Node::Parts(parts) if *manner == Manner::Alternates => {
-                        self.poll_item_or_stream(parts, at);
-                    }
-                    _ => self.poll(inside, at),
-                }
-                self.settle(*manner, inside, before);
-                self.level = outer;
+                self.poll_future(*frame, *scope, *manner, inside, at);
             }
             Node::Timeout { frame, deadline, parts } => {
-                self.trace.reached.push(at);
-                let before = self.trace.tips.len();
-                let outer = self.level;
-                if let Some(frame) = frame {
-                    self.push(*frame, Scope::Tokio, None);
-                }
-                self.poll_parts(parts, at);
-                if self.trace.tips.len() == before {
-                    self.tip(Some(RawWait::new(WaitKind::Unknown, None)));
-                }
-                let deadline = deadline.and_then(|offset| self.instant(at.wrapping_add(offset)));
-                for tip in &mut self.trace.tips[before..] {
-                    if let Some(wait) = &mut tip.wait {
-                        wait.deadline = wait.deadline.or(deadline);
-                    }
-                }
-                self.level = outer;
+                self.poll_timeout(*frame, *deadline, parts, at);
             }
             Node::Parts(parts) => self.poll_parts(parts, at),
             Node::Enum { variants, parts } => {
@@ -185,57 +161,21 @@ impl<'w, 'a> Walker<'w, 'a> {
                     self.poll_parts(&parts[active], at);
                 }
             }
-            Node::Pointer { owns, to } => {
-                if let Some(target) = self.target(at) {
-                    let node = self.plans.node(*to);
-                    self.poll_behind(&node, target, *owns);
-                }
-            }
-            Node::Dyn { owns, data, vtable } => {
-                if let Some((node, target, others)) = self.behind(at, *data, *vtable) {
-                    let room = self.limits.list.saturating_sub(self.trace.or_one_of.len());
-                    self.trace.or_one_of.extend(others.iter().take(room).cloned());
-                    self.poll_behind(&node, target, *owns);
-                }
-            }
+            Node::Pointer { owns, to } => self.poll_pointer(*to, *owns, at),
+            Node::Dyn { owns, data, vtable } => self.poll_dyn(*data, *vtable, *owns, at),
             Node::Slice { data, length, of, stride } => {
-                let node = self.plans.node(*of);
-                for element in self.elements(at, *data, *length, *stride) {
-                    self.poll(&node, element);
-                }
+                let elements = self.elements(at, *data, *length, *stride);
+                self.poll_each(*of, elements);
             }
             Node::Array { of, count, stride } => {
-                let node = self.plans.node(*of);
-                for element in self.array(at, *count, *stride) {
-                    self.poll(&node, element);
-                }
+                let elements = self.array(at, *count, *stride);
+                self.poll_each(*of, elements);
             }
             Node::Unordered { frame, head, next, future } => {
-                self.trace.reached.push(at);
-                let outer = self.level;
-                if let Some(frame) = frame {
-                    self.push(*frame, Scope::Other, None);
-                }
-                let node = self.plans.node(future.ty);
-                for element in self.nodes(at, *head, *next) {
-                    self.poll(&node, element.wrapping_add(future.offset));
-                }
-                self.level = outer;
+                self.poll_unordered(*frame, (*head, *next), future, at);
             }
             Node::Select { disabled, size, futures, branches } => {
-                let mask = self
-                    .target(at.wrapping_add(*disabled))
-                    .and_then(|mask| self.memory.number(mask, *size).ok());
-                if let (Some(mask), Some(tuple)) = (mask, self.target(at.wrapping_add(*futures))) {
-                    self.trace.reached.push(tuple);
-                    let outer = std::mem::replace(&mut self.borrowed, true);
-                    for (bit, part) in branches {
-                        if mask.checked_shr(*bit).unwrap_or(0) & 1 == 0 {
-                            self.poll_parts(std::slice::from_ref(part), tuple);
-                        }
-                    }
-                    self.borrowed = outer;
-                }
+                self.poll_select((*disabled, *size), *futures, branches, at);
             }
             Node::LocalSet { owned, parts } => {
                 self.local_set(owned, at);
@@ -245,26 +185,73 @@ impl<'w, 'a> Walker<'w, 'a> {
         self.leave();
     }
 
-    fn poll_parts(&mut self, parts: &[Part], at: u64) {
+    fn poll_future(
+        &mut self,
+        frame: FrameId,
+        scope: Scope,
+        manner: Manner,
+        inside: &Rc<Node>,
+        at: u64,
+    ) {
+        self.trace.reached.push(at);
+        let before = self.trace.tips.len();
+        let outer = self.push(frame, scope, None);
+        match &**inside {
+            Node::Parts(parts) if manner == Manner::Alternates => {
+                self.poll_item_or_stream(parts, at);
+            }
+            _ => self.poll(inside, at),
+        }
+        self.settle(manner, inside, before);
+        self.level = outer;
+    }
+
+    fn poll_timeout(
+        &mut self,
+        frame: Option<FrameId>,
+        deadline: Option<u64>,
+        parts: &[Part],
+        at: u64,
+    ) {
+        self.trace.reached.push(at);
+        let before = self.trace.tips.len();
+        let outer = self.level;
+        if let Some(frame) = frame {
+            self.push(frame, Scope::Tokio, None);
+        }
+        self.poll_parts(parts, at);
+        if self.trace.tips.len() == before {
+            self.tip(Some(RawWait::new(WaitKind::Unknown, None)));
+        }
+        let deadline = deadline.and_then(|offset| self.instant(at.wrapping_add(offset)));
+        for tip in &mut self.trace.tips[before..] {
+            if let Some(wait) = &mut tip.wait {
+                wait.deadline = wait.deadline.or(deadline);
+            }
+        }
+        self.level = outer;
+    }
+
+    fn poll_pointer(&mut self, to: TypeId, owns: bool, at: u64) {
+        if let Some(target) = self.target(at) {
+            let node = self.plans.node(to);
+            self.poll_behind(&node, target, owns);
+        }
+    }
+
+    fn poll_dyn(&mut self, data: u64, vtable: u64, owns: bool, at: u64) {
+        let Some((node, target, others)) = self.behind(at, data, vtable) else { return };
+        let room = self.limits.list.saturating_sub(self.trace.or_one_of.len());
+        self.trace.or_one_of.extend(others.iter().take(room).cloned());
+        self.poll_behind(&node, target, owns);
+    }
+
+    pub(super) fn poll_parts(&mut self, parts: &[Part], at: u64) {
         for part in parts {
             let node = self.plans.node(part.ty);
             let outer = self.local.replace(part.name.clone());
             self.poll(&node, at.wrapping_add(part.offset));
             self.local = outer;
-        }
-    }
-
-    fn poll_item_or_stream(&mut self, parts: &[Part], at: u64) {
-        let before = self.trace.tips.len();
-        let (item, others): (Vec<&Part>, Vec<&Part>) =
-            parts.iter().partition(|part| &*part.name == "future");
-        for part in item {
-            self.poll_parts(std::slice::from_ref(part), at);
-        }
-        let is_busy = self.trace.tips.len() > before;
-        for part in others {
-            let part = std::slice::from_ref(part);
-            if is_busy { self.keep_parts(part, at) } else { self.poll_parts(part, at) }
         }
     }
 
@@ -442,41 +429,6 @@ impl<'w, 'a> Walker<'w, 'a> {
         let Behind { ty, others } =
             self.behind.entry(vtable).or_insert_with(|| Behind::of(layouts, vtable)).clone()?;
         Some((self.plans.node(ty), target, others))
-    }
-
-    /// Addresses of a slice's elements.
-    pub(super) fn elements(&mut self, at: u64, data: u64, length: u64, stride: u64) -> Vec<u64> {
-        let Ok(length) = self.memory.word(at.wrapping_add(length)) else { return Vec::new() };
-        let Some(data) = self.target(at.wrapping_add(data)) else { return Vec::new() };
-        self.array(data, length, stride)
-    }
-
-    pub(super) fn array(&mut self, data: u64, length: u64, stride: u64) -> Vec<u64> {
-        let bound = self.limits.list as u64;
-        if length > bound {
-            self.trace.cut = true;
-        }
-        (0..length.min(bound)).map(|index| data.wrapping_add(index.wrapping_mul(stride))).collect()
-    }
-
-    /// Addresses of a linked list's nodes.
-    pub(super) fn nodes(&mut self, at: u64, head: u64, next: u64) -> Vec<u64> {
-        let mut nodes = Vec::new();
-        let mut node = self.target(at.wrapping_add(head));
-        while let Some(address) = node {
-            // Any other loop than back to the start ends at a bound.
-            self.steps += 1;
-            if nodes.len() >= self.limits.list
-                || self.steps > STEPS
-                || nodes.first() == Some(&address)
-            {
-                self.trace.cut = true;
-                break;
-            }
-            nodes.push(address);
-            node = self.target(address.wrapping_add(next));
-        }
-        nodes
     }
 
     pub(super) fn local_set(&mut self, owned: &super::tokio::OwnedList, at: u64) {
