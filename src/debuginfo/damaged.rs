@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -13,34 +13,26 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use proptest::prelude::*;
 
 use super::layout::{self, Options};
+use super::small_program::PROGRAM;
 use super::symbols::{Symbols, guarded};
 
-const PROGRAM: &str = "
-mod runtime { pub mod task { pub mod raw {
-    #[inline(never)]
-    pub fn poll<T, S>(task: &T, of: &S) { std::hint::black_box((task, of)); }
-}}}
-async fn tick(left: u32) -> u32 { std::future::ready(left).await }
-struct Future { left: u32 }
-struct Scheduler { id: u64 }
-fn main() {
-    let task = Future { left: std::process::id() };
-    runtime::task::raw::poll::<Future, Scheduler>(&task, &Scheduler { id: 7 });
-    std::hint::black_box(Box::pin(tick(task.left)) as std::pin::Pin<Box<dyn std::future::Future<Output = u32>>>);
-}
-";
-
-/// What damage hits. Version 5 has all of them.
-const SECTIONS: [&str; 9] = [
+/// What damage hits. Version 5 has all of them, in one file or in two.
+const SECTIONS: [&str; 15] = [
     ".debug_abbrev",
+    ".debug_abbrev.dwo",
     ".debug_addr",
     ".debug_aranges",
+    ".debug_cu_index",
     ".debug_info",
+    ".debug_info.dwo",
     ".debug_line",
     ".debug_line_str",
     ".debug_rnglists",
+    ".debug_rnglists.dwo",
     ".debug_str",
+    ".debug_str.dwo",
     ".debug_str_offsets",
+    ".debug_str_offsets.dwo",
 ];
 
 /// Longer than any reader takes in a slow build on a busy machine; a loop that
@@ -48,42 +40,88 @@ const SECTIONS: [&str; 9] = [
 const SOON: Duration = Duration::from_secs(30);
 
 struct Program {
-    bytes: Vec<u8>,
-    sections: Vec<Range<usize>>,
+    /// Names, what is in them, and where there are sections to damage.
+    files: Vec<(&'static str, Vec<u8>, Vec<Range<usize>>)>,
     functions: Vec<u64>,
 }
 
-static PROGRAM_5: LazyLock<Program> = LazyLock::new(|| {
-    let folder = tempfile::tempdir().unwrap();
-    let (source, program) = (folder.path().join("app.rs"), folder.path().join("app"));
-    fs::write(&source, PROGRAM).unwrap();
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(rustc)
-        .args(["-g", "--edition=2021", "--crate-name=tokio", "-Cdwarf-version=5", "-Copt-level=1"])
-        .arg("-o")
-        .args([&program, &source])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let bytes = fs::read(&program).unwrap();
-    let file = object::File::parse(&*bytes).unwrap();
-    let range = |name| {
-        let (start, len) = file.section_by_name(name)?.file_range()?;
-        Some(start as usize..(start + len) as usize)
-    };
-    let sections: Vec<_> =
-        SECTIONS.into_iter().filter_map(range).filter(|it| !it.is_empty()).collect();
-    assert!(sections.len() >= 8, "{sections:?}");
-    let ours =
-        |symbol: &object::Symbol<'_, '_>| symbol.name().is_ok_and(|it| it.contains("5tokio"));
-    let functions = file.symbols().filter(ours).map(|symbol| symbol.address()).collect();
-    Program { sections, functions, bytes }
-});
+static WHOLE: LazyLock<Program> = LazyLock::new(|| Program::build("off", &["app"]));
+static SPLIT: LazyLock<Program> = LazyLock::new(|| Program::build("packed", &["app", "app.dwp"]));
+
+impl Program {
+    fn build(split: &str, names: &[&'static str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, program) = (folder.path().join("app.rs"), folder.path().join("app"));
+        fs::write(&source, PROGRAM).unwrap();
+        let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let output = Command::new(rustc)
+            .args(["-g", "--edition=2021", "--crate-name=tokio", "-Copt-level=1"])
+            .args(["-Cdwarf-version=5", &format!("-Csplit-debuginfo={split}"), "-o"])
+            .args([&program, &source])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut functions = Vec::new();
+        let files = names.iter().map(|name| {
+            let bytes = fs::read(folder.path().join(name)).unwrap();
+            let file = object::File::parse(&*bytes).unwrap();
+            let range = |name| {
+                let (start, len) = file.section_by_name(name)?.file_range()?;
+                Some(start as usize..(start + len) as usize)
+            };
+            let sections: Vec<_> =
+                SECTIONS.into_iter().filter_map(range).filter(|it| !it.is_empty()).collect();
+            assert!(sections.len() >= 5, "{name}: {sections:?}");
+            let ours = |symbol: &object::Symbol<'_, '_>| {
+                symbol.name().is_ok_and(|it| it.contains("5tokio"))
+            };
+            functions.extend(file.symbols().filter(ours).map(|symbol| symbol.address()));
+            (*name, bytes, sections)
+        });
+        Self { files: files.collect(), functions }
+    }
+
+    fn write(&self, folder: &Path) -> PathBuf {
+        for (name, bytes, _) in &self.files {
+            fs::write(folder.join(name), bytes).unwrap();
+        }
+        folder.join("app")
+    }
+
+    /// Writes it, damaged, and looks everything up that a dump of it would.
+    fn survives(&self, hits: &[Hit]) -> Duration {
+        let mut files = self.files.clone();
+        for (which, at, byte, len) in hits {
+            let sections: Vec<_> = (0..files.len())
+                .flat_map(|file| files[file].2.iter().map(move |section| (file, section.clone())))
+                .collect();
+            let (file, section) = &sections[which.index(sections.len())];
+            let start = section.start + at.index(section.len());
+            let end = (start + len).min(section.end);
+            files[*file].1[start..end].fill(*byte);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let damaged = Self { files, functions: self.functions.clone() };
+        let program = damaged.write(folder.path());
+        let began = Instant::now();
+        read(&program, &self.functions);
+        began.elapsed()
+    }
+}
+
+/// Which section, where in it, and which byte how often.
+type Hit = (prop::sample::Index, prop::sample::Index, u8, usize);
+
+fn hits() -> impl Strategy<Value = Vec<Hit>> {
+    let hit =
+        (any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>(), 1..64_usize);
+    prop::collection::vec(hit, 1..12)
+}
 
 /// Looks everything up that a dump of the program would.
-fn read(program: &Path) {
+fn read(program: &Path, functions: &[u64]) {
     if let Ok(mut symbols) = Symbols::open(program, true) {
-        for &address in &PROGRAM_5.functions {
+        for &address in functions {
             let _ = guarded(program, || symbols.frames(address + 1));
         }
     }
@@ -99,38 +137,29 @@ fn read(program: &Path) {
 
 #[test]
 fn the_program_is_read_when_it_is_whole() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("app");
-    fs::write(&file, &PROGRAM_5.bytes).unwrap();
-    let mut symbols = Symbols::open(&file, true).unwrap();
-    let places = PROGRAM_5.functions.iter().map(|&at| symbols.frames(at + 1));
-    assert!(places.filter(|frames| frames[0].location.is_some()).count() > 2);
-    let mut opened = layout::open(&file, &Options::default()).unwrap();
-    assert_eq!(opened.layouts.task_polls().len(), 1);
+    for program in [&WHOLE, &SPLIT] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = program.write(folder.path());
+        let mut symbols = Symbols::open(&file, true).unwrap();
+        let places = program.functions.iter().map(|&at| symbols.frames(at + 1));
+        assert!(places.filter(|frames| frames[0].location.is_some()).count() > 2);
+        let mut opened = layout::open(&file, &Options::default()).unwrap();
+        assert_eq!(opened.layouts.task_polls().len(), 1);
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn damaged_sections_are_read_or_refused(
-        hits in prop::collection::vec(
-            (any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>(), 1_usize..64),
-            1..12,
-        ),
-    ) {
-        let mut bytes = PROGRAM_5.bytes.clone();
-        for (which, at, byte, len) in hits {
-            let section = &PROGRAM_5.sections[which.index(PROGRAM_5.sections.len())];
-            let start = section.start + at.index(section.len());
-            let end = (start + len).min(section.end);
-            bytes[start..end].fill(byte);
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("app");
-        fs::write(&file, &bytes).unwrap();
-        let began = Instant::now();
-        read(&file);
-        prop_assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    fn damaged_sections_are_read_or_refused(hits in hits()) {
+        let took = WHOLE.survives(&hits);
+        prop_assert!(took < SOON, "{took:?}");
+    }
+
+    #[test]
+    fn damaged_split_sections_are_read_or_refused(hits in hits()) {
+        let took = SPLIT.survives(&hits);
+        prop_assert!(took < SOON, "{took:?}");
     }
 }

@@ -8,6 +8,8 @@ mod homes;
 pub mod layout;
 mod loader;
 pub mod names;
+#[cfg(all(test, target_os = "linux"))]
+mod small_program;
 pub mod symbols;
 
 use std::path::{Path, PathBuf};
