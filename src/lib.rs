@@ -11,18 +11,18 @@
 //! # Three lines
 //!
 //! ```no_run
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let profiler = taskprof::Profiler::builder().http("127.0.0.1:6060").start()?;
-//! let runtime =
-//!     profiler.runtime(tokio::runtime::Builder::new_multi_thread()).enable_all().build()?;
+//! # #[cfg(not(feature = "grpc"))]
+//! # fn main() {}
 //! # #[cfg(feature = "grpc")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let routes = tonic::service::Routes::default();
+//! let profiler = taskprof::Profiler::builder().http("127.0.0.1:6060").start()?;
+//! let runtime = profiler.runtime(tokio::runtime::Builder::new_multi_thread()).enable_all().build()?;
 //! runtime.block_on(async {
-//! #   let routes = tonic::service::Routes::default();
 //!     let listener = tokio::net::TcpListener::bind("127.0.0.1:50051").await?;
-//!     profiler.serve(routes, listener).await
-//! #   .map_err(Box::<dyn std::error::Error>::from)
-//! })
-//! # ; Ok(()) }
+//!     profiler.serve(routes, listener).await.map_err(Box::<dyn std::error::Error>::from)
+//! })?;
+//! # Ok(()) }
 //! ```
 //!
 //! Where the accept loop is your own, `.layer(profiler.grpc_layer())` on
@@ -66,7 +66,7 @@ mod channelz;
 mod console;
 mod debuginfo;
 /// What `fuzz/` feeds with any bytes.
-#[cfg(all(fuzzing, feature = "cli"))]
+#[cfg(all(any(test, fuzzing), feature = "cli"))]
 #[doc(hidden)]
 pub mod fuzzing {
     pub use crate::debuginfo::layout::damage::any_bytes as layouts;

@@ -107,3 +107,26 @@ fn curl_lines_are_understood() {
     assert_eq!(request("curl -s -X POST 'http://127.0.0.1:6060/x'"), None);
     assert_eq!(request("cargo test"), None);
 }
+
+/// Code as it is compiled: without comments, and whatever its lines are.
+fn code(text: &str) -> String {
+    let lines = text.lines().map(|line| line.split(" // ").next().unwrap_or_default());
+    lines.flat_map(str::split_whitespace).collect()
+}
+
+/// README's Rust is that of the crate's documentation, which the doc tests compile.
+#[test]
+fn the_three_lines_are_those_that_are_compiled() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).expect(path);
+    let readme = read("README.md");
+    let blocks: Vec<_> = readme.split("```rust\n").skip(1).collect();
+    assert!(!blocks.is_empty(), "README shows Rust");
+    let library = read("src/lib.rs");
+    let compiled: Vec<_> = library.lines().filter_map(|line| line.strip_prefix("//!")).collect();
+    let compiled = code(&compiled.join("\n"));
+    for block in blocks {
+        let block = code(block.split("```").next().unwrap_or_default());
+        assert!(compiled.contains(&block), "{block}");
+    }
+}

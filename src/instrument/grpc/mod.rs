@@ -49,7 +49,7 @@ pub use limits::{Exceeded, Limits, RateLimit, RatePer, RateUnit};
 pub use metadata::MetadataKeys;
 pub(crate) use serve::serve;
 pub use serve::{Listener, ServeConfig};
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub use tap::damage::any_bytes as any_frames;
 #[cfg(feature = "tls")]
 pub use tokio_rustls::rustls;
