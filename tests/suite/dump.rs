@@ -111,7 +111,11 @@ fn a_task_that_yields_waits_for_its_turn() {
 /// can, down to the innermost callback.
 #[test]
 fn a_blocked_task_has_the_native_stack_of_its_worker() {
-    let mut target = Target::dev("blocked");
+    has_native_stack(Target::dev("blocked"));
+}
+
+/// Has a program with a blocked worker dumped.
+pub fn has_native_stack(mut target: Target) {
     let truth = target.truth.clone();
     let snapshot = dump(&target, &[]);
     let wrong = differences(&truth, &snapshot);

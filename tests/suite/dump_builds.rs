@@ -1,5 +1,5 @@
 //! The same truth from every way to build: release, split, compressed,
-//! stripped with a layout file, thin LTO, an old tokio, and a core dump.
+//! stripped with a layout file, thin and fat LTO, an old tokio, and a core dump.
 
 use std::path::Path;
 
@@ -29,9 +29,15 @@ fn release_with_split_debug_information() {
 }
 
 #[test]
-fn thin_lto_with_one_codegen_unit() {
-    if Build::Thin.wanted() {
-        waits_and_shapes(&Build::Thin.program());
+fn link_time_optimisation_with_one_codegen_unit() {
+    for build in [Build::Thin, Build::Fat] {
+        if build.wanted() {
+            let program = build.program();
+            waits_and_shapes(&program);
+            agree(Target::start(&program, "several-runtimes"));
+            agree(Target::start(&program, "local-set"));
+            super::dump::has_native_stack(Target::start(&program, "blocked"));
+        }
     }
 }
 
@@ -53,8 +59,10 @@ fn copies(nm: &Path, program: &Path, name: &str) -> usize {
 #[test]
 fn merged_types_are_told_as_either() {
     merged(&Build::Dev.program(), false);
-    if Build::Thin.wanted() {
-        merged(&Build::Thin.program(), true);
+    for build in [Build::Thin, Build::Fat] {
+        if build.wanted() {
+            merged(&build.program(), true);
+        }
     }
 }
 
@@ -83,7 +91,9 @@ fn merged(program: &Path, are_merged: bool) {
 #[test]
 fn tokio_1_40() {
     if Build::Old.wanted() {
-        agree(Target::start(&Build::Old.program(), "waits"));
+        let program = Build::Old.program();
+        agree(Target::start(&program, "waits"));
+        super::dump_stuck::told_by(&program, "deadlock");
     }
 }
 

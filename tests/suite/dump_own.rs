@@ -244,8 +244,13 @@ fn scenes_in_a_process_that_embeds_it_agree() {
 }
 
 pub fn snapshot(target: &Target) -> Value {
+    ask(target, "/debug/snapshot")
+}
+
+/// Asks a program that embeds taskprof.
+fn ask(target: &Target, path: &str) -> Value {
     let address = target.preface[0].rsplit(' ').next().and_then(|it| it.parse().ok());
-    let answer = super::server::Answer::to(address.expect("an address"), "/debug/snapshot");
+    let answer = super::server::Answer::to(address.expect("an address"), path);
     assert_eq!(answer.status, 200, "{}", answer.text());
     serde_json::from_slice(&answer.body).expect("JSON")
 }
@@ -288,6 +293,28 @@ fn every_dump_from_inside_is_complete_under_churn() {
         })
     });
     target.must_be_well();
+}
+
+/// A cancelled call's task, once spawned by tokio alone and once in the scope
+/// of the call.
+#[test]
+fn a_task_that_a_call_leaves_behind_is_told_and_one_of_its_scope_ends() {
+    use super::dump_stuck::{expected, found};
+    let Some((_folder, program)) = super::embed::scenes("--cfg tokio_unstable") else { return };
+    for scene in ["leaked", "leaked-healthy"] {
+        let mut target = Target::start(&program, scene);
+        must_agree(&target.truth, &chains(&target));
+        // Tidying up for a while is no leak.
+        eventually("a call that ended long ago", || {
+            let streams = ask(&target, "/debug/streams");
+            let mut ended = list(&streams["streams"]).iter().map(|it| &it["ended_ago_ns"]);
+            let long_ago = ended.any(|ago| ago.as_u64().is_some_and(|ago| ago > 3_000_000_000));
+            if long_ago { Ok(()) } else { Err(format!("{:#}", streams["streams"])) }
+        });
+        let report = ask(&target, "/debug/findings");
+        assert_eq!(found(&report), expected(&target.truth), "{scene}: {:#}", report["findings"]);
+        target.must_be_well();
+    }
 }
 
 /// Calls that are cancelled and leave a task behind, and ones that do not.

@@ -62,11 +62,14 @@ fn a_layout_file_beside_it_tells_all() {
     let layout = programs.made.path("bare.taskprof");
 
     let mut target = Target::start(&programs.bare, "waits");
-    let without = eventually("an answer without types", || {
-        let snapshot = snapshot(&target);
-        let said = missing(&snapshot, "no_debug_info").map(|told| told["detail"].clone());
-        said.ok_or_else(|| format!("{:#}", snapshot["coverage"]))
-    });
+    let why_not = |target: &Target| {
+        eventually("why it was not read", || {
+            let snapshot = snapshot(target);
+            let said = missing(&snapshot, "no_debug_info").map(|told| told["detail"].clone());
+            said.ok_or_else(|| format!("{:#}", snapshot["coverage"]))
+        })
+    };
+    let without = why_not(&target);
     assert!(without.as_str().is_some_and(|it| it.contains("taskprof index")), "{without}");
     target.must_be_well();
     drop(target);
@@ -75,11 +78,7 @@ fn a_layout_file_beside_it_tells_all() {
     let own = env!("CARGO_BIN_EXE_taskprof");
     run(own, &[&"index", &own, &"-o", &layout]);
     let mut target = Target::start(&programs.bare, "waits");
-    let stale = eventually("why it was not read", || {
-        let snapshot = snapshot(&target);
-        let said = missing(&snapshot, "no_debug_info").map(|told| told["detail"].clone());
-        said.ok_or_else(|| format!("{:#}", snapshot["coverage"]))
-    });
+    let stale = why_not(&target);
     assert!(stale.as_str().is_some_and(|it| it.contains("is of another build")), "{stale}");
     target.must_be_well();
     drop(target);

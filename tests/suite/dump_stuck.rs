@@ -1,10 +1,11 @@
 //! What a dump finds wrong, and does not find wrong with a healthy twin.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::targets::{Attached, Target, dump, eventually, findings, marks};
+use super::targets::{Attached, Build, Target, dump, eventually, findings, marks};
 use super::truth::{list, must_agree};
 
 /// Findings that rest on await chains.
@@ -19,7 +20,7 @@ const KINDS: &[&str] = &[
 ];
 
 /// Kind and concerned tasks of each finding, sorted.
-fn found(report: &Value) -> Vec<(String, Vec<String>)> {
+pub fn found(report: &Value) -> Vec<(String, Vec<String>)> {
     let all = list(&report["findings"]).iter();
     let ours = all.filter(|finding| KINDS.iter().any(|kind| finding["kind"] == *kind));
     let mut found: Vec<_> = ours
@@ -34,7 +35,8 @@ fn found(report: &Value) -> Vec<(String, Vec<String>)> {
     found
 }
 
-fn expected(truth: &Value) -> Vec<(String, Vec<String>)> {
+/// The same as the program says it must be.
+pub fn expected(truth: &Value) -> Vec<(String, Vec<String>)> {
     let id = |name: &Value| {
         let role = list(&truth["tasks"]).iter().find(|role| role["name"] == *name);
         role.and_then(|role| role["id"].as_str()).expect("a role").to_owned()
@@ -57,9 +59,13 @@ fn with_twin(scene: &str) {
     told(&format!("{scene}-healthy"));
 }
 
-/// Chains, holders and findings of a scene.
 fn told(scene: &str) {
-    let mut target = Target::dev(scene);
+    told_by(&Build::Dev.program(), scene);
+}
+
+/// Chains, holders and findings of a scene.
+pub fn told_by(program: &Path, scene: &str) {
+    let mut target = Target::start(program, scene);
     if list(&target.truth["tasks"]).iter().all(|role| !role["state"].is_null()) {
         must_agree(&target.truth, &dump(&target, &[]));
     }

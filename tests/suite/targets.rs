@@ -25,7 +25,9 @@ pub enum Build {
     Release,
     /// Thin LTO, one codegen unit, debug information in the binary.
     Thin,
-    /// The waits alone on tokio 1.40.
+    /// The same with fat LTO.
+    Fat,
+    /// Some scenes on tokio 1.40.
     Old,
     /// The same with `debug = 1`: names without types.
     OldNames,
@@ -56,6 +58,7 @@ impl Build {
             Self::Lines => ("targets", "lines", "lines", ""),
             Self::Release => ("targets", "release", "release", ""),
             Self::Thin => ("targets", "thin", "thin", ""),
+            Self::Fat => ("targets", "fat", "fat", ""),
             Self::Old => ("targets-old", "dev", "debug", "--cfg tokio_unstable"),
             Self::OldNames => ("targets-old", "names", "names", "--cfg tokio_unstable"),
         };

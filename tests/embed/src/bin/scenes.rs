@@ -1,5 +1,7 @@
 //! The scenes of `tests/targets` in a process that embeds taskprof.
 
+#[path = "../calls.rs"]
+mod calls;
 #[path = "../../../targets/src/churn.rs"]
 #[allow(dead_code)]
 mod churn;
@@ -9,6 +11,8 @@ mod deadlock;
 #[path = "../../../targets/src/futurelock.rs"]
 #[allow(dead_code)]
 mod futurelock;
+#[path = "../../../targets/src/leaked.rs"]
+mod leaked;
 #[path = "../../../targets/src/runtimes.rs"]
 #[allow(dead_code)]
 mod runtimes;
@@ -54,6 +58,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             "churn" => churn::play(&mut stage).await,
             "deadlock" => deadlock::two(&mut stage).await,
+            "leaked" => calls::cancelled(&mut stage, profiler.clone(), false).await,
+            "leaked-healthy" => calls::cancelled(&mut stage, profiler.clone(), true).await,
             "futurelock-held" => futurelock::held(&mut stage).await,
             other => return Err(format!("no scene {other:?}").into()),
         }
