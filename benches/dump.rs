@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use common::{Peer, either, forget_peak, grouped, headline, median, memory, obey, verdict};
+use common::{Peer, either, forget_peak, grouped, headline, median, memory, obey, pace, verdict};
 use prost::Message as _;
 use serde_json::Value;
 use taskprof::Profiler;
@@ -309,6 +309,7 @@ fn report() {
         "gap: longest pause of a 1 ms heartbeat on the watched runtime, with / without a dump"
     );
     println!("{GO_STALLS}");
+    println!("pace: 64 MiB of new memory written in {:.1} ms", pace());
     let mut goals = Goals::new();
     for (index, &tasks) in sizes.iter().enumerate() {
         size(index, tasks, rounds, &mut goals);
@@ -318,6 +319,7 @@ fn report() {
         hooks_alone(rounds, &mut goals);
     }
     println!();
+    println!("pace: 64 MiB of new memory written in {:.1} ms", pace());
     if goals.is_empty() {
         println!("the goals are for 100,000 tasks, which the quick mode leaves out");
     }

@@ -35,6 +35,18 @@ pub fn headline(what: &str) {
     }
 }
 
+/// Milliseconds in which the machine writes to 64 MiB of new memory. Figures in
+/// absolute time, of two runs, can be compared where this is alike: a virtual
+/// machine's neighbours make it two and three times as long.
+pub fn pace() -> f64 {
+    let once = || {
+        let begun = Instant::now();
+        std::hint::black_box(vec![1_u8; 64 << 20]);
+        begun.elapsed().as_secs_f64() * 1e3
+    };
+    median((0..9).map(|_| once()).collect())
+}
+
 /// The median of some figures; 0 of none.
 pub fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);

@@ -30,7 +30,7 @@ impl Health for Spawns {
         &self,
         _: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        let work = leaked::left_behind(self.word.clone());
+        let work = leaked::left_by_call(self.word.clone());
         let id = if self.scoped {
             let scope = taskprof::scope::current().expect("within a call");
             scope.spawn(work).id()
@@ -74,6 +74,6 @@ pub async fn cancelled(stage: &mut Stage, profiler: Profiler, scoped: bool) {
         until(|| Arc::strong_count(&word) == 2).await;
     } else {
         stage.enter(leaked::left(), id);
-        stage.finding("leaked_task", &["left_behind"]);
+        stage.finding("leaked_task", &["left_by_call"]);
     }
 }

@@ -8,11 +8,11 @@ use tokio::sync::Notify;
 use crate::stage::{Role, role};
 
 /// The task that a call spawns: it waits for what nobody tells it.
-pub async fn left_behind(word: Arc<Notify>) {
-    word.notified().await; // MARK: left_behind
+pub async fn left_by_call(word: Arc<Notify>) {
+    word.notified().await; // MARK: left_by_call
 }
 
 /// What is true of it while it lives.
 pub fn left() -> Role {
-    role("left_behind").waits("notified").on("word")
+    role("left_by_call").waits("notify").on("word")
 }
