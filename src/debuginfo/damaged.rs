@@ -40,9 +40,16 @@ const SECTIONS: [&str; 15] = [
 const SOON: Duration = Duration::from_secs(30);
 
 struct Program {
-    /// Names, what is in them, and where there are sections to damage.
-    files: Vec<(&'static str, Vec<u8>, Vec<Range<usize>>)>,
+    files: Vec<File>,
     functions: Vec<u64>,
+}
+
+#[derive(Clone)]
+struct File {
+    name: &'static str,
+    bytes: Vec<u8>,
+    /// What there is to damage.
+    sections: Vec<Range<usize>>,
 }
 
 static WHOLE: LazyLock<Program> = LazyLock::new(|| Program::build("off", &["app"]));
@@ -76,14 +83,14 @@ impl Program {
                 symbol.name().is_ok_and(|it| it.contains("5tokio"))
             };
             functions.extend(file.symbols().filter(ours).map(|symbol| symbol.address()));
-            (*name, bytes, sections)
+            File { name, bytes, sections }
         });
         Self { files: files.collect(), functions }
     }
 
     fn write(&self, folder: &Path) -> PathBuf {
-        for (name, bytes, _) in &self.files {
-            fs::write(folder.join(name), bytes).unwrap();
+        for file in &self.files {
+            fs::write(folder.join(file.name), &file.bytes).unwrap();
         }
         folder.join("app")
     }
@@ -93,12 +100,14 @@ impl Program {
         let mut files = self.files.clone();
         for (which, at, byte, len) in hits {
             let sections: Vec<_> = (0..files.len())
-                .flat_map(|file| files[file].2.iter().map(move |section| (file, section.clone())))
+                .flat_map(|file| {
+                    files[file].sections.iter().map(move |section| (file, section.clone()))
+                })
                 .collect();
             let (file, section) = &sections[which.index(sections.len())];
             let start = section.start + at.index(section.len());
             let end = (start + len).min(section.end);
-            files[*file].1[start..end].fill(*byte);
+            files[*file].bytes[start..end].fill(*byte);
         }
         let folder = tempfile::tempdir().unwrap();
         let damaged = Self { files, functions: self.functions.clone() };
