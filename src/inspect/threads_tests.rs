@@ -234,13 +234,21 @@ fn a_hundred_captures_do_not_cut_poll_short() {
     // One of its own: the others' may be locked for long in these tests.
     let reader = StackReader::new().unwrap();
     reader.warm_up();
-    let whole = Duration::from_secs(3);
+    let calls = [libc::SYS_poll, libc::SYS_ppoll];
+    // The functions on such a stack are looked up for the first time here, which
+    // without optimisation, on a busy machine, may take longer than a poll.
+    let other = spawn(|| {
+        crate::sys::testing::sleep_in_poll(i32::MAX);
+    });
+    until_in(other, &calls);
+    reader.capture(other).unwrap();
+    let whole = Duration::from_secs(5);
     let tid = spawn(move || {
         let before = Instant::now();
         let result = crate::sys::testing::sleep_in_poll(whole.as_millis() as i32);
         tell.send((result, before.elapsed())).unwrap();
     });
-    until_in(tid, &[libc::SYS_poll, libc::SYS_ppoll]);
+    until_in(tid, &calls);
     for _ in 0..100 {
         let stack = reader.capture(tid).unwrap().stack;
         assert_eq!(stack.truncated, None, "{}", print(&stack));
