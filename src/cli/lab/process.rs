@@ -82,6 +82,32 @@ impl Member {
         }
     }
 
+    /// Waits until it has read its debug information, which it does in the
+    /// background: what it says is timed as of a server that runs, and not of
+    /// one that starts.
+    ///
+    /// # Errors
+    /// A sentence: it ended, or reads for too long.
+    pub async fn warmed(&mut self) -> Result<(), String> {
+        let began = Instant::now();
+        while self.warms() {
+            self.lives()?;
+            if began.elapsed() > STARTUP {
+                return Err("it still reads its debug information".into());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// It has the thread that reads debug information.
+    fn warms(&self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        threads.into_iter().flatten().flatten().any(|thread| {
+            fs::read(thread.path().join("comm")).is_ok_and(|name| name == b"taskprof-warm\n")
+        })
+    }
+
     /// # Errors
     /// Its last words, if it has ended.
     pub fn lives(&mut self) -> Result<(), String> {

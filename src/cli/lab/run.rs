@@ -130,7 +130,7 @@ impl Scene {
         )
         .map_err(cannot)?;
         let address = server.grpc().await.map_err(|why| format!("the server: {why}"))?;
-        // The first look reads debug information, which takes its time.
+        server.warmed().await.map_err(|why| format!("the server: {why}"))?;
         look::streams(&server.socket, None).await.map_err(|why| format!("the server: {why}"))?;
         let proxy = match case.fault {
             Fault::Path(_) | Fault::Cut | Fault::Vanish => {
