@@ -14,7 +14,7 @@ use crate::sys::process::{Signal, ends_with_us, signal};
 /// How often a connection is pinged, both ways.
 pub const PING_EVERY: &str = "1s";
 
-/// A debug build reads its own debug information before it serves.
+/// A debug build takes seconds to read its own debug information.
 const STARTUP: Duration = Duration::from_secs(30);
 
 /// One process of ours; it is killed when this is dropped.

@@ -1,31 +1,30 @@
 //! The scenes of `tests/targets` in a process that embeds taskprof.
 
-#[path = "../calls.rs"]
 mod calls;
-#[path = "../../../targets/src/churn.rs"]
+#[path = "../../../../targets/src/churn.rs"]
 #[allow(dead_code)]
 mod churn;
-#[path = "../../../targets/src/deadlock.rs"]
+#[path = "../../../../targets/src/deadlock.rs"]
 #[allow(dead_code)]
 mod deadlock;
-#[path = "../../../targets/src/futurelock.rs"]
+#[path = "../../../../targets/src/futurelock.rs"]
 #[allow(dead_code)]
 mod futurelock;
-#[path = "../../../targets/src/leaked.rs"]
+#[path = "../../../../targets/src/leaked.rs"]
 mod leaked;
-#[path = "../../../targets/src/runtimes.rs"]
+#[path = "../../../../targets/src/runtimes.rs"]
 #[allow(dead_code)]
 mod runtimes;
-#[path = "../../../targets/src/shapes.rs"]
+#[path = "../../../../targets/src/shapes.rs"]
 mod shapes;
-#[path = "../../../targets/src/shapes_many.rs"]
+#[path = "../../../../targets/src/shapes_many.rs"]
 mod shapes_many;
-#[path = "../../../targets/src/stage.rs"]
+#[path = "../../../../targets/src/stage.rs"]
 #[allow(dead_code)] // what other scenes need
 mod stage;
-#[path = "../../../targets/src/waits.rs"]
+#[path = "../../../../targets/src/waits.rs"]
 mod waits;
-#[path = "../../../targets/src/waits_io.rs"]
+#[path = "../../../../targets/src/waits_io.rs"]
 mod waits_io;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
