@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use super::unwind::Walk;
 use crate::model::{Stack, TaskId};
 
 /// The native stack of a thread.
 #[derive(Clone, Debug)]
 pub struct Captured {
-    /// Innermost frame first, inlined functions as frames of their own.
-    pub stack: Arc<Stack>,
+    /// Its addresses: they have names once debug information has been read.
+    pub walk: Walk,
     /// The task that the thread was polling, if the thread itself could say
     /// so. A thread asleep in a system call is not woken to be asked.
     pub polled_task: Option<TaskId>,

@@ -17,7 +17,7 @@ use super::threads::StackReader;
 use super::unwind::Walk;
 use super::{CpuSamples, CpuStack};
 use crate::error::Result;
-use crate::model::{Stack, TaskId};
+use crate::model::TaskId;
 use crate::sys::sampler::{Sample, ring::Recording, timer::CpuTimer};
 use crate::sys::thread;
 
@@ -108,21 +108,19 @@ fn sample_all(
     collect(reader, &recording, &mut counts, seen)?;
     let lost = recording.lost() + counts.lost;
     drop(recording);
-    let samples = counts
-        .counts
-        .into_iter()
-        .map(|(key, count)| {
-            let walk = Walk { addresses: key.addresses, truncated: key.truncated };
-            let stack: Stack = reader.guarded(|reader| Ok(reader.resolve(&walk)))?;
-            Ok(CpuStack {
-                stack: Arc::new(stack),
-                task: (key.polled != 0).then_some(TaskId(key.polled)),
-                tid: key.tid,
-                thread: threads.get(&key.tid).map_or_else(|| "".into(), |it| Arc::clone(&it.name)),
-                count,
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let mut samples = Vec::with_capacity(counts.counts.len());
+    for (key, count) in counts.counts {
+        let walk = Walk { addresses: key.addresses, truncated: key.truncated };
+        // It waits for the names as long as it takes, so that there are some.
+        let Some(stack) = reader.name(&walk, None)? else { continue };
+        samples.push(CpuStack {
+            stack,
+            task: (key.polled != 0).then_some(TaskId(key.polled)),
+            tid: key.tid,
+            thread: threads.get(&key.tid).map_or_else(|| "".into(), |it| Arc::clone(&it.name)),
+            count,
+        });
+    }
     let mut profile = CpuSamples {
         samples,
         period_ns: u64::try_from(period.as_nanos()).unwrap_or(u64::MAX),

@@ -49,8 +49,37 @@ pub struct Modules {
     unwinder: NativeUnwinder,
     /// Mappings that could not be read: not tried again.
     unreadable: Vec<Mapping>,
-    symbols: HashMap<Backing, Option<Symbols>>,
+    symbols: HashMap<Backing, Names>,
     origin: Origin,
+}
+
+/// The debug information of a file.
+enum Names {
+    /// Claimed by somebody who will hand it in.
+    BeingRead,
+    Read(Symbols),
+    /// It cannot be read: not tried again.
+    Unreadable,
+}
+
+impl From<Option<Symbols>> for Names {
+    fn from(symbols: Option<Symbols>) -> Self {
+        symbols.map_or(Self::Unreadable, Self::Read)
+    }
+}
+
+/// A file whose debug information is to be read by whoever has claimed it.
+pub struct Claim {
+    backing: Backing,
+    path: Result<PathBuf>,
+    own: bool,
+}
+
+impl Claim {
+    /// Reads it: from some milliseconds to seconds, by its size.
+    pub fn read(&self) -> Option<Symbols> {
+        Symbols::open(self.path.as_ref().ok()?, self.own).ok()
+    }
 }
 
 /// Copies memory of the process; how many bytes there were.
@@ -221,22 +250,54 @@ impl Modules {
         self.main()?.elf.build_id.clone()
     }
 
-    /// Reads the debug information of the program and of the libraries.
-    pub fn load_symbols(&mut self) {
-        let backings: Vec<_> =
-            self.list.iter().map(|module| module.mapping.backing.clone()).collect();
-        for backing in backings {
-            self.symbols_of(&backing);
-        }
+    /// A file whose debug information nobody has begun to read, the program
+    /// first. Whoever gets it reads it and hands it in; until then the file's
+    /// addresses have no names.
+    pub fn claim(&mut self) -> Option<Claim> {
+        let unread = |module: &&Module| !self.symbols.contains_key(&module.mapping.backing);
+        let main = self.main().filter(unread);
+        let backing = main.or_else(|| self.list.iter().find(unread))?.mapping.backing.clone();
+        Some(self.claim_of(backing))
+    }
+
+    /// As [`Modules::claim`], of the files around these addresses.
+    pub fn claim_around(&mut self, addresses: &[u64]) -> Option<Claim> {
+        let around = addresses.iter().filter_map(|&address| self.find(address));
+        let mut backings = around.map(|module| &module.mapping.backing);
+        let backing = backings.find(|backing| !self.symbols.contains_key(backing))?.clone();
+        Some(self.claim_of(backing))
+    }
+
+    fn claim_of(&mut self, backing: Backing) -> Claim {
+        self.symbols.insert(backing.clone(), Names::BeingRead);
+        let (path, own) = (self.readable_path(&backing), self.is_executable(&backing));
+        Claim { backing, path, own }
+    }
+
+    /// What the reading of a claim gave.
+    pub fn hand_in(&mut self, claim: Claim, symbols: Option<Symbols>) {
+        self.symbols.insert(claim.backing, symbols.into());
+    }
+
+    /// The debug information around these addresses has been read, as far as
+    /// it can be.
+    pub fn can_name(&self, addresses: &[u64]) -> bool {
+        addresses.iter().filter_map(|&address| self.find(address)).all(|module| {
+            let names = self.symbols.get(&module.mapping.backing);
+            names.is_some_and(|names| !matches!(names, Names::BeingRead))
+        })
     }
 
     fn symbols_of(&mut self, backing: &Backing) -> Option<&mut Symbols> {
         if !self.symbols.contains_key(backing) {
-            let own = self.is_executable(backing);
-            let opened = self.readable_path(backing).and_then(|path| Symbols::open(&path, own));
-            self.symbols.insert(backing.clone(), opened.ok());
+            let claim = self.claim_of(backing.clone());
+            let symbols = claim.read();
+            self.hand_in(claim, symbols);
         }
-        self.symbols.get_mut(backing)?.as_mut()
+        match self.symbols.get_mut(backing)? {
+            Names::Read(symbols) => Some(symbols),
+            Names::BeingRead | Names::Unreadable => None,
+        }
     }
 
     /// The frames at a memory address, innermost first.
@@ -270,12 +331,23 @@ impl Modules {
         Some(self.symbols_of(&backing)?.frames(linked))
     }
 
+    /// Where code of the program as linked is in memory.
+    pub fn main_address(&self, linked: u64) -> Option<u64> {
+        let main = self.main()?;
+        main.elf.code.iter().find(|code| code.range.contains(&linked))?;
+        Some(linked.wrapping_add(main.bias))
+    }
+
     /// Function and `file:line` at an address of the program as linked.
     pub fn main_symbol(&mut self, linked: u64) -> Option<String> {
-        let frame = self.main_frames(linked)?.first()?.clone();
-        Some(match &frame.location {
-            Some(location) => format!("{} {location}", frame.function_full),
-            None => frame.function_full.to_string(),
-        })
+        Some(place(self.main_frames(linked)?.first()?))
+    }
+}
+
+/// Function and `file:line` of a frame.
+pub fn place(frame: &Frame) -> String {
+    match &frame.location {
+        Some(location) => format!("{} {location}", frame.function_full),
+        None => frame.function_full.to_string(),
     }
 }

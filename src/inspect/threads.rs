@@ -28,11 +28,11 @@
 
 use std::borrow::Cow;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::Captured;
-use super::modules::Modules;
+use super::modules::{self, Claim, Modules};
 use super::unwind::{Walk, Walker};
 use super::where_blocked::{self, Whereabouts};
 use crate::debuginfo::symbols;
@@ -49,8 +49,13 @@ const LOOKS: usize = 3;
 
 /// Reads native stacks. One for a profiler; holds the unwind tables and the
 /// debug information of the program.
+///
+/// Debug information takes up to seconds to read, and is read without the
+/// lock: stacks are taken meanwhile, and get their names when it is there.
 pub struct StackReader {
     inner: Mutex<Reader>,
+    /// Told whenever debug information of a file has been read.
+    read: Condvar,
 }
 
 impl std::fmt::Debug for StackReader {
@@ -63,32 +68,47 @@ impl std::fmt::Debug for StackReader {
 pub(super) struct Reader {
     modules: Modules,
     walker: Walker,
+    /// [`StackReader::warm_up`] has come to its end: what is not read by now
+    /// is read by whoever needs it.
+    warm: bool,
 }
 
 impl StackReader {
     /// A reader that has read nothing yet, with the signal handler installed.
+    /// [`StackReader::warm_up`] is to follow.
     ///
     /// # Errors
     /// `Unsupported` if every real-time signal is taken.
     pub fn new() -> Result<Self> {
         sampler::install()?;
-        let inner = Mutex::new(Reader { modules: Modules::new(), walker: Walker::new() });
-        Ok(Self { inner })
+        Ok(Self { inner: Mutex::new(Reader::new(false)), read: Condvar::new() })
     }
 
     /// Reads unwind tables and debug information now rather than when the
     /// first stack is wanted. Takes from some milliseconds to seconds, by the
     /// size of the program. Failures show later, in the stacks.
     pub fn warm_up(&self) {
+        let _ = self.guarded(|reader| reader.modules.refresh());
+        while let Ok(Some(claim)) = self.guarded(|reader| Ok(reader.modules.claim())) {
+            self.read(claim);
+        }
         let _ = self.guarded(|reader| {
-            reader.modules.refresh()?;
-            reader.modules.load_symbols();
             // The first look-up in a unit parses its lines; do that for the
             // code that is on every stack of ours.
             let here = Self::warm_up as *const () as u64;
             reader.modules.frames(here);
             Ok(())
         });
+        self.lock().warm = true;
+        self.read.notify_all();
+    }
+
+    /// Reads debug information, with nobody kept out meanwhile.
+    fn read(&self, claim: Claim) {
+        let what = Path::new("the program's debug information");
+        let symbols = symbols::guarded(what, || claim.read()).ok().flatten();
+        self.lock().modules.hand_in(claim, symbols);
+        self.read.notify_all();
     }
 
     /// The stack of a thread of this process, now.
@@ -101,20 +121,48 @@ impl StackReader {
     pub fn capture(&self, tid: u32) -> Result<Captured> {
         let sample = take(tid)?;
         let polled_task = (sample.polled != 0).then_some(TaskId(sample.polled));
-        let stack = self.guarded(|reader| {
-            let walk = reader.walk(sample.registers, &sample.stack)?;
-            Ok(Arc::new(reader.resolve(&walk)))
-        })?;
-        Ok(Captured { stack, polled_task })
+        let walk = self.guarded(|reader| reader.walk(sample.registers, &sample.stack))?;
+        Ok(Captured { walk, polled_task })
+    }
+
+    /// A stack by its names: innermost frame first, inlined functions as frames
+    /// of their own. Waits for debug information that is being read until then,
+    /// or as long as it takes; `None` if it is still being read then.
+    ///
+    /// # Errors
+    /// `Internal` if a parser of foreign bytes panicked.
+    pub fn name(&self, walk: &Walk, until: Option<Instant>) -> Result<Option<Arc<Stack>>> {
+        loop {
+            let claim = self.guarded(|reader| {
+                let ours = reader.warm || until.is_none();
+                Ok(if ours { reader.modules.claim_around(&walk.addresses) } else { None })
+            })?;
+            if let Some(claim) = claim {
+                self.read(claim);
+                continue;
+            }
+            let reader = self.lock();
+            if reader.modules.can_name(&walk.addresses) {
+                break;
+            }
+            match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return Ok(None),
+                Some(left) => drop(self.read.wait_timeout(reader, left)),
+                None => drop(self.read.wait(reader)),
+            }
+        }
+        self.guarded(|reader| Ok(Some(Arc::new(walk.stack(&mut reader.modules)))))
     }
 
     /// Function and `file:line` at an address of the program as linked.
     pub fn symbol(&self, file_address: u64) -> Option<String> {
-        let symbol = self.guarded(|reader| {
+        let address = self.guarded(|reader| {
             reader.modules.refresh()?;
-            Ok(reader.modules.main_symbol(file_address))
+            Ok(reader.modules.main_address(file_address))
         });
-        symbol.ok().flatten()
+        let walk = Walk { addresses: vec![address.ok()??], truncated: None };
+        let stack = self.name(&walk, None).ok()??;
+        Some(modules::place(stack.frames.first()?))
     }
 
     /// Build id of the program in hexadecimal, if its linker left one.
@@ -128,18 +176,25 @@ impl StackReader {
 
     /// Runs with the reader locked; a panic over foreign bytes is an error.
     pub(super) fn guarded<T>(&self, run: impl FnOnce(&mut Reader) -> Result<T>) -> Result<T> {
-        let mut reader: MutexGuard<'_, Reader> =
-            self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reader = self.lock();
         let result = symbols::guarded(Path::new("the program's code"), || run(&mut reader));
         if result.is_err() {
             // Half-changed caches are not to be trusted.
-            *reader = Reader { modules: Modules::new(), walker: Walker::new() };
+            *reader = Reader::new(reader.warm);
         }
         result?
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Reader> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Reader {
+    fn new(warm: bool) -> Self {
+        Self { modules: Modules::new(), walker: Walker::new(), warm }
+    }
+
     /// Addresses of a copied stack. Looks at the mappings again if code shows
     /// up that was not there before.
     pub(super) fn walk(&mut self, registers: Registers, stack: &[u8]) -> Result<Walk> {
@@ -155,11 +210,6 @@ impl Reader {
             return Ok(self.walker.walk(&self.modules, registers, stack));
         }
         Ok(walk)
-    }
-
-    /// Frames of a stack of addresses.
-    pub(super) fn resolve(&mut self, walk: &Walk) -> Stack {
-        walk.stack(&mut self.modules)
     }
 }
 

@@ -21,6 +21,19 @@ fn reader() -> &'static StackReader {
     })
 }
 
+/// A stack with its names.
+#[derive(Debug)]
+struct Read {
+    stack: Arc<Stack>,
+    polled_task: Option<TaskId>,
+}
+
+fn named(reader: &StackReader, tid: u32) -> Result<Read> {
+    let Captured { walk, polled_task } = reader.capture(tid)?;
+    let stack = reader.name(&walk, None)?.expect("names, since it waits for them");
+    Ok(Read { stack, polled_task })
+}
+
 /// Line of this file that carries a marker.
 fn line_of(marker: &str) -> u32 {
     let marker = format!("// {marker}");
@@ -89,9 +102,39 @@ fn sleeper() {
 fn a_sleeping_thread_shows_the_users_line() {
     let tid = spawn(sleeper);
     until_in(tid, &[libc::SYS_clock_nanosleep, libc::SYS_nanosleep]);
-    let captured = reader().capture(tid).unwrap();
+    let captured = named(reader(), tid).unwrap();
     check(&captured.stack, "tests::sleeper", "sleeps here");
     assert_eq!(captured.polled_task, None);
+}
+
+/// A worker may block while a large program's debug information is being read.
+#[test]
+fn a_stack_is_captured_at_once_and_named_when_debug_information_is_there() {
+    #[inline(never)]
+    fn early() {
+        std::thread::sleep(Duration::from_secs(3600)); // sleeps early
+        std::hint::black_box("early");
+    }
+    let reader = StackReader::new().unwrap();
+    let tid = spawn(early);
+    until_in(tid, &[libc::SYS_clock_nanosleep, libc::SYS_nanosleep]);
+    let walk = reader.capture(tid).unwrap().walk;
+    assert_eq!(reader.name(&walk, Some(Instant::now())).unwrap(), None, "nothing is read yet");
+    // As if a thread read it now, for as long as it likes.
+    let claim = reader.guarded(|reader| Ok(reader.modules.claim())).unwrap().expect("the program");
+    reader.lock().warm = true;
+    let walk = reader.capture(tid).unwrap().walk;
+    assert_eq!(reader.name(&walk, Some(Instant::now())).unwrap(), None, "it is being read");
+    let waited = Instant::now();
+    let soon = waited + Duration::from_millis(50);
+    assert_eq!(reader.name(&walk, Some(soon)).unwrap(), None, "it is still being read");
+    assert!(waited.elapsed() >= Duration::from_millis(50));
+    let stack = std::thread::scope(|scope| {
+        let asks = scope.spawn(|| reader.name(&walk, None).unwrap().expect("names"));
+        reader.read(claim);
+        asks.join().unwrap()
+    });
+    check(&stack, &own_frame(&stack).function, "sleeps early");
 }
 
 #[test]
@@ -109,7 +152,7 @@ fn a_thread_at_a_mutex_shows_the_users_line() {
         locker();
     });
     until_in(tid, &[libc::SYS_futex]);
-    let captured = reader().capture(tid).unwrap();
+    let captured = named(reader(), tid).unwrap();
     drop(held);
     check(&captured.stack, "a_thread_at_a_mutex_shows_the_users_line::locker", "locks here");
     // An untimed futex restarts by itself, so the thread could be asked.
@@ -128,7 +171,7 @@ fn a_timed_wait_at_a_condvar_is_not_disturbed() {
     }
     let tid = spawn(waiter);
     until_in(tid, &[libc::SYS_futex]);
-    let captured = reader().capture(tid).unwrap();
+    let captured = named(reader(), tid).unwrap();
     check(&captured.stack, "a_timed_wait_at_a_condvar_is_not_disturbed::waiter", "waits here");
     assert_eq!(captured.polled_task, None, "it was signalled");
 }
@@ -147,7 +190,7 @@ fn a_read_with_a_timeout_shows_the_users_line() {
     server.set_read_timeout(Some(Duration::from_secs(3600))).unwrap();
     let tid = spawn(move || receiver(server));
     until_in(tid, &[libc::SYS_recvfrom, libc::SYS_read]);
-    let captured = reader().capture(tid).unwrap();
+    let captured = named(reader(), tid).unwrap();
     check(&captured.stack, "a_read_with_a_timeout_shows_the_users_line::receiver", "reads here");
     drop(client);
 }
@@ -167,7 +210,7 @@ fn a_busy_thread_shows_the_users_function_and_its_task() {
     });
     for _ in 0..200 {
         // On a machine with more to do than processors it may not get one in time.
-        let Ok(captured) = reader().capture(tid) else { continue };
+        let Ok(captured) = named(reader(), tid) else { continue };
         let frame = own_frame(&captured.stack);
         if frame.function.ends_with("::spinner") {
             assert_eq!(captured.polled_task, Some(TaskId(12)));
@@ -196,7 +239,7 @@ fn inlined_functions_are_frames_of_their_own() {
     }
     let tid = spawn(outer);
     until_in(tid, &[libc::SYS_clock_nanosleep, libc::SYS_nanosleep]);
-    let stack = reader().capture(tid).unwrap().stack;
+    let stack = named(reader(), tid).unwrap().stack;
     let own: Vec<(&str, bool)> = stack
         .frames
         .iter()
@@ -222,7 +265,7 @@ fn a_stack_deeper_than_the_copy_says_so() {
         std::hint::black_box(recurse(400));
     });
     until_in(tid, &[libc::SYS_clock_nanosleep, libc::SYS_nanosleep]);
-    let stack = reader().capture(tid).unwrap().stack;
+    let stack = named(reader(), tid).unwrap().stack;
     assert!(stack.frames.len() > 50, "{}", print(&stack));
     assert!(stack.truncated.as_ref().is_some_and(|why| why.contains("deeper")));
 }
@@ -241,7 +284,7 @@ fn a_hundred_captures_do_not_cut_poll_short() {
         crate::sys::testing::sleep_in_poll(i32::MAX);
     });
     until_in(other, &calls);
-    reader.capture(other).unwrap();
+    named(&reader, other).unwrap();
     let whole = Duration::from_secs(5);
     let tid = spawn(move || {
         let before = Instant::now();
@@ -250,7 +293,7 @@ fn a_hundred_captures_do_not_cut_poll_short() {
     });
     until_in(tid, &calls);
     for _ in 0..100 {
-        let stack = reader.capture(tid).unwrap().stack;
+        let stack = named(&reader, tid).unwrap().stack;
         assert_eq!(stack.truncated, None, "{}", print(&stack));
     }
     let still = where_blocked::look(tid).unwrap();
@@ -266,14 +309,14 @@ fn a_thread_that_ended_is_not_found() {
     while thread::name(tid).is_some() {
         std::thread::yield_now();
     }
-    let error = reader().capture(tid).unwrap_err();
+    let error = named(reader(), tid).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     assert!(error.to_string().contains(&tid.to_string()));
 }
 
 #[test]
 fn ones_own_stack_can_be_read() {
-    let stack = reader().capture(thread::current_tid()).unwrap().stack;
+    let stack = named(reader(), thread::current_tid()).unwrap().stack;
     let names: Vec<&str> = stack.frames.iter().map(|frame| &*frame.function).collect();
     assert!(names.contains(&"tests::ones_own_stack_can_be_read"), "{names:?}");
 }
@@ -298,7 +341,7 @@ fn captures_survive_threads_that_panic_all_the_time() {
     });
     let (mut complete, mut taken) = (0, 0);
     for _ in 0..10_000 {
-        match reader().capture(tid) {
+        match named(reader(), tid) {
             Ok(captured) => {
                 taken += 1;
                 complete += u32::from(captured.stack.truncated.is_none());
@@ -317,8 +360,9 @@ fn captures_survive_threads_that_panic_all_the_time() {
 
 #[test]
 fn addresses_of_the_program_have_names() {
-    let stack = reader().capture(thread::current_tid()).unwrap().stack;
-    let frame = own_frame(&stack);
+    let stack = named(reader(), thread::current_tid()).unwrap().stack;
+    let here = |frame: &&Frame| frame.function.contains("addresses_of_the_program_have_names");
+    let frame = stack.frames.iter().find(here).unwrap_or_else(|| panic!("{}", print(&stack)));
     let text = reader().symbol(frame.address).unwrap();
     assert!(text.contains("addresses_of_the_program_have_names"), "{text}");
     assert!(text.contains("threads_tests.rs:"), "{text}");

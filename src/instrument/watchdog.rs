@@ -38,9 +38,32 @@ const RECAPTURE: [Duration; 5] = [
 ];
 /// How often runtimes are looked over for ones that are gone.
 const ROLL_CALL: Duration = Duration::from_secs(1);
+/// Stacks that are to get their names later. They do so within seconds of the
+/// start; what is beyond stays without.
+const UNNAMED: usize = 256;
 
-/// Captures the native stack of a thread, and says which task it polled then.
-pub type Capture = Box<dyn Fn(u32) -> Result<(Arc<Stack>, Option<TaskId>)> + Send>;
+/// The native stack of a thread, as it was captured.
+pub struct Taken {
+    /// The task that the thread polled then, if it could say so.
+    pub task: Option<TaskId>,
+    /// Its stack, or why it has none.
+    pub stack: Named,
+}
+
+/// A stack with names.
+pub enum Named {
+    /// It has them.
+    Now(Arc<Stack>),
+    /// What they come from is still being read: the text says so, the function
+    /// gives the stack once it is there.
+    Later(Arc<str>, Later),
+}
+
+/// The stack once it has names; `None` while it has none.
+pub type Later = Box<dyn Fn() -> Option<Result<Arc<Stack>>> + Send>;
+
+/// Captures the native stack of a thread. Never waits for names.
+pub type Capture = Box<dyn Fn(u32) -> Result<Taken> + Send>;
 
 /// The running watchdog. Dropping it ends the thread.
 #[derive(Debug)]
@@ -112,6 +135,8 @@ struct Eye {
     slept: (u64, u64),
     /// The last long poll of each worker, by runtime and index.
     suspects: HashMap<(u8, usize), Suspect>,
+    /// Stacks of episodes that are to get their names, by the episode's number.
+    unnamed: HashMap<u64, Later>,
     /// Tick of the last look.
     looked: u64,
     rolled: u64,
@@ -140,6 +165,7 @@ impl Eye {
             alert: false,
             slept: (clock::now(), cpu_clock::process_ns()),
             suspects: HashMap::new(),
+            unnamed: HashMap::new(),
             looked: clock::now(),
             rolled: clock::now(),
             registry,
@@ -162,6 +188,7 @@ impl Eye {
         self.notice_pause(now);
         let runtimes = self.registry.runtimes.list();
         self.end_what_ended(&runtimes, now);
+        self.name_what_can_be_named();
         self.alert = false;
         for runtime in &runtimes {
             for (index, cell) in runtime.workers().iter().enumerate() {
@@ -213,8 +240,9 @@ impl Eye {
         had + suspect.age.min(3 * period_ns) >= self.threshold_ns
     }
 
-    fn blocked(&self, runtime: &RuntimeCell, index: usize, now: u64) {
-        let log = &self.registry.blocked;
+    fn blocked(&mut self, runtime: &RuntimeCell, index: usize, now: u64) {
+        let registry = self.registry.clone();
+        let log = &registry.blocked;
         let Some(cell) = runtime.worker(index) else { return };
         let worker = cell.now();
         if worker.poll_began == 0 {
@@ -234,10 +262,15 @@ impl Eye {
             log.update(id, |episode| {
                 episode.queued_local = queued_local;
                 episode.queued_global = queued_global;
-                if let Some(Ok(stack)) = again {
-                    (episode.stack, episode.stack_missing) = (Some(stack), None);
-                }
             });
+            match again {
+                Some(Ok(Named::Now(stack))) => {
+                    self.unnamed.remove(&id);
+                    log.give_stack(id, Ok(stack));
+                }
+                Some(Ok(Named::Later(_, later))) => self.name_later(id, later),
+                Some(Err(_)) | None => {}
+            }
             return;
         }
         let stack = self.stack_of(runtime, index);
@@ -245,19 +278,44 @@ impl Eye {
             // Over already: the hook tells it, if it was over the threshold.
             return;
         }
-        log.begin(Episode {
+        let (stack, stack_missing, later) = match stack {
+            Ok(Named::Now(stack)) => (Some(stack), None, None),
+            Ok(Named::Later(why, later)) => (None, Some(why), Some(later)),
+            Err(error) => (None, Some(error.to_string().into()), None),
+        };
+        let id = log.begin(Episode {
             id: 0,
             runtime: runtime.number,
             worker: index as u32,
             tid: worker.tid,
             task: worker.task,
-            subject: self.registry.tasks.get(TaskId(worker.task), now),
+            subject: registry.tasks.get(TaskId(worker.task), now),
             began: worker.poll_began,
             ended: 0,
             queued_local,
             queued_global,
-            stack: stack.as_ref().ok().cloned(),
-            stack_missing: stack.err().map(|error| error.to_string().into()),
+            stack,
+            stack_missing,
+        });
+        if let (Some(id), Some(later)) = (id, later) {
+            self.name_later(id, later);
+        }
+    }
+
+    fn name_later(&mut self, id: u64, later: Later) {
+        if self.unnamed.len() < UNNAMED || self.unnamed.contains_key(&id) {
+            self.unnamed.insert(id, later);
+        }
+    }
+
+    fn name_what_can_be_named(&mut self) {
+        let log = &self.registry.blocked;
+        self.unnamed.retain(|&id, later| match later() {
+            Some(stack) => {
+                log.give_stack(id, stack.map_err(|error| error.to_string().into()));
+                false
+            }
+            None => true,
         });
     }
 
@@ -269,11 +327,11 @@ impl Eye {
     }
 
     /// The worker's stack, if it was taken within the very poll.
-    fn stack_of(&self, runtime: &RuntimeCell, index: usize) -> Result<Arc<Stack>> {
+    fn stack_of(&self, runtime: &RuntimeCell, index: usize) -> Result<Named> {
         let gone = || Error::new(ErrorKind::NotFound, "the poll ended meanwhile");
         let cell = runtime.worker(index).ok_or_else(gone)?;
         let before = cell.now();
-        let (stack, task) = (self.capture)(before.tid)?;
+        let Taken { task, stack } = (self.capture)(before.tid)?;
         let after = cell.now();
         if after.poll_began != before.poll_began || task.is_some_and(|task| task.0 != before.task) {
             return Err(gone());
@@ -334,11 +392,13 @@ fn queues(runtime: &RuntimeCell, worker: usize) -> (Option<u64>, u64) {
 
 #[cfg(all(test, tokio_unstable))]
 mod tests {
+    use std::sync::atomic::AtomicBool;
     use std::sync::mpsc;
     use std::time::Instant;
 
     use super::*;
     use crate::instrument::runtime::{Hooks, install};
+    use crate::model::StackSource;
 
     /// Dropped outside of a panic it panics again.
     struct Bomb;
@@ -361,24 +421,78 @@ mod tests {
             Err(Error::new(ErrorKind::Unsupported, "no stacks here"))
         });
         let watchdog = Watchdog::start(registry.clone(), capture, panics.clone()).unwrap();
-        let cell = registry.runtimes.register("main", true, None);
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        builder.worker_threads(1);
-        install(&registry, &cell, &mut builder, Hooks::new());
-        let runtime = builder.build().unwrap();
-        let (release, held) = mpsc::channel::<()>();
-        runtime.spawn(async move { held.recv() });
-        let begun = Instant::now();
-        let episode = loop {
-            if let Some(episode) = registry.blocked.all().0.into_iter().next() {
-                break episode;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(20), "the watchdog looks no more");
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        drop(release);
+        let blocked = Blocked::start(&registry);
+        let episode = until(&registry, |ongoing, _| ongoing.first().cloned());
+        drop(blocked);
         assert_eq!(panics.load(Ordering::SeqCst), 3);
         assert_eq!(episode.stack_missing.as_deref(), Some("no stacks here"));
         drop(watchdog);
+    }
+
+    /// What was blocked before the program's debug information was read is told
+    /// at once, and by name when it is there: also if it is over by then.
+    #[test]
+    fn a_stack_may_get_its_names_when_the_poll_is_over() {
+        let registry = Arc::new(Registry::default());
+        let there = Arc::new(AtomicBool::new(false));
+        let stack = Arc::new(Stack {
+            source: StackSource::Native,
+            frames: Vec::new(),
+            truncated: None,
+            or_one_of: Vec::new(),
+        });
+        let (named, read) = (stack.clone(), there.clone());
+        let capture: Capture = Box::new(move |_| {
+            let (named, read) = (named.clone(), read.clone());
+            let later = move || read.load(Ordering::SeqCst).then(|| Ok(named.clone()));
+            Ok(Taken { task: None, stack: Named::Later("not yet".into(), Box::new(later)) })
+        });
+        let watchdog = Watchdog::start(registry.clone(), capture, Arc::default()).unwrap();
+        let blocked = Blocked::start(&registry);
+        let episode = until(&registry, |ongoing, _| ongoing.first().cloned());
+        assert_eq!(episode.stack, None);
+        assert_eq!(episode.stack_missing.as_deref(), Some("not yet"));
+        drop(blocked);
+        until(&registry, |_, recent| recent.first().cloned());
+        there.store(true, Ordering::SeqCst);
+        let episode =
+            until(&registry, |_, recent| recent.iter().find(|e| e.stack.is_some()).cloned());
+        assert_eq!((episode.stack, episode.stack_missing), (Some(stack), None));
+        drop(watchdog);
+    }
+
+    /// A runtime whose only worker is blocked until this is dropped.
+    struct Blocked {
+        _release: mpsc::Sender<()>,
+        _runtime: tokio::runtime::Runtime,
+    }
+
+    impl Blocked {
+        fn start(registry: &Arc<Registry>) -> Self {
+            let cell = registry.runtimes.register("main", true, None);
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(1);
+            install(registry, &cell, &mut builder, Hooks::new());
+            let runtime = builder.build().unwrap();
+            let (release, held) = mpsc::channel::<()>();
+            runtime.spawn(async move { held.recv() });
+            Self { _release: release, _runtime: runtime }
+        }
+    }
+
+    /// Waits for an episode, among those that last or those that are over.
+    fn until(
+        registry: &Registry,
+        wanted: impl Fn(&[Episode], &[Episode]) -> Option<Episode>,
+    ) -> Episode {
+        let begun = Instant::now();
+        loop {
+            let (ongoing, recent, _) = registry.blocked.all();
+            if let Some(episode) = wanted(&ongoing, &recent) {
+                return episode;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "{ongoing:?} {recent:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }

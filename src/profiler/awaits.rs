@@ -18,8 +18,12 @@ use crate::model::{Missing, Reason};
 const ATTEMPTS: usize = 3;
 
 /// A dump waits no longer for the debug information to be read: without await
-/// chains it still says much.
-const OPENING: Duration = Duration::from_secs(2);
+/// chains and stacks it still says much.
+pub(super) const OPENING: Duration = Duration::from_secs(2);
+
+/// Why something is not there yet.
+pub(super) const STILL_READING: &str =
+    "the program's debug information is still being read; ask again";
 
 /// Once the first image took this long it must do. One in some hundreds catches
 /// a spawn half done where tasks come and go all the time, and lacks that one.
@@ -105,18 +109,20 @@ impl Awaits {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads all tasks of these runtimes and of those that the search finds. The
+    /// Reads all tasks of these runtimes and of those that the search finds.
+    /// Waits until then at most for debug information that is being read. The
     /// handles are read where they lie: those of the cells lie beside what the
     /// program keeps of its runtimes, a copy would lie in the profiler's own heap,
     /// which an image can do without.
     ///
     /// # Errors
     /// Why await chains cannot be had, in a sentence.
-    pub fn read(&self, handles: &[&Handle]) -> Result<TasksRead, (Reason, String)> {
+    pub fn read(&self, handles: &[&Handle], until: Instant) -> Result<TasksRead, (Reason, String)> {
         let unread = |state: &mut State| matches!(state, State::Unread(_));
+        let left = until.saturating_duration_since(Instant::now());
         let (mut state, _) = self
             .opened
-            .wait_timeout_while(self.lock(), OPENING, unread)
+            .wait_timeout_while(self.lock(), left, unread)
             .unwrap_or_else(PoisonError::into_inner);
         let known = match &mut *state {
             State::Read(known) => known,
@@ -125,8 +131,7 @@ impl Awaits {
                 return Err((Reason::NoAwaitChain, "await chains are switched off".into()));
             }
             State::Unread(_) => {
-                let why = "the program's debug information is still being read; ask again";
-                return Err((Reason::NoAwaitChain, why.into()));
+                return Err((Reason::NoAwaitChain, STILL_READING.into()));
             }
         };
         let begun = Instant::now();

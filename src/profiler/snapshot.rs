@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use super::Core;
+use super::awaits::{OPENING, STILL_READING};
 use crate::inspect::join;
 use crate::instrument::runtime_metrics;
 use crate::model::{
@@ -27,6 +29,8 @@ struct Lost {
     torn: u64,
     /// Running tasks without a stack.
     no_stack: u64,
+    /// There are stacks that have no names yet.
+    unnamed: bool,
     /// Streams that the table had no room for, since the start.
     untracked: u64,
     /// Of those, live.
@@ -87,13 +91,12 @@ impl Core {
                     && episode.worker == worker.index
             });
         }
-        if want.stacks {
-            self.add_stacks(&cells, &mut workers, &mut tasks);
-        }
+        let until = Instant::now() + OPENING;
+        let unnamed = want.stacks && self.add_stacks(&cells, &mut workers, &mut tasks, until);
         let totals = registry.tasks.totals();
         let mut chains = Chains::NotAsked;
         if want.tasks && want.stacks {
-            (tasks, chains) = self.add_chains(&cells, tasks, &mut runtimes);
+            (tasks, chains) = self.add_chains(&cells, tasks, &mut runtimes, until);
             let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
             since.observe(clock::delta_ns(self.started, now), &mut tasks);
         }
@@ -118,7 +121,7 @@ impl Core {
         };
         let untapped = streams.live.iter().filter(|stream| stream.wire.is_none()).count() as u64;
         let (untracked, untracked_live) = (streams.untracked, streams.untracked_live);
-        let lost = Lost { torn, no_stack, untracked, untracked_live, untapped, chains };
+        let lost = Lost { torn, no_stack, unnamed, untracked, untracked_live, untapped, chains };
         coverage.missing = self.missing(&cells, &runtimes, &coverage, &lost);
         if !want.tasks {
             coverage.running =
@@ -182,12 +185,13 @@ impl Core {
         cells: &[Arc<RuntimeCell>],
         tasks: Vec<Task>,
         runtimes: &mut Vec<Runtime>,
+        until: Instant,
     ) -> (Vec<Task>, Chains) {
         let (ids, handles): (Vec<_>, Vec<_>) = cells
             .iter()
             .filter_map(|cell| Some((RuntimeId(cell.number.into()), cell.handle()?)))
             .unzip();
-        let mut read = match self.awaits.read(&handles) {
+        let mut read = match self.awaits.read(&handles, until) {
             Ok(read) => read,
             Err((reason, why)) => return (tasks, Chains::Unread(reason, why)),
         };
@@ -229,8 +233,15 @@ impl Core {
     }
 
     /// Takes the native stacks of workers that poll, and gives them to the
-    /// tasks polled.
-    fn add_stacks(&self, cells: &[Arc<RuntimeCell>], workers: &mut [Worker], tasks: &mut [Task]) {
+    /// tasks polled. Whether some were left out that had no names by then.
+    fn add_stacks(
+        &self,
+        cells: &[Arc<RuntimeCell>],
+        workers: &mut [Worker],
+        tasks: &mut [Task],
+        until: Instant,
+    ) -> bool {
+        let mut unnamed = false;
         let polling = workers.iter_mut().filter(|worker| worker.state == WorkerState::Polling);
         for (n, worker) in polling.enumerate() {
             let (Some(tid), Some(task)) = (worker.tid, worker.task) else { continue };
@@ -238,16 +249,22 @@ impl Core {
                 .iter()
                 .find(|cell| RuntimeId(cell.number.into()) == worker.runtime)
                 .and_then(|cell| cell.worker(worker.index as usize));
-            let captured = if n < MAX_STACKS { self.stacks.capture(tid).ok() } else { None };
+            if n >= MAX_STACKS {
+                break;
+            }
+            let Ok(captured) = self.stacks.capture(tid) else { continue };
             // A stack belongs to the task only if the worker still polls it.
             let still = cell.is_some_and(|cell| cell.now().task == task.0);
-            let captured = captured.filter(|captured| {
-                still && captured.polled_task.is_none_or(|polled| polled == task)
-            });
-            if let Some(captured) = captured {
-                give(tasks, task, &captured.stack, &mut worker.stack);
+            if !still || captured.polled_task.is_some_and(|polled| polled != task) {
+                continue;
+            }
+            match self.stacks.name(&captured.walk, Some(until)) {
+                Ok(Some(stack)) => give(tasks, task, &stack, &mut worker.stack),
+                Ok(None) => unnamed = true,
+                Err(_) => {}
             }
         }
+        unnamed
     }
 
     fn missing(
@@ -257,7 +274,8 @@ impl Core {
         coverage: &Coverage,
         lost: &Lost,
     ) -> Vec<Missing> {
-        let &Lost { torn, no_stack, untracked, untracked_live, untapped, ref chains } = lost;
+        let &Lost { torn, no_stack, unnamed, untracked, untracked_live, untapped, ref chains } =
+            lost;
         let mut missing = Vec::new();
         let mut say = |reason, count, detail: &str| {
             missing.push(Missing { reason, count, detail: detail.to_owned() });
@@ -353,7 +371,11 @@ impl Core {
             say(
                 Reason::NoNativeStack,
                 no_stack,
-                "running, but the thread's stack could not be taken",
+                if unnamed {
+                    STILL_READING
+                } else {
+                    "running, but the thread's stack could not be taken"
+                },
             );
         }
         let idle = coverage.listed.saturating_sub(coverage.with_stack + no_stack);

@@ -342,7 +342,7 @@ fn one_that_is_dropped_while_it_warms_up_reads_no_further() {
         assert!(begun.elapsed() < Duration::from_secs(20), "it still reads");
         std::thread::sleep(Duration::from_millis(1));
     }
-    let (_, why) = awaits.read(&[]).unwrap_err();
+    let (_, why) = awaits.read(&[], Instant::now()).unwrap_err();
     assert_eq!(why, "reading was stopped");
 }
 

@@ -91,6 +91,18 @@ impl BlockedLog {
         }
     }
 
+    /// The stack of an episode, which may be over by now, or why it has none.
+    pub fn give_stack(&self, id: u64, stack: Result<Arc<Stack>, Arc<str>>) {
+        let mut inner = self.lock();
+        let Inner { ongoing, recent, .. } = &mut *inner;
+        if let Some(episode) = ongoing.iter_mut().chain(recent).find(|episode| episode.id == id) {
+            match stack {
+                Ok(stack) => (episode.stack, episode.stack_missing) = (Some(stack), None),
+                Err(why) => episode.stack_missing = Some(why),
+            }
+        }
+    }
+
     /// The poll that began at `began` on this worker has ended at `ended`.
     /// Nothing happens if it is no episode.
     pub fn end(&self, runtime: u8, worker: u32, began: u64, ended: u64) {

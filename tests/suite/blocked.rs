@@ -31,7 +31,7 @@ fn findings<'a>(json: &'a Value, kind: &str) -> Vec<&'a Value> {
 
 #[test]
 fn a_blocked_worker_is_named_with_its_line_while_it_is_blocked() {
-    let server = Server::with_faults(&["--workers", "2"]);
+    let server = Server::with_faults(&["--workers", "2"]).warmed();
     let _load = server.load("block-thread", &["--seconds", "60"]);
     let line = place("src/reference/lab/thread.rs", "std::thread::sleep");
     let report = server.wait_for("/debug/findings", "blocked worker", |json| {
@@ -63,6 +63,24 @@ fn a_blocked_worker_is_named_with_its_line_while_it_is_blocked() {
     let ended = after["blocked"].as_array().expect("list").iter().find(|b| b["ongoing"] == false);
     let length = ended.and_then(|one| one["blocked_ns"].as_u64()).expect("a length");
     assert!((2_900_000_000..4_500_000_000).contains(&length), "3 s were asked for: {length} ns");
+}
+
+/// A server that hangs right after its start must not be silent for as long as
+/// it reads its debug information, which is seconds in this build.
+#[test]
+fn a_worker_that_blocks_at_once_is_told_at_once_and_named_in_time() {
+    let server = Server::with_faults(&["--workers", "2"]);
+    let _load = server.load("block-thread", &["--seconds", "60"]);
+    let report = server.wait_for("/debug/findings", "blocked worker", |json| {
+        !findings(json, "blocked_worker").is_empty()
+    });
+    let finding = findings(&report, "blocked_worker")[0];
+    assert_eq!(finding["severity"], "critical", "told when it is over: {finding:#}");
+    assert_eq!(finding["method"], "/taskprof.lab.v1.Lab/BlockThread", "{finding:#}");
+    let line = place("src/reference/lab/thread.rs", "std::thread::sleep");
+    server.wait_for("/debug/findings", "name of the line", |json| {
+        findings(json, "blocked_worker").iter().any(|finding| finding["place"] == *line)
+    });
 }
 
 #[test]

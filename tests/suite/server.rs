@@ -92,6 +92,23 @@ impl Server {
         self.child.id()
     }
 
+    /// Waits until it has read its debug information: until then, stacks have
+    /// no names, and a dump waits for them for up to two seconds.
+    pub fn warmed(self) -> Self {
+        let threads = format!("/proc/{}/task", self.pid());
+        let reads = || {
+            let threads = std::fs::read_dir(&threads).expect("it runs").flatten();
+            let mut names = threads.map(|thread| std::fs::read(thread.path().join("comm")));
+            names.any(|name| name.is_ok_and(|name| name == b"taskprof-warm\n"))
+        };
+        let began = Instant::now();
+        while reads() {
+            assert!(began.elapsed() < 2 * DEADLINE, "it still reads its debug information");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self
+    }
+
     /// The address of a page.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.http)
