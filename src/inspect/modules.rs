@@ -57,14 +57,14 @@ pub struct Modules {
 enum Names {
     /// Claimed by somebody who will hand it in.
     BeingRead,
-    Read(Symbols),
+    Read(Box<Symbols>),
     /// It cannot be read: not tried again.
     Unreadable,
 }
 
 impl From<Option<Symbols>> for Names {
     fn from(symbols: Option<Symbols>) -> Self {
-        symbols.map_or(Self::Unreadable, Self::Read)
+        symbols.map_or(Self::Unreadable, |symbols| Self::Read(Box::new(symbols)))
     }
 }
 
