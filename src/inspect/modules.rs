@@ -323,24 +323,11 @@ impl Modules {
         [symbols::unknown(linked, &place)].into()
     }
 
-    /// The frames at an address of the program as linked.
-    pub fn main_frames(&mut self, linked: u64) -> Option<Arc<[Frame]>> {
-        let main = self.main()?;
-        main.elf.code.iter().find(|code| code.range.contains(&linked))?;
-        let backing = main.mapping.backing.clone();
-        Some(self.symbols_of(&backing)?.frames(linked))
-    }
-
     /// Where code of the program as linked is in memory.
     pub fn main_address(&self, linked: u64) -> Option<u64> {
         let main = self.main()?;
         main.elf.code.iter().find(|code| code.range.contains(&linked))?;
         Some(linked.wrapping_add(main.bias))
-    }
-
-    /// Function and `file:line` at an address of the program as linked.
-    pub fn main_symbol(&mut self, linked: u64) -> Option<String> {
-        Some(place(self.main_frames(linked)?.first()?))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::debuginfo::elf::Elf;
 use crate::debuginfo::symbols;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect::maps::{self, Backing, Mapping};
-use crate::inspect::modules::Modules;
+use crate::inspect::modules::{self, Modules};
 use crate::inspect::unwind::Walker;
 use crate::model::Stack;
 use crate::sys::registers::Registers;
@@ -105,7 +105,10 @@ impl NativeStacks {
     /// an image was read.
     pub fn symbol(&mut self, linked: u64) -> Option<String> {
         let reader = self.reader.as_mut()?;
-        let symbol = reader.guarded(|reader| reader.modules.main_symbol(linked));
+        let symbol = reader.guarded(|Reader { modules, .. }| {
+            let frames = modules.frames(modules.main_address(linked)?);
+            Some(modules::place(frames.first()?))
+        });
         if symbol.is_err() {
             self.start_afresh();
         }
