@@ -226,8 +226,9 @@ fn where_tasks_were_spawned_is_read_from_outside_as_the_hooks_have_it() {
 /// The scenes, in a process that embeds taskprof as a user's would.
 #[test]
 fn scenes_in_a_process_that_embeds_it_agree() {
-    for flags in ["--cfg tokio_unstable", ""] {
-        let Some((_folder, program)) = super::embed::scenes(flags) else { return };
+    use super::embed::{scenes, scenes_without_hooks};
+    for program in [scenes(), scenes_without_hooks()] {
+        let Some(program) = program else { return };
         for scene in ["waits", "shapes", "deadlock", "futurelock-held"] {
             let mut target = Target::start(&program, scene);
             let snapshot = chains(&target);
@@ -269,7 +270,7 @@ pub fn chains(target: &Target) -> Value {
 /// Several runtimes and a `LocalSet`, of which the profiler was told nothing.
 #[test]
 fn runtimes_and_a_local_set_beside_the_known_one_are_all_told() {
-    let Some((_folder, program)) = super::embed::scenes("--cfg tokio_unstable") else { return };
+    let Some(program) = super::embed::scenes() else { return };
     let mut target = Target::start(&program, "several");
     let snapshot = chains(&target);
     must_agree(&target.truth, &snapshot);
@@ -280,7 +281,7 @@ fn runtimes_and_a_local_set_beside_the_known_one_are_all_told() {
 
 #[test]
 fn every_dump_from_inside_is_complete_under_churn() {
-    let Some((_folder, program)) = super::embed::scenes("--cfg tokio_unstable") else { return };
+    let Some(program) = super::embed::scenes() else { return };
     let mut target = Target::start(&program, "churn");
     let mut last = chains(&target)["taken_at"].clone();
     super::dump::complete_under_churn(&target.truth, 100, || {
@@ -300,7 +301,7 @@ fn every_dump_from_inside_is_complete_under_churn() {
 #[test]
 fn a_task_that_a_call_leaves_behind_is_told_and_one_of_its_scope_ends() {
     use super::dump_stuck::{expected, found};
-    let Some((_folder, program)) = super::embed::scenes("--cfg tokio_unstable") else { return };
+    let Some(program) = super::embed::scenes() else { return };
     for scene in ["leaked", "leaked-healthy"] {
         let mut target = Target::start(&program, scene);
         must_agree(&target.truth, &chains(&target));

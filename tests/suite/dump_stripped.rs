@@ -14,7 +14,6 @@ use super::truth::{list, must_agree};
 /// The scenes with taskprof in them, whole and stripped.
 struct Programs {
     made: Made,
-    _folder: tempfile::TempDir,
     whole: PathBuf,
     bare: PathBuf,
     objcopy: PathBuf,
@@ -24,11 +23,11 @@ impl Programs {
     /// `strip`: what of it, as `objcopy` says it.
     fn new(strip: &str) -> Option<Self> {
         let objcopy = tool(&["objcopy"])?;
-        let (folder, whole) = super::embed::scenes("--cfg tokio_unstable")?;
+        let whole = super::embed::scenes()?;
         let made = Made::new();
         let bare = made.path("bare");
         run(&objcopy, &[&strip, &whole, &bare]);
-        Some(Self { made, _folder: folder, whole, bare, objcopy })
+        Some(Self { made, whole, bare, objcopy })
     }
 
     fn index(&self, to: &Path) {

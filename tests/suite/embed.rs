@@ -1,6 +1,7 @@
 //! taskprof inside somebody else's server, built as that somebody would, with
 //! and without `--cfg tokio_unstable`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -33,24 +34,36 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Builds the crate in a folder of its own and returns where its programs are.
-fn build(folder: &Path, flags: &str) -> PathBuf {
+/// The two ways to build it.
+const UNSTABLE: &str = "--cfg tokio_unstable";
+const STABLE: &str = "";
+
+/// A folder with the crate's programs, built once in each run of the tests.
+fn built(flags: &'static str) -> PathBuf {
+    static BUILT: Mutex<BTreeMap<&str, PathBuf>> = Mutex::new(BTreeMap::new());
+    // One build at a time: both use one target folder.
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    built.entry(flags).or_insert_with(|| build(flags)).clone()
+}
+
+/// Builds the crate in a folder of its own, outside of this one.
+fn build(flags: &str) -> PathBuf {
+    let folder = tempfile::tempdir().expect("folder");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let source = root.join("tests/embed");
     // It borrows scenes from its neighbour.
-    copy(&root.join("tests/targets/src"), &folder.join("targets/src"));
-    let folder = folder.join("embed");
-    copy(&source.join("src"), &folder.join("src"));
+    copy(&root.join("tests/targets/src"), &folder.path().join("targets/src"));
+    let own = folder.path().join("embed");
+    copy(&source.join("src"), &own.join("src"));
     let manifest = fs::read_to_string(source.join("Cargo.toml")).expect("manifest");
     let here = format!("path = {:?}", root.display().to_string());
-    fs::write(folder.join("Cargo.toml"), manifest.replace("path = \"../..\"", &here))
-        .expect("copy");
+    fs::write(own.join("Cargo.toml"), manifest.replace("path = \"../..\"", &here)).expect("copy");
     // The versions that everything else is tested with.
-    fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock")).expect("lock file");
+    fs::copy(root.join("Cargo.lock"), own.join("Cargo.lock")).expect("lock file");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("embed");
     let output = Command::new(env!("CARGO"))
         .arg("build")
-        .current_dir(&folder)
+        .current_dir(&own)
         .env("CARGO_TARGET_DIR", &target)
         .env("RUSTFLAGS", flags)
         // Variables of the outer build that would leak into this one.
@@ -60,25 +73,26 @@ fn build(folder: &Path, flags: &str) -> PathBuf {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     assert!(!said.contains("warning: unused"), "{said}");
-    target.join("debug")
-}
-
-/// The scenes of `tests/targets` with taskprof in them, built with these flags
-/// and copied to where the next build does not replace them.
-pub fn scenes(flags: &str) -> Option<(tempfile::TempDir, PathBuf)> {
-    if !wanted() {
-        return None;
+    // To where the build with other flags does not replace them.
+    let kept = target.join(if flags == UNSTABLE { "unstable" } else { "stable" });
+    fs::create_dir_all(&kept).expect("folder");
+    for program in ["embed", "scenes"] {
+        // A new file: the last run's may still be what something runs.
+        let _ = fs::remove_file(kept.join(program));
+        fs::copy(target.join("debug").join(program), kept.join(program)).expect("copy");
     }
-    let folder = tempfile::tempdir().expect("folder");
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let built = build(folder.path(), flags).join("scenes");
-    let kept = folder.path().join("kept");
-    fs::copy(built, &kept).expect("copy");
-    Some((folder, kept))
+    kept
 }
 
-/// One build at a time: both use one target folder with different flags.
-static TURN: Mutex<()> = Mutex::new(());
+/// The scenes of `tests/targets` with taskprof in them.
+pub fn scenes() -> Option<PathBuf> {
+    wanted().then(|| built(UNSTABLE).join("scenes"))
+}
+
+/// The same without tokio's hooks.
+pub fn scenes_without_hooks() -> Option<PathBuf> {
+    wanted().then(|| built(STABLE).join("scenes"))
+}
 
 struct Running(Child, SocketAddr);
 
@@ -126,10 +140,7 @@ fn three_lines_embed_it_with_and_without_tokio_unstable() {
     if !wanted() {
         return;
     }
-    let folder = tempfile::tempdir().expect("folder");
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-
-    let running = Running::start(&build(folder.path(), "--cfg tokio_unstable").join("embed"));
+    let running = Running::start(&built(UNSTABLE).join("embed"));
     let stream = running.stream();
     assert_eq!(stream["method"], "/grpc.health.v1.Health/Watch");
     let tasks = running.json("/debug/tasks?group=none");
@@ -140,7 +151,7 @@ fn three_lines_embed_it_with_and_without_tokio_unstable() {
 
     // Without the cfg tokio has no hooks: the streams are there all the same,
     // and what is missing is named.
-    let running = Running::start(&build(folder.path(), "").join("embed"));
+    let running = Running::start(&built(STABLE).join("embed"));
     assert_eq!(running.stream()["method"], "/grpc.health.v1.Health/Watch");
     let tasks = running.json("/debug/tasks?group=none");
     let coverage = &tasks["coverage"];

@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -46,10 +46,14 @@ impl Build {
 
     /// The program, built once in each run of the tests.
     pub fn program(self) -> PathBuf {
-        static BUILT: Mutex<BTreeMap<Build, PathBuf>> = Mutex::new(BTreeMap::new());
-        // Whoever comes second waits here rather than for cargo's lock.
-        let mut built = BUILT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        built.entry(self).or_insert_with(|| self.build()).clone()
+        static BUILT: Mutex<BTreeMap<Build, Arc<OnceLock<PathBuf>>>> = Mutex::new(BTreeMap::new());
+        let built = {
+            let mut all = BUILT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            all.entry(self).or_default().clone()
+        };
+        // Whoever comes second waits here rather than for cargo's lock, and whoever
+        // wants another build waits for nobody: the last step of each has one thread.
+        built.get_or_init(|| self.build()).clone()
     }
 
     fn build(self) -> PathBuf {
