@@ -63,7 +63,7 @@ fn now(snapshot: &Snapshot, blocked: &Blocked) -> Finding {
                 ));
             }
         }
-        (None, Some(why)) => evidence.push(format!("Its stack could not be taken: {why}.")),
+        (None, Some(why)) => evidence.push(format!("Its stack is not there: {why}.")),
         (None, None) => {}
     }
     if let Some(task) = blocked.task {

@@ -106,13 +106,16 @@ fn sample_all(
         }
     }
     collect(reader, &recording, &mut counts, seen)?;
-    let lost = recording.lost() + counts.lost;
+    let mut lost = recording.lost() + counts.lost;
     drop(recording);
     let mut samples = Vec::with_capacity(counts.counts.len());
     for (key, count) in counts.counts {
         let walk = Walk { addresses: key.addresses, truncated: key.truncated };
         // It waits for the names as long as it takes, so that there are some.
-        let Some(stack) = reader.name(&walk, None)? else { continue };
+        let Some(stack) = reader.name(&walk, None)? else {
+            lost += count;
+            continue;
+        };
         samples.push(CpuStack {
             stack,
             task: (key.polled != 0).then_some(TaskId(key.polled)),
