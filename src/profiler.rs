@@ -4,6 +4,7 @@ mod awaits;
 mod builder;
 #[cfg(feature = "grpc")]
 mod grpc;
+mod names;
 #[cfg(feature = "otel")]
 mod otel;
 mod snapshot;
@@ -38,6 +39,7 @@ use crate::serve::{self, LogTarget, Source, Want};
 
 use awaits::Awaits;
 pub use builder::Builder;
+use names::Names;
 
 /// Watches the tokio runtimes and gRPC streams of this process, and answers
 /// for them over HTTP.
@@ -71,6 +73,7 @@ struct Core {
     registry: Arc<Registry>,
     figures: RuntimeFigures,
     stacks: Arc<StackReader>,
+    names: Arc<Names>,
     awaits: Arc<Awaits>,
     since: Mutex<Since>,
     trend: Mutex<Trend>,

@@ -11,6 +11,7 @@ pub mod since;
 pub mod tasks;
 
 pub use captured::{Captured, CpuSamples, CpuStack};
+pub use unwind::Walk;
 
 pub mod cpu;
 mod machine_code;

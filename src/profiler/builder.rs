@@ -3,20 +3,20 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::awaits::{Awaits, STILL_READING};
+use super::awaits::Awaits;
+use super::names::Names;
 use super::{Core, Profiler, Shared, bad_address};
 #[cfg(feature = "console")]
 use crate::console::{self, ConsoleConfig, ConsoleServer};
 use crate::debuginfo::layout::Options;
 use crate::error::{Error, ErrorKind, Result};
-use crate::inspect::Captured;
 use crate::inspect::threads::StackReader;
 #[cfg(feature = "grpc")]
 use crate::instrument::grpc::MetadataKeys;
 use crate::instrument::runtime_metrics::RuntimeFigures;
-use crate::instrument::watchdog::{Named, Taken, Watchdog};
+use crate::instrument::watchdog::Watchdog;
 use crate::model::Process;
 #[cfg(feature = "otel")]
 use crate::otel::OtelConfig;
@@ -240,9 +240,10 @@ impl Builder {
         let registry = Arc::new(self.registry()?);
         let stacks = Arc::new(StackReader::new()?);
         let panics = Arc::new(AtomicU64::new(0));
+        let names = Arc::new(Names::new(stacks.clone()));
         let watchdog = {
-            let stacks = stacks.clone();
-            let capture = Box::new(move |tid| captured(&stacks, tid));
+            let names = names.clone();
+            let capture = Box::new(move |tid| names.captured(tid));
             Watchdog::start(registry.clone(), capture, panics.clone())?
         };
         // Of its own: a builder may be cloned, and started twice.
@@ -255,6 +256,7 @@ impl Builder {
             registry,
             figures: RuntimeFigures::default(),
             stacks,
+            names,
             awaits,
             since: Mutex::default(),
             trend: Mutex::default(),
@@ -370,20 +372,6 @@ impl Drop for Warming {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
-}
-
-/// A stack for the watchdog, which waits for nothing.
-fn captured(stacks: &Arc<StackReader>, tid: u32) -> Result<Taken> {
-    let Captured { walk, polled_task } = stacks.capture(tid)?;
-    let stack = match stacks.name(&walk, Some(Instant::now()))? {
-        Some(stack) => Named::Now(stack),
-        None => {
-            let stacks = stacks.clone();
-            let later = move || stacks.name(&walk, Some(Instant::now())).transpose();
-            Named::Later(STILL_READING.into(), Box::new(later))
-        }
-    };
-    Ok(Taken { task: polled_task, stack })
 }
 
 fn this_process(stacks: &StackReader) -> Process {

@@ -258,7 +258,7 @@ impl Core {
             if !still || captured.polled_task.is_some_and(|polled| polled != task) {
                 continue;
             }
-            match self.stacks.name(&captured.walk, Some(until)) {
+            match self.names.of(&captured.walk, until) {
                 Ok(Some(stack)) => give(tasks, task, &stack, &mut worker.stack),
                 Ok(None) => unnamed = true,
                 Err(_) => {}
