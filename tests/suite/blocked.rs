@@ -70,7 +70,9 @@ fn a_blocked_worker_is_named_with_its_line_while_it_is_blocked() {
 #[test]
 fn a_worker_that_blocks_at_once_is_told_at_once_and_named_in_time() {
     let server = Server::with_faults(&["--workers", "2"]);
-    let _load = server.load("block-thread", &["--seconds", "60"]);
+    // Four blocks of three seconds on two workers: an answer may be a second old.
+    let four = ["--streams", "4", "--connections", "4", "--seconds", "60"];
+    let _load = server.load("block-thread", &four);
     let report = server.wait_for("/debug/findings", "blocked worker", |json| {
         !findings(json, "blocked_worker").is_empty()
     });
