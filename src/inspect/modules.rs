@@ -49,12 +49,12 @@ pub struct Modules {
     unwinder: NativeUnwinder,
     /// Mappings that could not be read: not tried again.
     unreadable: Vec<Mapping>,
-    symbols: HashMap<Backing, Names>,
+    symbols: HashMap<Backing, DebugInfo>,
     origin: Origin,
 }
 
 /// The debug information of a file.
-enum Names {
+enum DebugInfo {
     /// Claimed by somebody who will hand it in.
     BeingRead,
     Read(Box<Symbols>),
@@ -62,7 +62,7 @@ enum Names {
     Unreadable,
 }
 
-impl From<Option<Symbols>> for Names {
+impl From<Option<Symbols>> for DebugInfo {
     fn from(symbols: Option<Symbols>) -> Self {
         symbols.map_or(Self::Unreadable, |symbols| Self::Read(Box::new(symbols)))
     }
@@ -269,7 +269,7 @@ impl Modules {
     }
 
     fn claim_of(&mut self, backing: Backing) -> Claim {
-        self.symbols.insert(backing.clone(), Names::BeingRead);
+        self.symbols.insert(backing.clone(), DebugInfo::BeingRead);
         let (path, own) = (self.readable_path(&backing), self.is_executable(&backing));
         Claim { backing, path, own }
     }
@@ -284,7 +284,7 @@ impl Modules {
     pub fn can_name(&self, addresses: &[u64]) -> bool {
         addresses.iter().filter_map(|&address| self.find(address)).all(|module| {
             let names = self.symbols.get(&module.mapping.backing);
-            names.is_some_and(|names| !matches!(names, Names::BeingRead))
+            names.is_some_and(|names| !matches!(names, DebugInfo::BeingRead))
         })
     }
 
@@ -295,8 +295,8 @@ impl Modules {
             self.hand_in(claim, symbols);
         }
         match self.symbols.get_mut(backing)? {
-            Names::Read(symbols) => Some(symbols),
-            Names::BeingRead | Names::Unreadable => None,
+            DebugInfo::Read(symbols) => Some(symbols),
+            DebugInfo::BeingRead | DebugInfo::Unreadable => None,
         }
     }
 
