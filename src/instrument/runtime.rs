@@ -4,6 +4,8 @@
 //! relaxed stores. What surprises in tokio, and is provided for:
 //! - the hook after the last poll of a task comes after the one of its end;
 //! - `spawn_blocking` closures end without having been born;
+//! - what is spawned on a runtime that is over ends before it is born, on the
+//!   thread that spawns it;
 //! - `LocalSet` tasks and the root of a `block_on` have no hooks at all;
 //! - in `block_in_place` a worker index moves to another thread mid-poll.
 
@@ -207,6 +209,8 @@ mod polls {
         /// The last look at the clock, and births that may still share it.
         looked: Cell<u64>,
         births: Cell<u8>,
+        /// The last end of a task that was not held.
+        unknown: Cell<u64>,
     }
 
     impl Current {
@@ -258,6 +262,7 @@ mod polls {
                 home_runtime: Cell::new(u16::MAX),
                 looked: Cell::new(0),
                 births: Cell::new(0),
+                unknown: Cell::new(0),
             }
         };
         /// Outer polls, while one is nested in another.
@@ -290,9 +295,13 @@ mod polls {
         pub fn spawned(&self, meta: &TaskMeta<'_>) {
             self.runtime.meet();
             let tasks = &self.registry.tasks;
-            let (parent, parent_cell, now) = CURRENT.with(Current::parent);
+            let id = task_id::number(meta.id()).0;
+            let born = |current: &Current| (current.unknown.get() != id).then(|| current.parent());
+            let Some((parent, parent_cell, now)) = CURRENT.with(born) else {
+                return tasks.stillborn();
+            };
             tasks.spawned(&Birth {
-                id: task_id::number(meta.id()).0,
+                id,
                 parent,
                 parent_cell,
                 runtime: self.runtime.number,
@@ -403,7 +412,20 @@ mod polls {
                     current.ended.set(true);
                 }
             });
-            self.registry.tasks.ended(task);
+            if !self.registry.tasks.ended(task) {
+                self.was_not_held(task);
+            }
+        }
+
+        #[cold]
+        fn was_not_held(&self, task: u64) {
+            CURRENT.with(|current| {
+                current.unknown.set(task);
+                // A task for which there was no room has polls; a closure has none.
+                if current.began.get() == 0 || current.task.get() != task {
+                    self.registry.tasks.unknown_ended();
+                }
+            });
         }
 
         #[cold]

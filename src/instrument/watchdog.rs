@@ -370,7 +370,6 @@ impl Eye {
             {
                 self.registry.runtimes.remove(runtime.number);
                 self.suspects.retain(|(number, _), _| *number != runtime.number);
-                self.registry.tasks.forget_runtime(runtime.number);
             }
         }
     }

@@ -138,7 +138,7 @@ impl Core {
                 tasks_spawned: totals.spawned,
                 tasks_ended: totals.ended,
                 tasks_dropped: totals.dropped,
-                blocking_ended: totals.unknown_ended.saturating_sub(totals.dropped),
+                blocking_ended: totals.unknown_ended,
                 streams_started: streams.started,
                 streams_ended: streams.ended_total,
                 streams_dropped: streams.untracked,

@@ -182,6 +182,62 @@ fn several_runtimes_of_both_flavors_are_told_apart_and_forgotten() {
     assert_eq!(after.tasks.len(), 1, "its tasks went with it");
 }
 
+/// However a runtime ends and whatever is spawned on it meanwhile and later: no
+/// task of it is told to live.
+#[test]
+fn no_task_outlives_its_runtime() {
+    /// Spawns others while it is dropped.
+    struct Heir(tokio::runtime::Handle, u8);
+    impl Drop for Heir {
+        fn drop(&mut self) {
+            if let Some(left) = self.1.checked_sub(1) {
+                let heir = Heir(self.0.clone(), left);
+                self.0.spawn(async move {
+                    std::future::pending::<()>().await;
+                    drop(heir);
+                });
+            }
+        }
+    }
+    let profiler = profiler();
+    let ends: [fn(tokio::runtime::Runtime); 3] = [
+        drop,
+        tokio::runtime::Runtime::shutdown_background,
+        |runtime| runtime.shutdown_timeout(Duration::from_secs(20)),
+    ];
+    let flavors = [multi_thread, |_| {
+        let mut builder = Builder::new_current_thread();
+        builder.enable_all();
+        builder
+    }];
+    let mut spawned = 0;
+    for end in ends {
+        for flavor in flavors {
+            let runtime = profiler.runtime(flavor(2)).build().unwrap();
+            let handle = runtime.handle().clone();
+            for _ in 0..10 {
+                let heir = Heir(handle.clone(), 3);
+                runtime.spawn(async move {
+                    std::future::pending::<()>().await;
+                    drop(heir);
+                });
+            }
+            runtime.block_on(async { tokio::task::yield_now().await });
+            let closure = runtime.spawn_blocking(|| ());
+            runtime.block_on(closure).unwrap();
+            end(runtime);
+            drop(handle.spawn(std::future::pending::<()>()));
+            spawned += 10 * 4 + 1;
+        }
+    }
+    let after = until(&profiler, "end of all", |snapshot| {
+        snapshot.tasks.is_empty() && snapshot.counters.tasks_ended == spawned
+    });
+    assert_eq!(after.counters.tasks_spawned, spawned);
+    // Worker threads are such closures to tokio: two of three runtimes.
+    assert_eq!(after.counters.blocking_ended, 6 + 6, "and nothing else is taken for a closure");
+}
+
 #[test]
 fn what_has_no_hooks_is_named() {
     let profiler = profiler();
@@ -368,8 +424,20 @@ fn a_full_task_table_costs_the_program_nothing_and_each_missing_task_has_one_rea
     assert_eq!(missing(&full, Reason::RegistryFull), Some(7));
     assert_eq!(missing(&full, Reason::NoHook), Some(0));
 
+    // Closures are counted while tasks that are not held live, and when they end.
+    let closures = |n: u64| {
+        for _ in 0..n {
+            runtime.block_on(runtime.spawn_blocking(|| ())).unwrap();
+        }
+    };
+    let blocking_ended =
+        |n: u64| move |snapshot: &Snapshot| snapshot.counters.blocking_ended == n;
+    closures(5);
+    until(&profiler, "five closures", blocking_ended(5));
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     until(&profiler, "end", |snapshot| snapshot.coverage.alive == 0);
+    closures(1);
+    until(&profiler, "six closures and no task", blocking_ended(6));
     // Beside a runtime whose tasks are missing for another reason.
     let other = multi_thread(1).build().unwrap();
     profiler.watch("other", other.handle());

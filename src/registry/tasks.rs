@@ -36,6 +36,7 @@ const SPAWNED: usize = 0;
 const ENDED: usize = 1;
 const DROPPED: usize = 2;
 const UNKNOWN_ENDED: usize = 3;
+const STILLBORN: usize = 4;
 
 thread_local! {
     /// Slot that tasks spawned right now belong to; see [`spawning_for`].
@@ -104,11 +105,12 @@ pub struct Tasks {
 pub struct TaskTotals {
     /// Tasks seen spawning.
     pub spawned: u64,
-    /// Of those that were held, ended.
+    /// Of those, ended; without what was not held for want of room.
     pub ended: u64,
     /// Not held for want of room.
     pub dropped: u64,
-    /// Ends of what was not held: `spawn_blocking` closures and dropped tasks.
+    /// Ends of what was never spawned: `spawn_blocking` closures, and the worker
+    /// threads of a runtime, which are such closures to tokio.
     pub unknown_ended: u64,
 }
 
@@ -148,17 +150,27 @@ impl Tasks {
         }
     }
 
-    /// A task has ended. The hook of its last poll comes after this and must
-    /// not touch the cell again.
+    /// A task has ended; told once for each. The hook of its last poll comes
+    /// after this and must not touch the cell again. False if it was not held.
     #[inline]
-    pub fn ended(&self, id: u64) {
-        match self.cells.leave(id) {
-            Some(slot) => {
-                self.release_slot(slot);
-                self.tally.count(ENDED);
-            }
-            None => self.tally.count(UNKNOWN_ENDED),
-        }
+    pub fn ended(&self, id: u64) -> bool {
+        let Some(slot) = self.cells.leave(id) else { return false };
+        self.release_slot(slot);
+        self.tally.count(ENDED);
+        true
+    }
+
+    /// Something has ended that is no task, as far as anybody can tell yet.
+    #[cold]
+    pub fn unknown_ended(&self) {
+        self.tally.count(UNKNOWN_ENDED);
+    }
+
+    /// A task was spawned whose end [`unknown_ended`](Self::unknown_ended) was
+    /// told of before: its runtime is over, and drops what is spawned on it.
+    #[cold]
+    pub fn stillborn(&self) {
+        self.tally.count(STILLBORN);
     }
 
     /// Says which stream caused a task; its children inherit it. `slot` is the
@@ -170,25 +182,18 @@ impl Tasks {
         self.release_slot(before);
     }
 
-    /// Forgets the tasks of a runtime that is gone.
-    pub fn forget_runtime(&self, runtime: u8) {
-        for cell in self.cells.used() {
-            if let Some(id) = cell.id().filter(|_| cell.runtime() == runtime) {
-                self.ended(id);
-            }
-        }
-    }
-
     /// Totals so far.
     pub fn totals(&self) -> TaskTotals {
         // What ended was spawned before: asked for in this order, no task
         // seems to end that was never there.
         let (ended, dropped) = (self.tally.total(ENDED), self.tally.total(DROPPED));
+        let stillborn = self.tally.total(STILLBORN);
         TaskTotals {
-            spawned: self.tally.total(SPAWNED),
-            ended,
+            spawned: self.tally.total(SPAWNED) + stillborn,
+            ended: ended + stillborn,
             dropped,
-            unknown_ended: self.tally.total(UNKNOWN_ENDED),
+            // Each of the stillborn is among them, and was so before it was told.
+            unknown_ended: self.tally.total(UNKNOWN_ENDED).saturating_sub(stillborn),
         }
     }
 

@@ -105,18 +105,13 @@ impl Cell<'_> {
         self.word(STATE).store(longest << 32 | state & 0xFF00 | IDLE, Ordering::Release);
     }
 
-    /// Frees the cell if it is still this task's; the slot of its stream then
-    /// falls to the caller.
+    /// Frees the cell of a task that ends; the slot of its stream then falls to
+    /// the caller. A plain store, since nobody else ends this task.
     #[inline]
-    pub fn end(&self, id: u64) -> Option<u32> {
+    pub fn end(&self) -> u32 {
         let slot = self.slot();
-        let free = self.word(ID).compare_exchange(id, FREE, Ordering::AcqRel, Ordering::Relaxed);
-        free.is_ok().then_some(slot)
-    }
-
-    /// The runtime of its task.
-    pub fn runtime(&self) -> u8 {
-        (self.word(STATE).load(Ordering::Relaxed) >> 8) as u8
+        self.word(ID).store(FREE, Ordering::Release);
+        slot
     }
 
     /// The slot of its task's stream.

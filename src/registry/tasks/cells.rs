@@ -222,7 +222,7 @@ impl Cells {
     #[inline]
     pub fn leave(&self, id: u64) -> Option<u32> {
         match self.first_choices(id).find(|(_, cell)| cell.is_of(id)) {
-            Some((_, cell)) => cell.end(id),
+            Some((_, cell)) => Some(cell.end()),
             None => self.leave_further(id),
         }
     }
@@ -231,16 +231,13 @@ impl Cells {
     fn leave_further(&self, id: u64) -> Option<u32> {
         let (number, cell) = self.find_further(id)?;
         if number < self.rest {
-            return cell.end(id);
+            return Some(cell.end());
         }
         let found = self.index.find(id, |number| self.at(number).is_of(id))?;
-        // Else another thread was first.
-        if !found.leave() {
-            return None;
-        }
-        let slot = cell.end(id);
+        found.leave();
+        let slot = cell.end();
         self.push(number);
-        slot
+        Some(slot)
     }
 
     /// All cells that may hold a task.

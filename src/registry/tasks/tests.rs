@@ -53,11 +53,16 @@ fn a_life_is_accounted() {
     assert!(task.longest_poll_ns <= task.busy_ns);
     assert!(task.busy_ns - task.longest_poll_ns < 1_000, "to the microsecond");
 
-    tasks.ended(7);
+    assert!(tasks.ended(7));
     assert!(tasks.get(TaskId(7), clock::now()).is_none());
     assert_eq!(tasks.totals(), TaskTotals { spawned: 1, ended: 1, dropped: 0, unknown_ended: 0 });
-    tasks.ended(7);
-    assert_eq!(tasks.totals().unknown_ended, 1, "a second end is not an end of ours");
+    assert!(!tasks.ended(7), "a second end is not an end of ours");
+    assert_eq!(tasks.totals().ended, 1);
+    // What ends before it is born, and something else that ends.
+    tasks.unknown_ended();
+    tasks.stillborn();
+    tasks.unknown_ended();
+    assert_eq!(tasks.totals(), TaskTotals { spawned: 2, ended: 2, dropped: 0, unknown_ended: 1 });
 }
 
 #[test]
