@@ -11,6 +11,7 @@ mod channels;
 mod checks;
 mod convoy;
 mod deadlock;
+mod forever;
 mod graph;
 mod growth;
 mod knots;
@@ -27,6 +28,7 @@ use std::cmp::Reverse;
 
 use crate::model::{Report, Snapshot};
 
+pub use forever::leaked;
 pub use trend::Trend;
 pub use verdict::Judge;
 

@@ -38,10 +38,10 @@ pub fn found(snapshot: &Snapshot, graph: &Graph<'_>, findings: &mut Vec<Finding>
 }
 
 /// A stuck wait, and the hold that keeps it so.
-type Link<'g, 'a> = (usize, &'g Hold<'a>);
+pub type Link<'g, 'a> = (usize, &'g Hold<'a>);
 
 /// Who waits for what the tasks hold that nothing can wake, each told once.
-struct Waiting<'g, 'a> {
+pub struct Waiting<'g, 'a> {
     graph: &'g Graph<'a>,
     /// Nodes by the tasks that hold them for good.
     held_by: HashMap<usize, Vec<(usize, &'g Hold<'a>)>>,
@@ -50,7 +50,8 @@ struct Waiting<'g, 'a> {
 }
 
 impl<'g, 'a> Waiting<'g, 'a> {
-    fn of(graph: &'g Graph<'a>) -> Self {
+    /// Of this graph.
+    pub fn of(graph: &'g Graph<'a>) -> Self {
         let mut held_by: HashMap<usize, Vec<(usize, &Hold<'_>)>> = HashMap::new();
         // Other permits may be held where nobody looks.
         let certain = |node: &Node<'_>| node.side != Side::Permits && !graph.dead.is_empty();
@@ -66,7 +67,7 @@ impl<'g, 'a> Waiting<'g, 'a> {
     }
 
     /// The nearest first.
-    fn behind(&mut self, lost: &[usize]) -> Vec<Link<'g, 'a>> {
+    pub fn behind(&mut self, lost: &[usize]) -> Vec<Link<'g, 'a>> {
         let graph = self.graph;
         let mut found = Vec::new();
         let mut next: VecDeque<usize> =

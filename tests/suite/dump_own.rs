@@ -366,4 +366,16 @@ fn pprof_shows_the_await_chains() {
     let url = server.url("/debug/pprof/goroutine");
     let traces = super::targets::run(&pprof, &[&"-traces", &"-lines", &url]);
     assert!(traces.contains(&format!("locks.rs:{line}")), "{traces}");
+
+    // The two wait for ever, and nobody else does.
+    let leaks = server.url("/debug/pprof/goroutineleak");
+    let traces = super::targets::run(&pprof, &[&"-traces", &"-lines", &leaks]);
+    assert!(traces.contains("Type: goroutineleak"), "{traces}");
+    assert!(traces.contains(&format!("locks.rs:{line}")), "{traces}");
+    let grouped = server.get("/debug/pprof/goroutineleak?debug=1").text();
+    assert!(grouped.starts_with("goroutineleak profile: total 2\n"), "{grouped}");
+    let text = server.get("/debug/pprof/goroutineleak?debug=2").text();
+    let headers = text.lines().filter(|line| line.starts_with("goroutine "));
+    let locks: Vec<bool> = headers.map(|line| line.contains("[mutex lock")).collect();
+    assert_eq!(locks, [true, true], "{text}");
 }

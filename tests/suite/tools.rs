@@ -146,7 +146,7 @@ fn pprof_reads_a_cpu_profile_and_rust_names_survive() {
 fn all_other_profiles_are_valid() {
     let Some(pprof) = tool(PPROF) else { return };
     let server = Server::with_faults(&[]);
-    for name in ["block", "mutex", "allocs", "heap", "threadcreate"] {
+    for name in ["goroutineleak", "block", "mutex", "allocs", "heap", "threadcreate"] {
         let url = server.url(&format!("/debug/pprof/{name}"));
         run(&pprof, &["-raw", &url]);
     }

@@ -14,6 +14,12 @@ pub fn cpu(process: &Process, profile: &CpuProfile) -> Vec<u8> {
     if profile.threads_missed > 0 {
         builder.comment(&format!("{} threads could not be sampled", profile.threads_missed));
     }
+    if profile.untold > 0 {
+        builder.comment(&format!(
+            "{} samples have no method and place: they are of more tasks than are remembered",
+            profile.untold
+        ));
+    }
     for sample in &profile.samples {
         let locations =
             sample.stack.frames.iter().take(MAX_FRAMES).map(|frame| builder.frame(frame)).collect();

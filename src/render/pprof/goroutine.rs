@@ -1,4 +1,5 @@
-//! The goroutine profile: all live tasks by stack, state, method and origin.
+//! Profiles of tasks by stack, state, method and origin: `goroutine` of all
+//! that live, `goroutineleak` of those that wait for ever.
 
 use std::collections::HashMap;
 
@@ -7,27 +8,63 @@ use crate::model::{Location, Snapshot};
 use crate::render::alike::{self, Key, Sum};
 use crate::render::not_seen;
 
-const TYPES: [Type; 2] = [("wait", "nanoseconds"), ("goroutine", "count")];
+const LIVE: [Type; 2] = [("wait", "nanoseconds"), ("goroutine", "count")];
+const LEAKED: [Type; 1] = [("goroutineleak", "count")];
+
+/// Which tasks a profile is of; the snapshot has no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tasks {
+    /// All.
+    Live,
+    /// Those that nothing lets go on.
+    Leaked,
+}
+
+impl Tasks {
+    /// Go's name of the profile, and of what is counted.
+    pub fn profile(self) -> &'static str {
+        match self {
+            Self::Live => "goroutine",
+            Self::Leaked => "goroutineleak",
+        }
+    }
+
+    /// Go's leak profile has its count alone.
+    fn types(self) -> &'static [Type] {
+        match self {
+            Self::Live => &LIVE,
+            Self::Leaked => &LEAKED,
+        }
+    }
+}
 
 /// `debug=0`: how many tasks there are now, and how long they have waited.
-pub fn goroutine(snapshot: &Snapshot) -> Vec<u8> {
-    render(snapshot, alike::sums(snapshot), 0)
+pub fn goroutine(which: Tasks, snapshot: &Snapshot) -> Vec<u8> {
+    render(which, snapshot, alike::sums(snapshot), 0)
 }
 
 /// `seconds=N`: `after` minus `before`. Values may be negative; what did not
 /// change is left out.
-pub fn goroutine_delta(before: &Snapshot, after: &Snapshot) -> Vec<u8> {
+pub fn goroutine_delta(which: Tasks, before: &Snapshot, after: &Snapshot) -> Vec<u8> {
     let duration = after.taken_at.unix_nanos().saturating_sub(before.taken_at.unix_nanos());
-    render(after, alike::delta(alike::sums(before), alike::sums(after)), duration)
+    render(which, after, alike::delta(alike::sums(before), alike::sums(after)), duration)
 }
 
-fn render(snapshot: &Snapshot, sums: HashMap<Key<'_>, Sum>, duration_ns: u64) -> Vec<u8> {
-    let mut builder = Builder::new(&snapshot.process, &TYPES, ("goroutine", "count"), 1);
+fn render(
+    which: Tasks,
+    snapshot: &Snapshot,
+    sums: HashMap<Key<'_>, Sum>,
+    duration_ns: u64,
+) -> Vec<u8> {
+    let types = which.types();
+    let mut builder = Builder::new(&snapshot.process, types, (which.profile(), "count"), 1);
     builder.time(snapshot.taken_at.unix_nanos(), duration_ns);
     coverage(&mut builder, snapshot);
     for (key, sum) in alike::sorted(sums) {
         let locations = locations(&mut builder, &key, "task of unknown origin");
-        builder.sample(locations, vec![sum.wait_ns, sum.count], key.labels());
+        let mut values = vec![sum.wait_ns, sum.count];
+        values.drain(..values.len() - types.len());
+        builder.sample(locations, values, key.labels());
     }
     builder.finish()
 }
@@ -84,7 +121,7 @@ mod tests {
     #[test]
     fn every_task_is_in_one_sample() {
         let snapshot = sample::busy_server();
-        let profile = decode(&goroutine(&snapshot));
+        let profile = decode(&goroutine(Tasks::Live, &snapshot));
         let total: i64 = profile.sample.iter().map(|sample| sample.value[1]).sum();
         assert_eq!(total, snapshot.tasks.len() as i64);
         assert_eq!(profile.sample_type.len(), 2);
@@ -97,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_traps_of_rust_profiles_are_avoided() {
-        let profile = decode(&goroutine(&sample::busy_server()));
+        let profile = decode(&goroutine(Tasks::Live, &sample::busy_server()));
         assert!(profile.function.iter().all(|function| function.system_name == 0));
         assert!(profile.location.iter().all(|location| location.line.len() == 1));
         let mapping = &profile.mapping[0];
@@ -115,7 +152,7 @@ mod tests {
 
     #[test]
     fn samples_end_at_the_place_of_the_spawn_and_carry_labels() {
-        let profile = decode(&goroutine(&sample::busy_server()));
+        let profile = decode(&goroutine(Tasks::Live, &sample::busy_server()));
         for sample in &profile.sample {
             assert!(names(&profile, sample).last().unwrap().starts_with("spawned at "));
             let keys: Vec<_> = sample.label.iter().map(|label| text(&profile, label.key)).collect();
@@ -128,7 +165,7 @@ mod tests {
     fn deep_stacks_keep_their_inner_end_and_their_origin() {
         let mut snapshot = sample::empty();
         snapshot.tasks.push(sample::deep_task(300));
-        let profile = decode(&goroutine(&snapshot));
+        let profile = decode(&goroutine(Tasks::Live, &snapshot));
         let names = names(&profile, &profile.sample[0]);
         assert_eq!(names.len(), 128);
         assert_eq!(names[0], "deep::f0");
@@ -140,7 +177,7 @@ mod tests {
         let before = sample::busy_server();
         let mut after = before.clone();
         let gone = after.tasks.pop().unwrap();
-        let profile = decode(&goroutine_delta(&before, &after));
+        let profile = decode(&goroutine_delta(Tasks::Live, &before, &after));
         assert_eq!(profile.sample.len(), 1);
         assert_eq!(profile.sample[0].value[1], -1);
         let labels: Vec<_> =
@@ -149,8 +186,18 @@ mod tests {
     }
 
     #[test]
+    fn leaked_tasks_have_the_name_of_their_profile_and_a_count() {
+        let profile = decode(&goroutine(Tasks::Leaked, &sample::busy_server()));
+        assert_eq!(profile.sample_type.len(), 1);
+        assert_eq!(text(&profile, profile.sample_type[0].r#type), "goroutineleak");
+        assert_eq!(text(&profile, profile.default_sample_type), "goroutineleak");
+        let total: i64 = profile.sample.iter().map(|sample| sample.value[0]).sum();
+        assert_eq!(total, sample::busy_server().tasks.len() as i64);
+    }
+
+    #[test]
     fn the_same_snapshot_gives_the_same_bytes() {
         let snapshot = sample::busy_server();
-        assert_eq!(goroutine(&snapshot), goroutine(&snapshot.clone()));
+        assert_eq!(goroutine(Tasks::Live, &snapshot), goroutine(Tasks::Live, &snapshot.clone()));
     }
 }

@@ -17,7 +17,7 @@ mod goroutine;
 pub use contention::{Contention, UNSEEN, contention, contention_delta, contentions};
 pub use cpu::cpu;
 pub use empty::{Empty, empty, empty_text};
-pub use goroutine::{goroutine, goroutine_delta, spawned_at};
+pub use goroutine::{Tasks, goroutine, goroutine_delta, spawned_at};
 
 #[cfg(test)]
 pub(crate) use builder::decode;

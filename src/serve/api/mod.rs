@@ -45,6 +45,7 @@ pub fn router(shared: &Shared) -> Router {
         .route("/debug/pprof", on(pprof, pprof::redirect))
         .route("/debug/pprof/", on(pprof, pprof::index))
         .route("/debug/pprof/goroutine", on(pprof, pprof::goroutine))
+        .route("/debug/pprof/goroutineleak", on(pprof, pprof::goroutineleak))
         .route("/debug/pprof/profile", on(pprof, pprof::profile))
         .route("/debug/pprof/cmdline", on(pprof, pprof::cmdline))
         .route("/debug/pprof/symbol", on(pprof, pprof::symbol))

@@ -1,6 +1,7 @@
 //! `/debug/pprof/`: paths, parameters, statuses and texts as Go's
 //! `net/http/pprof`, so that its tools and scrapers work unchanged.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,11 +15,11 @@ use axum::response::{IntoResponse as _, Response};
 use tokio::time::{sleep, timeout};
 
 use super::tasks::shot;
-use crate::analyze::Judge;
+use crate::analyze::{self, Judge};
 use crate::error::{Error, ErrorKind};
-use crate::model::Timestamp;
-use crate::render::pprof::{self, Contention, Empty};
-use crate::render::text;
+use crate::model::{Snapshot, Timestamp};
+use crate::render::pprof::{self, Contention, Empty, Tasks};
+use crate::render::{Shot, text};
 use crate::serve::body::streamed;
 use crate::serve::flight::call;
 use crate::serve::problem;
@@ -38,6 +39,10 @@ const PROFILES: &[(&str, &str)] = &[
     (
         "goroutine",
         "Stacks of all live tasks. debug=1 groups them as text, debug=2 lists every task, seconds=N gives what changed.",
+    ),
+    (
+        "goroutineleak",
+        "Stacks of the tasks that are proven to wait for ever: in a deadlock, or without a waker, or behind such a task. debug and seconds as for goroutine.",
     ),
     ("heap", "Live memory. Not collected: the profile is valid and empty."),
     (
@@ -97,6 +102,7 @@ pub async fn index(State(shared): State<Shared>) -> Response {
         let count = match *name {
             "goroutine" => held.coverage.listed.to_string(),
             // Waits are known from await chains, which are too dear for a list.
+            "goroutineleak" => String::new(),
             name if contention(name).is_some() => String::new(),
             _ => "0".to_owned(),
         };
@@ -145,33 +151,56 @@ fn duration(text: &str, most: Duration) -> Result<Duration, String> {
     }
 }
 
-pub async fn goroutine(State(shared): State<Shared>, uri: Uri) -> Response {
-    let asked = asked(&uri);
+pub async fn goroutine(shared: State<Shared>, uri: Uri) -> Response {
+    tasks(Tasks::Live, &shared, &uri).await
+}
+
+pub async fn goroutineleak(shared: State<Shared>, uri: Uri) -> Response {
+    tasks(Tasks::Leaked, &shared, &uri).await
+}
+
+async fn tasks(which: Tasks, shared: &Shared, uri: &Uri) -> Response {
+    let asked = asked(uri);
     if let Some(seconds) = &asked.seconds {
-        return delta(&shared, seconds, asked.debug, "goroutine").await;
+        return delta(shared, seconds, asked.debug, which.profile()).await;
     }
     let held = match shared.flight.snapshot(Want::ALL).await {
         Ok(held) => held,
         Err(error) => return failed_with(&error),
     };
     if asked.debug >= 2 {
-        let judged = call(&shared.stats, {
-            let held = Arc::clone(&held);
-            move || Ok(Judge::new(&held).stuck())
+        let judged = call(&shared.stats, move || {
+            let stuck = Judge::new(&held).stuck();
+            let shot: Shot = match which {
+                Tasks::Live => shot(held),
+                Tasks::Leaked => Arc::new(Box::new(analyze::leaked(&held))),
+            };
+            Ok((shot, stuck))
         });
         return match judged.await {
-            Ok(stuck) => plain(streamed(text::Debug2::new(shot(held)).stuck(stuck), &shared.stats)),
+            Ok((shot, stuck)) => {
+                plain(streamed(text::Debug2::new(shot).stuck(stuck), &shared.stats))
+            }
             Err(error) => failed_with(&error),
         };
     }
     let grouped = asked.debug != 0;
     let rendered = call(&shared.stats, move || {
-        Ok(if grouped { text::debug1(&held) } else { pprof::goroutine(&held) })
+        let of = of(which, &held);
+        Ok(if grouped { text::debug1(which, &of) } else { pprof::goroutine(which, &of) })
     });
     match rendered.await {
         Ok(bytes) if grouped => plain(bytes.into()),
-        Ok(bytes) => attachment("goroutine", bytes),
+        Ok(bytes) => attachment(which.profile(), bytes),
         Err(error) => failed_with(&error),
+    }
+}
+
+/// The snapshot with the tasks that the profile is of.
+fn of(which: Tasks, snapshot: &Snapshot) -> Cow<'_, Snapshot> {
+    match which {
+        Tasks::Live => Cow::Borrowed(snapshot),
+        Tasks::Leaked => Cow::Owned(analyze::leaked(snapshot)),
     }
 }
 
@@ -205,11 +234,12 @@ async fn delta(shared: &Shared, seconds: &str, debug: i64, name: &str) -> Respon
         wait(shared, duration).await?;
         let source = Arc::clone(&shared.source);
         let contention = contention(name);
+        let which = if name == Tasks::Leaked.profile() { Tasks::Leaked } else { Tasks::Live };
         call(&shared.stats, move || {
             let after = source.snapshot(Want::ALL)?;
             Ok(match contention {
                 Some(which) => pprof::contention_delta(which, &before, &after),
-                None => pprof::goroutine_delta(&before, &after),
+                None => pprof::goroutine_delta(which, &of(which, &before), &of(which, &after)),
             })
         })
         .await

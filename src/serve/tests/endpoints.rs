@@ -140,7 +140,7 @@ fn statuses_and_texts_are_those_of_go() {
         assert_eq!((answer.status, answer.text()), (status, text), "{path}");
         assert_eq!(answer.header("x-go-pprof"), Some("1"), "{path}");
     }
-    for name in ["goroutine", "block", "mutex", "heap", "profile"] {
+    for name in ["goroutine", "goroutineleak", "block", "mutex", "heap", "profile"] {
         for seconds in ["0", "-1", "nan", "1e300", "abc", "0x5", "1.5", "99999999999999999999"] {
             let answer = target.get(&format!("/debug/pprof/{name}?seconds={seconds}"));
             let text = "invalid value for \"seconds\" - must be a positive integer\n";
@@ -154,7 +154,7 @@ fn statuses_and_texts_are_those_of_go() {
     assert_eq!(target.source.taken.load(Ordering::SeqCst), 0, "nothing was taken for those");
     let moved = target.get("/debug/pprof");
     assert_eq!((moved.status, moved.header("location")), (307, Some("/debug/pprof/")));
-    for name in ["allocs", "block", "heap", "mutex", "threadcreate"] {
+    for name in ["allocs", "block", "goroutineleak", "heap", "mutex", "threadcreate"] {
         let answer = target.get(&format!("/debug/pprof/{name}"));
         assert_eq!(answer.status, 200);
         assert!(!decode(&answer.body).sample_type.is_empty(), "{name}");
@@ -191,7 +191,9 @@ fn the_index_leads_everywhere_and_says_what_is_there() {
     let page = index.text();
     assert!(page.contains("<a href=\"goroutine?debug=2\">full goroutine stack dump</a>"));
     // What would have to be counted for it has no number, not a wrong one.
-    for (count, name) in [("6", "goroutine"), ("", "block"), ("", "mutex"), ("0", "heap")] {
+    for (count, name) in
+        [("6", "goroutine"), ("", "goroutineleak"), ("", "block"), ("", "mutex"), ("0", "heap")]
+    {
         let row = format!("<td>{count}</td><td><a href='{name}?debug=1'>");
         assert!(page.contains(&row), "{row} in {page}");
     }
@@ -201,7 +203,7 @@ fn the_index_leads_everywhere_and_says_what_is_there() {
         .map(|rest| rest.split('\'').next().unwrap())
         .chain(["goroutine?debug=2"])
         .collect();
-    assert_eq!(links.len(), 10, "{links:?}");
+    assert_eq!(links.len(), 11, "{links:?}");
     for link in links {
         let name = link.split('?').next().unwrap();
         let described = page.split(&format!("<li>{name}: ")).nth(1).expect(name);

@@ -37,6 +37,7 @@ const ASKING: &[(&str, &str)] = &[
     ("/debug/pprof/goroutine", "/debug/pprof/goroutine?seconds=1"),
     ("/debug/pprof/profile", "/debug/pprof/profile?seconds=1"),
     ("/debug/pprof/cmdline", "/debug/pprof/cmdline"),
+    ("/debug/pprof/goroutineleak", "/debug/pprof/goroutineleak?debug=2"),
     ("/debug/pprof/symbol", "/debug/pprof/symbol?0x4a3200"),
     ("/debug/pprof/{*name}", "/debug/pprof/heap"),
     ("/debug/pprof/{*name}", "/debug/pprof/block"),
