@@ -38,4 +38,7 @@ pub struct CpuProfile {
     pub lost: u64,
     /// Threads that could not be sampled at all.
     pub threads_missed: u64,
+    /// Samples of tasks beyond the bound, which have their number alone.
+    #[serde(default)]
+    pub untold: u64,
 }

@@ -518,5 +518,6 @@ pub fn cpu_profile() -> CpuProfile {
         samples: vec![sample(Some(40), "tokio-rt-worker", 90), sample(None, "main", 2)],
         lost: 1,
         threads_missed: 0,
+        untold: 0,
     }
 }

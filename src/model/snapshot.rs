@@ -57,6 +57,9 @@ pub enum Reason {
     BoundReached,
     /// A thread's native stack could not be captured.
     NoNativeStack,
+    /// A table beside those of tasks and streams had no room: what is shown lacks
+    /// a name, a place or a worker.
+    TableFull,
     /// The stream was not tracked: too many live streams.
     StreamsFull,
     /// The stream's socket is not tapped, or its frames could not be told apart.
@@ -79,6 +82,7 @@ impl Reason {
             Self::NoMemoryImage => "no_memory_image",
             Self::BoundReached => "bound_reached",
             Self::NoNativeStack => "no_native_stack",
+            Self::TableFull => "table_full",
             Self::StreamsFull => "streams_full",
             Self::NoTap => "no_tap",
             Self::Torn => "torn",
@@ -126,7 +130,8 @@ pub struct Counters {
     pub tasks_ended: u64,
     /// Tasks not held for want of room.
     pub tasks_dropped: u64,
-    /// `spawn_blocking` closures seen ending.
+    /// `spawn_blocking` closures seen ending. To tokio the worker threads of a
+    /// runtime are such closures as well.
     pub blocking_ended: u64,
     /// gRPC streams started.
     pub streams_started: u64,
@@ -143,7 +148,7 @@ pub struct Counters {
     /// Streams whose spans were not made for want of room.
     #[serde(default)]
     pub spans_dropped: u64,
-    /// Polls that lasted longer than the threshold.
+    /// Polls that the watchdog has seen last longer than the threshold.
     pub blocked_polls: u64,
     /// Times the process stood still.
     pub pauses: u64,
@@ -197,5 +202,27 @@ impl Snapshot {
     pub fn is_from_outside(&self) -> bool {
         // Inside there is a watchdog, and it has a threshold.
         self.blocked_threshold_ns == 0
+    }
+
+    /// The same with other tasks, which are by id.
+    pub fn with_tasks(&self, tasks: Vec<Task>) -> Self {
+        Self {
+            schema: self.schema,
+            taken_at: self.taken_at,
+            process: self.process.clone(),
+            coverage: self.coverage.clone(),
+            counters: self.counters.clone(),
+            blocked_threshold_ns: self.blocked_threshold_ns,
+            runtimes: self.runtimes.clone(),
+            workers: self.workers.clone(),
+            blocked: self.blocked.clone(),
+            pauses: self.pauses.clone(),
+            endpoints: self.endpoints.clone(),
+            connections: self.connections.clone(),
+            streams: self.streams.clone(),
+            ended_streams: self.ended_streams.clone(),
+            history: self.history.clone(),
+            tasks,
+        }
     }
 }

@@ -129,6 +129,23 @@ pub enum HeldKind {
     BroadcastSender,
 }
 
+impl HeldKind {
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Mutex => "mutex guard",
+            Self::RwLockRead => "rwlock read guard",
+            Self::RwLockWrite => "rwlock write guard",
+            Self::Permit => "permit",
+            Self::MpscSender => "mpsc sender",
+            Self::MpscReceiver => "mpsc receiver",
+            Self::OneshotSender => "oneshot sender",
+            Self::WatchSender => "watch sender",
+            Self::BroadcastSender => "broadcast sender",
+        }
+    }
+}
+
 /// One thing that a task holds in a live local.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]

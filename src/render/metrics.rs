@@ -179,7 +179,7 @@ fn tasks_counted(out: &mut Out, counters: &Counters) {
     out.one(
         "taskprof_blocked_polls_total",
         "counter",
-        "Polls longer than the threshold.",
+        "Polls that the watchdog has seen last longer than the threshold.",
         counters.blocked_polls,
     );
 }

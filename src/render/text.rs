@@ -20,10 +20,10 @@ const ENDS: usize = 50;
 const HOLDERS: usize = 8;
 
 /// `debug=1`
-pub fn debug1(snapshot: &Snapshot) -> Vec<u8> {
+pub fn debug1(which: pprof::Tasks, snapshot: &Snapshot) -> Vec<u8> {
     let groups = alike::sorted(alike::sums(snapshot));
     let mut out = String::with_capacity(512 * (groups.len() + 1));
-    let _ = writeln!(out, "goroutine profile: total {}", snapshot.tasks.len());
+    let _ = writeln!(out, "{} profile: total {}", which.profile(), snapshot.tasks.len());
     comments(&mut out, snapshot);
     for (key, sum) in &groups {
         group(&mut out, key, *sum);
@@ -273,7 +273,7 @@ fn other(out: &mut String, branch: &Branch) {
 }
 
 fn holds(out: &mut String, held: &Held) {
-    let _ = write!(out, "holds {}", held.resource);
+    let _ = write!(out, "holds {} {}", held.kind.words(), held.resource);
     if let Some(messages) = held.backlog {
         let _ = write!(out, ", {messages} messages in it");
     }
@@ -383,7 +383,7 @@ mod tests {
     fn debug_1_is_as_checked_in() {
         golden(
             "goroutine.debug=1.txt",
-            &String::from_utf8(debug1(&sample::busy_server())).unwrap(),
+            &String::from_utf8(debug1(pprof::Tasks::Live, &sample::busy_server())).unwrap(),
         );
     }
 
@@ -412,7 +412,10 @@ mod tests {
         snapshot.tasks[2].stack = Some(merged.into());
         snapshot.tasks[4].wait.as_mut().unwrap().lower_bound = true;
         golden("stuck.debug=2.txt", &debug2(snapshot.clone()));
-        golden("stuck.debug=1.txt", &String::from_utf8(debug1(&snapshot)).unwrap());
+        golden(
+            "stuck.debug=1.txt",
+            &String::from_utf8(debug1(pprof::Tasks::Live, &snapshot)).unwrap(),
+        );
         let mutex = contention1(Contention::Mutex, &snapshot);
         golden("stuck.mutex.debug=1.txt", &String::from_utf8(mutex).unwrap());
     }
@@ -420,7 +423,7 @@ mod tests {
     #[test]
     fn what_is_not_seen_is_said_where_no_reader_trips_over_it() {
         let snapshot = sample::busy_server();
-        let grouped = String::from_utf8(debug1(&snapshot)).unwrap();
+        let grouped = String::from_utf8(debug1(pprof::Tasks::Live, &snapshot)).unwrap();
         let said = "not seen: 5 suspended tasks: their await chains are not read (5)";
         assert_eq!(grouped.lines().nth(1), Some(&*format!("# {said}")));
         for which in [Contention::Block, Contention::Mutex] {
@@ -461,7 +464,10 @@ mod tests {
     fn hostile_names_stay_on_their_line() {
         let mut snapshot = sample::busy_server();
         snapshot.tasks[0].method = Some("/a\n\ngoroutine 99 [running]:\n\"}".into());
-        for text in [debug2(snapshot.clone()), String::from_utf8(debug1(&snapshot)).unwrap()] {
+        for text in [
+            debug2(snapshot.clone()),
+            String::from_utf8(debug1(pprof::Tasks::Live, &snapshot)).unwrap(),
+        ] {
             assert!(!text.lines().any(|line| line.starts_with("goroutine 99")), "{text}");
         }
     }

@@ -13,8 +13,6 @@ export function setToken(value) {
   else sessionStorage.removeItem(TOKEN);
 }
 
-export const hasToken = () => token !== null;
-
 /** An answer that is not the one asked for, in words for the reader. */
 export class ApiError extends Error {
   constructor(status, message, retryAfter = null) {

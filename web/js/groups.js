@@ -63,8 +63,9 @@ export function groupTasks(tasks) {
 }
 
 /** What else there is to say of a thing held, behind its name. */
-export function holdNote({ backlog, perhaps_dropped: perhapsDropped, dormant }) {
+export function holdNote({ kind, backlog, perhaps_dropped: perhapsDropped, dormant }) {
   return [
+    ` (${kind.replaceAll('_', ' ')})`,
     backlog ? `, ${plural(backlog, 'message')} in it` : '',
     perhapsDropped ? ', perhaps dropped' : '',
     dormant ? ' in a future that it does not poll' : '',

@@ -105,7 +105,7 @@ export function CoverageNote({ coverage }) {
   return html`<details class="coverage">
     <summary>Covers ${count(coverage.listed)} of ${count(coverage.alive)} live tasks, ${count(coverage.with_stack)} with a stack</summary>
     <ul>
-      ${missing.map((item) => html`<li key=${item.reason}><b>${count(item.count)}</b> ${item.reason.replaceAll('_', ' ')} <span class="dim">${clean(item.detail)}</span></li>`)}
+      ${missing.map((item) => html`<li key=${item.detail}><b>${count(item.count)}</b> ${item.reason.replaceAll('_', ' ')} <span class="dim">${clean(item.detail)}</span></li>`)}
       ${coverage.dropped > 0 && html`<li><b>${count(coverage.dropped)}</b> kept out by a bound since the start</li>`}
     </ul>
   </details>`;
@@ -223,6 +223,7 @@ const SHOWN_REFS = 100;
 
 /** Tasks by their most telling facts: parents, children, those of a stream. */
 export function TaskRefs({ tasks, total = tasks.length }) {
+  if (total === 0) return html`<${Empty} title="None alive." />`;
   return html`<${Table} label="Tasks" head=${HEAD_REFS}>
       ${tasks.slice(0, SHOWN_REFS).map((task) => html`<tr key=${task.id}>
         <td class="num"><${TaskLink} id=${task.id} row /></td>

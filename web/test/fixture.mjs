@@ -3,6 +3,7 @@
 // boot id, 401, 429, no instrumentation, names that try to be code.
 //
 //   node test/fixture.mjs [port]     to work on the page without a process
+//   node test/fixture.mjs --told     prints all answers, for the schema to check
 
 import { createServer } from 'node:http';
 import { gzipSync } from 'node:zlib';
@@ -70,6 +71,9 @@ const waitStack = (fn, file, line, inner = 'tokio::sync::mpsc::chan::Rx<T,S>::re
 });
 const waitOn = (kind, resource, holders = [], over = {}) => ({ kind, resource, detail: null, task: null, stream: null, deadline_in_ns: null, fd: null, holders, queue: null, senders: null, wait_ns: 30 * S, lower_bound: false, ...over });
 
+/** Fields of `struct tcp_info` that the page does not show. */
+const MORE = { congestion_state: 0, options: 0, send_window_scale: 0, recv_window_scale: 0, retransmit_timeout_ns: 0, ack_timeout_ns: 0, recv_mss: 0, sacked: 0, lost: 0, retransmitting: 0, fackets: 0, path_mtu: 0, recv_slow_start: 0, rtt_variation_ns: 0, send_slow_start: 0, congestion_window: 0, advertised_mss: 0, reordering: 0 };
+
 /** The world that the fixture tells of; tests change it. */
 export class World {
   constructor() {
@@ -121,7 +125,7 @@ export class World {
       method: this.name('/billing.Feed/Watch', id), peer: this.name(`10.0.3.${id % 250}:51344`, id + 1), stream: String(id + 900), state: 'idle', worker: null,
       state_ns: 30 * S + this.age, age_ns: 60 * S + this.age, polls: 1200 + id, busy_ns: 41_000_000, longest_poll_ns: 1_900_000,
       stack: waitStack(this.name('feed::watch', id), this.name('/srv/build/billing/src/feed.rs', id), 112),
-      wait: waitOn('mpsc_recv', null), branches: [], holds: [],
+      wait: waitOn('mpsc_recv', null), branches: [], holds: [], unhooked: false, wakers: 1, joinable: false,
       ...over,
     };
   }
@@ -141,13 +145,13 @@ export class World {
           ...Array.from({ length: 9 }, (_, i) => frame(`tower::layer::Layer${i}::call`, '/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/tower-0.5.3/src/lib.rs', 10 + i, 'library')),
         ],
       },
-      wait: waitOn('mutex', name('mutex 0x7f3a10', 2), [{ task: '23', local: name('journal', 1), location: location('/srv/build/billing/src/audit.rs', 77) }], { wait_ns: 41 * S, queue: 2 }),
+      wait: waitOn('mutex', name('0x7f3a10', 2), [{ task: '23', local: name('journal', 1), location: location('/srv/build/billing/src/audit.rs', 77) }], { wait_ns: 41 * S, queue: 2 }),
       branches: [
         { dormant: false, wait: waitOn('sleep', null, [], { deadline_in_ns: 19 * S }), stack: waitStack('ledger::post', '/srv/build/billing/src/ledger.rs', 204, 'tokio::time::Sleep') },
-        { dormant: true, wait: waitOn('semaphore', 'semaphore 0x7f3b00'), stack: waitStack(name('ledger::prefetch', 5), '/srv/build/billing/src/ledger.rs', 190, 'tokio::sync::Semaphore::acquire') },
+        { dormant: true, wait: waitOn('semaphore', '0x7f3b00'), stack: waitStack(name('ledger::prefetch', 5), '/srv/build/billing/src/ledger.rs', 190, 'tokio::sync::Semaphore::acquire') },
       ],
-      holds: [{ kind: 'mutex', resource: name('mutex 0x7f3a90', 4), local: name('accounts', 0), function: name('ledger::post', 6), location: location('/srv/build/billing/src/ledger.rs', 201), dormant: false, perhaps_dropped: false, backlog: null },
-        { kind: 'mpsc_receiver', resource: 'channel 0x7f3c20', local: 'jobs', function: 'ledger::post', location: location('/srv/build/billing/src/ledger.rs', 198), dormant: false, perhaps_dropped: true, backlog: 4096 }],
+      holds: [{ kind: 'mutex', resource: name('0x7f3a90', 4), local: name('accounts', 0), function: name('ledger::post', 6), location: location('/srv/build/billing/src/ledger.rs', 201), dormant: false, perhaps_dropped: false, backlog: null, within: null },
+        { kind: 'mpsc_receiver', resource: '0x7f3c20', local: 'jobs', function: 'ledger::post', location: location('/srv/build/billing/src/ledger.rs', 198), dormant: false, perhaps_dropped: true, backlog: 4096, within: null }],
     });
   }
 
@@ -180,7 +184,7 @@ export class World {
     return {
       id: String(id), side: 'server', method: this.name('/billing.Feed/Watch', id), kind: 'server_streaming', peer: this.name(`10.0.3.${id % 250}:51344`, id), connection: String(id % 9), task: String(id + 10),
       state: 'half_closed_remote', phase: 'await_send', phase_ns: 200 * S + this.age, age_ns: 900 * S,
-      received: { messages: 1, bytes: 26, last_ago_ns: 900 * S, ended: true }, sent: { messages: 20_410 + id, bytes: 9_213_004, last_ago_ns: 200 * S, ended: false },
+      received: { messages: 1, bytes: 26, last_ago_ns: 900 * S, ended: true, body: 'end', body_ns: 900 * S }, sent: { messages: 20_410 + id, bytes: 9_213_004, last_ago_ns: 200 * S, ended: false, body: 'pending', body_ns: 200 * S },
       deadline: null, cancelled_ago_ns: null, cancel_reason: null, status: null, ended_ago_ns: null, live_tasks: 1, logged: false, metadata: {},
       throttled_ns: null, idle_expected: false, events: this.events(),
       wire: { stream_id: id * 2 + 1, opened: true, send_window: 0, recv_window: 65_509, data_sent: 9_200_000, data_received: 26, last_received_ago_ns: 14 * S, last_sent_ago_ns: 9 * S, window_update_ago_ns: 14 * S, send_window_closed_ns: 9 * S, end_sent: false, end_received: true, reset: null },
@@ -209,10 +213,11 @@ export class World {
 
   connections() {
     const one = {
-      id: '3', side: 'server', transport: 'tcp', local: '0.0.0.0:50051', peer: this.name('10.0.3.4:51344', 1), age_ns: 4000 * S, streams: 212, streams_total: 9000, task: '12', closed: false, tls: false,
+      id: '3', side: 'server', transport: 'tcp', local: '0.0.0.0:50051', peer: this.name('10.0.3.4:51344', 1), age_ns: 4000 * S, streams: 212, streams_total: 9000, task: '12', closed: false, tls: false, endpoint: '1',
+      totals: { streams_succeeded: 8700, streams_failed: 88, messages_sent: 1_200_000, messages_received: 9_000, last_stream_ago_ns: S, last_sent_ago_ns: 9 * S, last_received_ago_ns: S },
       counters: { read_bytes: 12_002, written_bytes: 9_000_000_000, last_read_ago_ns: S, last_write_ago_ns: 200 * S, write_blocked_ns: 0 },
-      http2: { send_window: 0, recv_window: 41_000, send_window_closed_ns: 9 * S, recv_window_closed_ns: null, peer_initial_window: 65_535, local_initial_window: 1_048_576, peer_max_streams: null, local_max_streams: 200, open_streams: 212, ping_outstanding_ns: null, ping_rtt_ns: 1_200_000, ping_answered_ago_ns: 1.1 * S, last_received_ago_ns: S, goaway: null, resets_received: 0, resets_sent: 0, lost: false, untracked: 0 },
-      tcp: { state: 1, retransmits: 0, probes: 0, backoff: 0, unacked: 2, notsent_bytes: 9_000, bytes_acked: 9_000_000_000, total_retransmits: 3, last_ack_ago_ns: S, last_data_received_ago_ns: S, last_data_sent_ago_ns: S, rtt_ns: 1_100_000, send_window: 64_000, recv_window: 64_000, send_mss: 1460, unread_bytes: 0 },
+      http2: { send_window: 0, recv_window: 41_000, send_window_closed_ns: 9 * S, recv_window_closed_ns: null, peer_initial_window: 65_535, local_initial_window: 1_048_576, peer_max_streams: null, local_max_streams: 200, open_streams: 212, ping_outstanding_ns: null, ping_rtt_ns: 1_200_000, ping_answered_ago_ns: 1.1 * S, last_received_ago_ns: S, goaway: null, resets_received: 0, resets_sent: 0, lost: false, untracked: 0, pings_sent: 41 },
+      tcp: { state: 1, retransmits: 0, probes: 0, backoff: 0, unacked: 2, notsent_bytes: 9_000, bytes_acked: 9_000_000_000, total_retransmits: 3, last_ack_ago_ns: S, last_data_received_ago_ns: S, last_data_sent_ago_ns: S, rtt_ns: 1_100_000, send_window: 64_000, recv_window: 64_000, send_mss: 1460, unread_bytes: 0, more: MORE },
       heartbeat: { interval_ns: S, outstanding_ns: null, rtt_ns: 900_000, answered_ago_ns: S },
       verdicts: { peer_not_reading: 210, connection_flow_control: 1, healthy: 1 }, send_hog: { stream: '901', unread_bytes: 64_000 }, recv_hog: null,
     };
@@ -239,6 +244,14 @@ export class World {
     };
   }
 
+  /** Of a snapshot, what comparing two does not look at. */
+  rest() {
+    const { counters } = this.counters();
+    const plain = this.connections().map(({ verdicts, send_hog: _send, recv_hog: _recv, ...connection }) => connection);
+    const streams = this.mode === 'unattached' ? [] : this.streams().map(({ verdict, ...stream }) => stream);
+    return { counters, ...this.workers(), blocked: this.episodes(), pauses: [], endpoints: [], connections: plain, streams, ended_streams: [], history: { looks: 1, span_ns: 0, growing: [] }, blocked_threshold_ns: 100_000_000 };
+  }
+
   report() {
     const kinds = ['blocked_worker', 'process_paused', 'stalled_stream', 'deadline_passed', 'cancelled_but_running', 'leaked_task', 'busy_task', 'registry_full'];
     const checked = kinds.map((kind, i) => ({ kind, examined: [4, 1, 422, 422, 422, 99_990, 99_990, 1][i], unavailable: null }));
@@ -248,11 +261,11 @@ export class World {
       { ...none, id: 'blocked:9', kind: 'blocked_worker', severity: 'critical', confidence: 'proven', title: this.name(`Worker 1 blocked ${((3.2 * S + this.age) / S).toFixed(1)} s in one poll`), evidence: [this.name('thread::sleep, called from charge_card, keeps the worker in one poll of task 40.', 1), '61 tasks are queued behind it; 1 of 4 workers is affected.'], place: this.name('src/billing.rs:88'), method: this.name('/billing.Charge/Card', 6), since_ns: 3.2 * S + this.age, tasks: ['40'], streams: ['812'], worker: 1 },
       { ...none, id: 'deadlock:17', kind: 'deadlock', severity: 'critical', confidence: 'proven', title: 'Two tasks wait on each other: 17 → 23 → 17', evidence: ['Task 17 waits for a mutex lock (mutex 0x7f3a10) in ledger::post at src/ledger.rs:204 for 41s; task 23 holds it (local `journal` in write at src/audit.rs:77).', 'Task 23 waits for a mutex lock (mutex 0x7f3a90) in audit::write at src/audit.rs:77 for 43s; task 17 holds it (local `accounts` in post at src/ledger.rs:201).'], place: 'src/ledger.rs:204', method: '/billing.Ledger/Post', since_ns: 41 * S, count: 2, tasks: ['17', '23'],
         edges: [
-          { waits: '17', kind: 'mutex', resource: this.name('mutex 0x7f3a10', 2), at: location(this.name('/srv/build/billing/src/ledger.rs', 4), 204), holder: '23', local: 'journal', held_at: location('/srv/build/billing/src/audit.rs', 77), dormant: false },
-          { waits: '23', kind: 'mutex', resource: 'mutex 0x7f3a90', at: location('/srv/build/billing/src/audit.rs', 77), holder: '17', local: 'accounts', held_at: location('/srv/build/billing/src/ledger.rs', 201), dormant: false },
+          { waits: '17', kind: 'mutex', resource: this.name('0x7f3a10', 2), at: location(this.name('/srv/build/billing/src/ledger.rs', 4), 204), holder: '23', local: 'journal', held_at: location('/srv/build/billing/src/audit.rs', 77), dormant: false },
+          { waits: '23', kind: 'mutex', resource: '0x7f3a90', at: location('/srv/build/billing/src/audit.rs', 77), holder: '17', local: 'accounts', held_at: location('/srv/build/billing/src/ledger.rs', 201), dormant: false },
         ] },
       { ...none, id: 'futurelock:31', kind: 'futurelock', severity: 'critical', confidence: 'proven', title: 'Task 31 waits for a mutex lock behind its own future that it no longer polls (cache::load) for 12s', evidence: ['Task 31 queued for the lock in a future that it keeps and does not poll: that one is served first and never gives it on.'], place: 'src/cache.rs:52', since_ns: 12 * S, tasks: ['31'],
-        edges: [{ waits: '31', kind: 'mutex', resource: 'mutex 0x7f3c00', at: location('src/cache.rs', 52), holder: '31', local: null, held_at: location('src/cache.rs', 19), dormant: true }] },
+        edges: [{ waits: '31', kind: 'mutex', resource: '0x7f3c00', at: location('src/cache.rs', 52), holder: '31', local: null, held_at: location('src/cache.rs', 19), dormant: true }] },
       { ...none, id: 'stalled:watch', kind: 'stalled_stream', severity: 'warning', confidence: 'likely', title: '212 streams wait for their clients to read', evidence: ['The transport has not asked for more for 3m20s, though messages are ready.', 'Whether the client or the network is slow, this side cannot tell; the client’s own dump can.'], method: '/billing.Feed/Watch', since_ns: 200 * S, count: 212, tasks: Array.from({ length: 100 }, (_, i) => String(910 + i)), streams: Array.from({ length: 100 }, (_, i) => String(900 + i)), connections: ['3'] },
       { ...none, id: 'leaked', kind: 'leaked_task', severity: 'info', confidence: 'suspected', title: '3 tasks outlive their stream', evidence: ['Their streams ended more than a minute ago.'], since_ns: 64 * S, count: 3, place: 'src/feed.rs:71', tasks: ['301', '302', '303'] },
     ];
@@ -265,7 +278,7 @@ export class World {
     return {
       ...this.head(),
       coverage: { ...this.coverage(), alive: 100_019 + (n % 17) },
-      counters: { tasks_spawned: 1_200_000 + n * 13, tasks_ended: 1_099_981 + n * 13, tasks_dropped: 0, blocking_ended: 12, streams_started: 90_422 + n, streams_ended: 90_000 + n, streams_dropped: 0, blocked_polls: 9, pauses: 0, profiler_panics: 0 },
+      counters: { tasks_spawned: 1_200_000 + n * 13, tasks_ended: 1_099_981 + n * 13, tasks_dropped: 0, blocking_ended: 12, streams_started: 90_422 + n, streams_ended: 90_000 + n, streams_dropped: 0, blocked_polls: 9, pauses: 0, profiler_panics: 0, spans_exported: 0, spans_failed: 0, spans_dropped: 0 },
       states: { scheduled: 7, running: 2, idle: 99_981, unknown: 0 },
       streams: 422,
       phases: { await_send: 420, await_recv: 1, handler: 1 },
@@ -304,7 +317,7 @@ function answer(world, path, query) {
     const task = id === '40' ? world.blocker() : id === '17' ? world.locked() : world.task(Number(id));
     // A stream by itself has no verdict, which stands beside it.
     const { verdict, ...stream } = world.stream(812, { task: id });
-    return { body: { ...head(), task, parent: task.parent ? ref(world.task(17)) : null, children_total: 2, children: [ref(world.task(41)), ref(world.task(42))], stream, verdict } };
+    return { body: { ...head(), task, parent: task.parent ? ref(world.task(17)) : null, children_total: 2, children: [ref(world.task(41)), ref(world.task(42))], stream, verdict, blocked: world.episodes().filter((one) => one.task === id) } };
   }
   switch (path) {
     case '/debug/findings':
@@ -323,7 +336,7 @@ function answer(world, path, query) {
     case '/debug/workers':
       return { body: { ...head(), ...world.workers(), blocked: world.episodes(), pauses: [{ paused_ns: 10 * S, ended_ago_ns: 700 * S }], blocked_threshold_ns: 100_000_000 } };
     case '/debug/snapshot':
-      return { body: { ...head(), tasks: [world.blocker(), ...Array.from({ length: 450 }, (_, i) => world.task(i + 41, i % 2 ? {} : { spawned_at: location('src/even.rs', 3), stack: null }))] } };
+      return { body: { ...head(), ...world.rest(), tasks: [world.blocker(), ...Array.from({ length: 450 }, (_, i) => world.task(i + 41, i % 2 ? {} : { spawned_at: location('src/even.rs', 3), stack: null }))] } };
     default:
       return { status: 404, body: { error: 'no such path' } };
   }
@@ -386,7 +399,35 @@ export async function start(port = 0) {
   };
 }
 
-if (process.argv[1] === new URL(import.meta.url).pathname) {
+/** All that it tells, by the names that docs/schema.json has for it. */
+function told() {
+  const lines = [];
+  for (const mode of ['sick', 'clear', 'unattached']) {
+    const world = new World();
+    world.mode = mode;
+    const say = (name, value) => lines.push({ name, mode, value });
+    const ask = (name, path) => {
+      const url = new URL(path, 'http://fixture');
+      say(name, answer(world, url.pathname, url.searchParams).body);
+    };
+    say('CountersEvent', world.counters());
+    say('ProblemAnswer', answer(world, '/debug/tasks/404', new URLSearchParams()).body);
+    ask('FindingsAnswer', '/debug/findings');
+    ask('TaskGroupsAnswer', '/debug/tasks?group=stack');
+    ask('TasksAnswer', '/debug/tasks?group=none');
+    for (const id of [17, 40, 41]) ask('TaskAnswer', `/debug/tasks/${id}`);
+    ask('StreamsAnswer', '/debug/streams');
+    for (const id of [812, 901, 2000, 2001]) ask('StreamAnswer', `/debug/streams/${id}`);
+    ask('ConnectionsAnswer', '/debug/connections');
+    ask('WorkersAnswer', '/debug/workers');
+    ask('Snapshot', '/debug/snapshot');
+  }
+  return lines;
+}
+
+if (process.argv[2] === '--told') {
+  for (const line of told()) console.log(JSON.stringify(line));
+} else if (process.argv[1] === new URL(import.meta.url).pathname) {
   const { url } = await start(Number(process.argv[2] ?? 6060));
   console.log(`fixture on ${url}`);
 }

@@ -93,6 +93,31 @@ async function works() {
   await page.goto(`${url}/`);
   await becomes(page, 'Live');
 
+  // What the demo has in it at all times, and a worker that blocks every half minute.
+  await tally.check('what is wrong comes first, with its lines', async () => {
+    equal((await page.locator('main h2').first().textContent()).trim(), 'What is wrong now', 'the first heading');
+    for (const [kind, says] of [
+      ['DEADLOCK', /wait for each other.*locks\.rs:\d+/s],
+      ['STALLED', /NeverRead.*bounds\.rs:\d+/s],
+      ['LEAKED', /LeaveTaskBehind.*cancel\.rs:\d+/s],
+      ['BLOCKED', /block_thread.*thread\.rs:\d+/s],
+    ]) {
+      await page.locator('main .finding').filter({ hasText: kind }).filter({ hasText: says }).first().waitFor({ timeout: 60_000 });
+    }
+  });
+
+  await tally.check('a stuck stream says which side is stuck', async () => {
+    await page.goto(`${url}/#/streams?filter=${encodeURIComponent('method:NeverRead')}`);
+    await page.locator('main tbody').filter({ hasText: /handler not reading\s*· us/ }).first().waitFor({ timeout: 60_000 });
+    await page.getByText(/of the client have come and our handler has not read them/).first().waitFor();
+  });
+
+  await tally.check('a worker that was blocked shows its stack', async () => {
+    await page.goto(`${url}/#/blocked`);
+    const episode = page.locator('main .episode').first();
+    await episode.filter({ hasText: /thread\.rs:\d+/ }).waitFor({ timeout: 60_000 });
+  });
+
   await tally.check('keys 1-6 change the view', async () => {
     for (const [index, name] of ['overview', 'tasks', 'streams', 'blocked', 'timeline', 'compare'].entries()) {
       await page.keyboard.press(String(index + 1));

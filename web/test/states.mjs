@@ -140,13 +140,13 @@ await state('a deadlock is drawn and leads to its tasks', () => {}, async ({ pag
 await state('a task says what it waits for, who holds it, and what it holds', () => {}, async ({ page }) => {
   await visible(page, 'held by task');
   const text = (await page.locator('main').textContent()).replace(/\s+/g, ' ');
-  for (const part of ['Waits for mutex lock mutex 0x7f3a10', 'for 41s', '2 in its queue', 'held by task 23 journal', 'Holds mutex 0x7f3a90 accounts in ledger::post', 'Holds channel 0x7f3c20, 4,096 messages in it, perhaps dropped jobs in ledger::post', 'Kept, but not polled', 'Queued for semaphore acquire', 'Awaited at the same time', 'due in 19s', 'Or one of', '9 frames of libraries']) {
+  for (const part of ['Waits for mutex lock 0x7f3a10', 'for 41s', '2 in its queue', 'held by task 23 journal', 'Holds 0x7f3a90 (mutex) accounts in ledger::post', 'Holds 0x7f3c20 (mpsc receiver), 4,096 messages in it, perhaps dropped jobs in ledger::post', 'Kept, but not polled', 'Queued for semaphore acquire', 'Awaited at the same time', 'due in 19s', 'Or one of', '9 frames of libraries']) {
     assert(text.includes(part), `${part} in ${text}`);
   }
   await page.getByRole('button', { name: '9 frames of libraries' }).click();
   await visible(page, 'Layer8::call');
   await page.getByRole('link', { name: 'who waits for it' }).first().click();
-  equal(await page.locator('#filter').inputValue(), 'resource:"mutex 0x7f3a90"', 'the filter');
+  equal(await page.locator('#filter').inputValue(), 'resource:"0x7f3a90"', 'the filter');
   await page.goBack();
   await page.getByRole('link', { name: '23' }).first().click();
   await page.locator('main h2', { hasText: 'Task 23' }).waitFor();

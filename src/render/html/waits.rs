@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Escaped, doubts, frame};
-use crate::model::{Branch, Held, HeldKind, Location, Task, Wait, human_duration};
+use crate::model::{Branch, Held, Location, Task, Wait, human_duration};
 
 /// Of each of these so many are shown of one task, and then how many more
 /// there are; the JSON has them all.
@@ -87,18 +87,7 @@ fn place(out: &mut String, local: Option<&str>, function: Option<&str>, at: Opti
 }
 
 fn held(out: &mut String, held: &Held) {
-    let what = match held.kind {
-        HeldKind::Mutex => "mutex guard",
-        HeldKind::RwLockRead => "rwlock read guard",
-        HeldKind::RwLockWrite => "rwlock write guard",
-        HeldKind::Permit => "permit",
-        HeldKind::MpscSender => "mpsc sender",
-        HeldKind::MpscReceiver => "mpsc receiver",
-        HeldKind::OneshotSender => "oneshot sender",
-        HeldKind::WatchSender => "watch sender",
-        HeldKind::BroadcastSender => "broadcast sender",
-    };
-    let _ = write!(out, "<li>holds {what} {}", held.resource);
+    let _ = write!(out, "<li>holds {} {}", held.kind.words(), held.resource);
     if let Some(messages) = held.backlog {
         let _ = write!(out, ", {messages} messages in it");
     }

@@ -192,6 +192,9 @@ pub struct TaskAnswer {
     pub stream: Option<Stream>,
     /// What holds that stream up.
     pub verdict: Option<Verdict>,
+    /// Polls of it that blocked a worker: the one that lasts, then recent ones,
+    /// newest first.
+    pub blocked: Vec<Blocked>,
 }
 
 /// A stream, and what holds it up.

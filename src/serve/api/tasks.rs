@@ -99,6 +99,7 @@ pub async fn one(State(shared): State<Shared>, Path(wanted): Path<String>, uri: 
             children: children().take(RELATIVES).map(TaskRef::from).collect(),
             stream: stream.cloned(),
             verdict: stream.map(|stream| Judge::new(&held).verdict(stream)),
+            blocked: held.blocked.iter().filter(|it| it.task == Some(wanted)).cloned().collect(),
         })))
     });
     match body.await? {

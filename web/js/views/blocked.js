@@ -84,7 +84,8 @@ function episodeText(episode) {
   return `worker ${episode.worker} (tid ${episode.tid}) ${episode.ongoing ? 'blocked for' : 'was blocked for'} ${duration(episode.blocked_ns)} in one poll of ${task}${episode.method ? ` ${clean(episode.method)}` : ''}, ${plural(queued(episode), 'task')} queued behind it\n${stackText(episode.stack)}`;
 }
 
-function Episode({ episode }) {
+/** One poll that blocked a worker. */
+export function Episode({ episode }) {
   const frame = userFrame(episode.stack);
   return html`<article class=${`episode ${episode.ongoing ? 'critical' : 'past'}`}>
     <header>
@@ -137,7 +138,7 @@ export function Blocked() {
       ${past.map((episode) => html`<${Episode} key=${episode.id} episode=${episode} />`)}
     <//>
     ${data.pauses.length > 0 &&
-    html`<${Section} title="Pauses" note="the whole process stood still: SIGSTOP, a debugger, a suspended machine">
+    html`<${Section} title="Pauses" note="the whole process stood still: SIGSTOP, a debugger, sleep">
       <ul class="plain">${data.pauses.map((pause, index) => html`<li key=${index}>${duration(pause.paused_ns)} <span class="dim">ended ${ago(pause.ended_ago_ns)}</span></li>`)}</ul>
     <//>`}`;
 }

@@ -306,7 +306,7 @@ export function Stream({ id }) {
     ${stream.events?.length > 0 && html`<${Events} events=${stream.events} logged=${stream.logged} />`}
     ${data.findings.length > 0 && html`<${Section} title="Findings that name it"><${FindingList} findings=${data.findings} /><//>`}
     <${Section} title="Tasks it caused" note=${plural(data.tasks_total, 'live task')}>
-      ${data.tasks.length > 0 ? html`<${TaskRefs} tasks=${data.tasks} total=${data.tasks_total} />` : html`<${Empty} title="None alive." />`}
+      <${TaskRefs} tasks=${data.tasks} total=${data.tasks_total} />
     <//>
     ${data.connection && html`<${Section} title="Its connection"><${Connections} connections=${[data.connection]} /><//>`}
     ${Object.keys(stream.metadata).length > 0 && html`<${Section} title="Metadata" note="allow-listed keys only">

@@ -12,6 +12,7 @@ import {
   StreamLink, Table, TaskLink, TaskRefs, TaskState, unattached,
 } from '../ui.js';
 import { waitText } from '../words.js';
+import { Episode } from './blocked.js';
 import { StreamTable } from './streams.js';
 
 const FILTER_HINT = 'recv state:idle age:>10s';
@@ -210,10 +211,11 @@ export function Task({ id }) {
       ${task.branches?.map((branch, index) => html`<${Stack} key=${index} stack=${branch.stack} title=${branch.dormant ? 'Kept, but not polled' : 'Awaited at the same time'} />
         <${Wait} wait=${branch.wait} word=${branch.dormant ? 'Queued for' : 'Waits for'} />`)}
     <//>
+    ${data.blocked.map((episode) => html`<${Episode} key=${episode.id} episode=${episode} />`)}
     ${data.stream && html`<${Section} title="Its stream"><${StreamTable} answer=${{ streams: [{ ...data.stream, verdict: data.verdict }] }} /><//>`}
     ${data.parent && html`<${Section} title="Spawned by"><${TaskRefs} tasks=${[data.parent]} /><//>`}
     <${Section} title="Spawned by it" note=${plural(data.children_total, 'live task')}>
-      ${children.length > 0 ? html`<${TaskRefs} tasks=${children} total=${data.children_total} />` : html`<${Empty} title="None alive." />`}
+      <${TaskRefs} tasks=${children} total=${data.children_total} />
     <//>
     <${CoverageNote} coverage=${data.coverage} />`;
 }
