@@ -23,9 +23,9 @@ use crate::analyze::{self, Trend};
 #[cfg(feature = "console")]
 use crate::console::ConsoleServer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::inspect::cpu;
 use crate::inspect::since::Since;
 use crate::inspect::threads::StackReader;
+use crate::inspect::{CpuStack, cpu};
 #[cfg(feature = "grpc")]
 use crate::instrument::grpc::MetadataKeys;
 use crate::instrument::runtime::{self, Hooks};
@@ -256,6 +256,8 @@ impl Source for Core {
             }
         })?;
         let now = clock::now();
+        let untold = |sample: &&CpuStack| sample.task.is_some_and(|id| !tasks.contains_key(&id));
+        let untold = taken.samples.iter().filter(untold).map(|sample| sample.count).sum();
         let samples = taken.samples.into_iter().map(|sample| {
             // Beyond the bound a task keeps its number, nothing else.
             let task = sample.task.and_then(|id| tasks.get(&id).cloned().flatten());
@@ -275,6 +277,7 @@ impl Source for Core {
             samples: samples.collect(),
             lost: taken.lost,
             threads_missed: taken.threads_missed,
+            untold,
         })
     }
 

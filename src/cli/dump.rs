@@ -70,7 +70,7 @@ fn render(
             pieces(out, json::snapshot(Arc::new(Owned(snapshot))))?;
             out.write_all(b"\n")
         }
-        Format::Pprof => out.write_all(&pprof::goroutine(&snapshot)),
+        Format::Pprof => out.write_all(&pprof::goroutine(pprof::Tasks::Live, &snapshot)),
         Format::Html => out.write_all(&html::html(&snapshot, &report)),
         Format::Findings => {
             let answer = FindingsAnswer {

@@ -10,6 +10,7 @@ use tonic::Code;
 use super::args::LoadArgs;
 use super::style::{faint, say, strong};
 use super::{Failure, Outcome, advice, log, signals};
+use crate::error::ErrorKind;
 use crate::model::{code_name, human_duration};
 use crate::pb;
 use crate::profiler::Profiler;
@@ -86,7 +87,13 @@ fn profiler(args: &LoadArgs) -> Result<Option<Profiler>, Failure> {
     if let Some(path) = &args.unix {
         builder = builder.unix(path);
     }
-    let profiler = builder.start().map_err(|error| advice::on_bind(error, args.unix.as_deref()))?;
+    let profiler = builder.start().map_err(|error| match error.kind() {
+        ErrorKind::Unsafe => Failure::usage(
+            "other machines could reach --http, and load knows no token: give a loopback address \
+             or a Unix socket (--unix PATH)",
+        ),
+        _ => advice::on_bind(error, args.unix.as_deref()),
+    })?;
     if let Some(http) = profiler.http_addr() {
         say(format_args!("http    listening on {http}"));
     }

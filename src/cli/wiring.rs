@@ -212,3 +212,49 @@ impl Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+
+    fn told(args: &[&str]) -> Limits {
+        let cli = Cli::parse_from([&["taskprof", "serve"], args].concat());
+        let Command::Serve(serve) = cli.command else { panic!("serve") };
+        limits(&serve.listen)
+    }
+
+    #[test]
+    fn each_option_sets_its_own_limit() {
+        let rate = |unit, per, per_second: u32, exceeded| {
+            let per_second = per_second.try_into().unwrap();
+            RateLimit { unit, per, per_second, burst: per_second, exceeded }
+        };
+        let (streams, messages) = (RateUnit::Streams, RateUnit::Messages);
+        let plain = Limits::new().send_timeout(Duration::from_secs(600)).rate(rate(
+            streams,
+            RatePer::Connection,
+            50_000,
+            Exceeded::Reject,
+        ));
+        assert_eq!(told(&[]), plain);
+        let all = [
+            ["--recv-timeout", "1s"],
+            ["--send-timeout", "2s"],
+            ["--stream-rate", "3"],
+            ["--message-rate", "4"],
+            ["--method-stream-rate", "5"],
+            ["--method-message-rate", "6"],
+        ];
+        let wanted = Limits::new()
+            .recv_timeout(Duration::from_secs(1))
+            .send_timeout(Duration::from_secs(2))
+            .rate(rate(streams, RatePer::Connection, 3, Exceeded::Reject))
+            .rate(rate(messages, RatePer::Connection, 4, Exceeded::Delay))
+            .rate(rate(streams, RatePer::Method, 5, Exceeded::Reject))
+            .rate(rate(messages, RatePer::Method, 6, Exceeded::Delay));
+        assert_eq!(told(all.as_flattened()), wanted);
+    }
+}

@@ -198,6 +198,7 @@ impl Eye {
                 }
             }
         }
+        self.registry.blocked.looked();
         if clock::delta_ns(self.rolled, now) >= ROLL_CALL.as_nanos() as u64 {
             self.rolled = now;
             self.forget_gone(&runtimes);
@@ -275,7 +276,7 @@ impl Eye {
         }
         let stack = self.stack_of(runtime, index);
         if cell.now().poll_began != worker.poll_began {
-            // Over already: the hook tells it, if it was over the threshold.
+            // Over by now: an episode is a poll that was seen while it lasted.
             return;
         }
         let (stack, stack_missing, later) = match stack {

@@ -21,6 +21,10 @@ const ATTEMPTS: usize = 3;
 /// chains and stacks it still says much.
 pub(super) const OPENING: Duration = Duration::from_secs(2);
 
+/// Nor this long while every worker is in a poll: it may be that all are blocked,
+/// and then whoever asks has no time.
+pub(super) const OPENING_BUSY: Duration = Duration::from_millis(100);
+
 /// Why something is not there yet.
 pub(super) const STILL_READING: &str =
     "the program's debug information is still being read; ask again";

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use super::Core;
-use super::awaits::{OPENING, STILL_READING};
+use super::awaits::{OPENING, OPENING_BUSY, STILL_READING};
 use crate::inspect::join;
 use crate::instrument::runtime_metrics;
 use crate::model::{
@@ -37,6 +37,8 @@ struct Lost {
     untracked_live: u64,
     /// Live streams whose frames are not seen.
     untapped: u64,
+    /// Streams whose method has no name of its own, since the start.
+    nameless: u64,
     /// What became of the await chains.
     chains: Chains,
 }
@@ -82,6 +84,7 @@ impl Core {
         let alive_after = alive(&cells);
 
         let (ongoing, recent, pauses) = registry.blocked.all();
+        let unlogged = registry.blocked.unlogged();
         for worker in &mut workers {
             worker.thread = worker.tid.and_then(thread::name).map(Into::into);
             worker.method =
@@ -90,8 +93,13 @@ impl Core {
                 RuntimeId(episode.runtime.into()) == worker.runtime
                     && episode.worker == worker.index
             });
+            // Of those without an episode nothing else is known.
+            worker.blocked |= unlogged > 0
+                && worker.state == WorkerState::Polling
+                && worker.state_ns >= registry.blocked_threshold.as_nanos() as u64;
         }
-        let until = Instant::now() + OPENING;
+        let busy = workers.iter().all(|worker| worker.state == WorkerState::Polling);
+        let until = Instant::now() + if busy { OPENING_BUSY } else { OPENING };
         let unnamed = want.stacks && self.add_stacks(&cells, &mut workers, &mut tasks, until);
         let totals = registry.tasks.totals();
         let mut chains = Chains::NotAsked;
@@ -121,7 +129,9 @@ impl Core {
         };
         let untapped = streams.live.iter().filter(|stream| stream.wire.is_none()).count() as u64;
         let (untracked, untracked_live) = (streams.untracked, streams.untracked_live);
-        let lost = Lost { torn, no_stack, unnamed, untracked, untracked_live, untapped, chains };
+        let nameless = streams.unnamed;
+        let lost =
+            Lost { torn, no_stack, unnamed, untracked, untracked_live, untapped, nameless, chains };
         coverage.missing = self.missing(&cells, &runtimes, &coverage, &lost);
         if !want.tasks {
             coverage.running =
@@ -274,8 +284,8 @@ impl Core {
         coverage: &Coverage,
         lost: &Lost,
     ) -> Vec<Missing> {
-        let &Lost { torn, no_stack, unnamed, untracked, untracked_live, untapped, ref chains } =
-            lost;
+        let &Lost { torn, no_stack, unnamed, untracked, untracked_live, .. } = lost;
+        let Lost { untapped, nameless, chains, .. } = lost;
         let mut missing = Vec::new();
         let mut say = |reason, count, detail: &str| {
             missing.push(Missing { reason, count, detail: detail.to_owned() });
@@ -362,6 +372,29 @@ impl Core {
                  workers and counts are not",
             );
         }
+        let places = &self.registry.tasks.places;
+        for (count, detail) in [
+            (*nameless, "gRPC calls under (other): 4,096 names of methods are known already"),
+            (
+                places.unplaced(),
+                "tasks since the start whose place is unknown: they were spawned at \
+                                 more places than are told apart",
+            ),
+            (
+                self.registry.blocked.unlogged(),
+                "blocked workers of which nothing else is told: more \
+                                                than are kept track of",
+            ),
+            (
+                cells.iter().map(|cell| cell.unobserved()).sum(),
+                "workers beyond the 1,024 of a \
+                                                                runtime that are watched",
+            ),
+        ] {
+            if count > 0 {
+                say(Reason::TableFull, count, detail);
+            }
+        }
         // A task whose cell was being written is in the image, or has ended.
         let all_read = read && coverage.listed >= coverage.alive;
         if torn > 0 && !all_read {
@@ -388,10 +421,10 @@ impl Core {
                 }
             }
         }
-        if untapped > 0 {
+        if *untapped > 0 {
             say(
                 Reason::NoTap,
-                untapped,
+                *untapped,
                 "live streams without windows, resets, pings and TCP figures: a plain layer sees \
                  no sockets; Profiler::serve and Profiler::connect do",
             );

@@ -200,11 +200,10 @@ fn no_task_outlives_its_runtime() {
         }
     }
     let profiler = profiler();
-    let ends: [fn(tokio::runtime::Runtime); 3] = [
-        drop,
-        tokio::runtime::Runtime::shutdown_background,
-        |runtime| runtime.shutdown_timeout(Duration::from_secs(20)),
-    ];
+    let ends: [fn(tokio::runtime::Runtime); 3] =
+        [drop, tokio::runtime::Runtime::shutdown_background, |runtime| {
+            runtime.shutdown_timeout(Duration::from_secs(20))
+        }];
     let flavors = [multi_thread, |_| {
         let mut builder = Builder::new_current_thread();
         builder.enable_all();
@@ -430,8 +429,7 @@ fn a_full_task_table_costs_the_program_nothing_and_each_missing_task_has_one_rea
             runtime.block_on(runtime.spawn_blocking(|| ())).unwrap();
         }
     };
-    let blocking_ended =
-        |n: u64| move |snapshot: &Snapshot| snapshot.counters.blocking_ended == n;
+    let blocking_ended = |n: u64| move |snapshot: &Snapshot| snapshot.counters.blocking_ended == n;
     closures(5);
     until(&profiler, "five closures", blocking_ended(5));
     tasks.iter().for_each(tokio::task::JoinHandle::abort);

@@ -17,6 +17,7 @@ pub mod proxy;
 use tonic::codec::CompressionEncoding::Gzip;
 use tonic::server::NamedService;
 use tonic::service::Routes;
+use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::channelz::Channelz;
@@ -46,6 +47,8 @@ pub struct Reference {
 pub struct Shutdown {
     drain: Drain,
     health: HealthReporter,
+    /// What health checks may ask for.
+    names: Vec<&'static str>,
 }
 
 type Echo = EchoServer<echo::Echo>;
@@ -71,9 +74,6 @@ impl Reference {
         let drain = Drain::default();
         let (health, health_service) = tonic_health::server::health_reporter();
         let mut names = vec![Echo::NAME, Interop::NAME, Heartbeat::NAME];
-        health.set_serving::<Echo>().await;
-        health.set_serving::<Interop>().await;
-
         let interop = TestServiceServer::new(interop::Interop::new(drain.clone()))
             .accept_compressed(Gzip)
             .send_compressed(Gzip)
@@ -91,7 +91,6 @@ impl Reference {
         }
         if faults {
             names.push(Lab::NAME);
-            health.set_serving::<Lab>().await;
             routes.add_service(LabServer::new(lab::Lab::new(drain.clone())));
         }
         let reflection = || {
@@ -110,7 +109,11 @@ impl Reference {
         routes
             .add_service(reflection().build_v1().map_err(unreadable)?)
             .add_service(reflection().build_v1alpha().map_err(unreadable)?);
-        Ok(Self { routes: routes.routes().prepare(), shutdown: Shutdown { drain, health } })
+        // The empty name is the server as a whole.
+        names.push("");
+        let shutdown = Shutdown { drain, health, names };
+        shutdown.report(ServingStatus::Serving).await;
+        Ok(Self { routes: routes.routes().prepare(), shutdown })
     }
 }
 
@@ -120,11 +123,15 @@ impl Shutdown {
     ///
     /// Unary calls under way finish by themselves.
     pub async fn begin(&self) {
-        self.health.set_not_serving::<Echo>().await;
-        self.health.set_not_serving::<Interop>().await;
-        self.health.set_not_serving::<Lab>().await;
+        self.report(ServingStatus::NotServing).await;
         self.drain.begin();
         self.drain.finished().await;
+    }
+
+    async fn report(&self, status: ServingStatus) {
+        for name in &self.names {
+            self.health.set_service_status(name, status).await;
+        }
     }
 
     /// What handlers watch.

@@ -66,6 +66,10 @@ pub struct BlockedLog {
     inner: Mutex<Inner>,
     episodes: AtomicU64,
     pauses: AtomicU64,
+    /// Polls over the threshold for which there was no room at the last look, and
+    /// at the one that goes on.
+    unlogged: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl BlockedLog {
@@ -75,13 +79,27 @@ impl BlockedLog {
         let mut inner = self.lock();
         let known = inner.ongoing.iter().any(|known| same_poll(known, &episode))
             || inner.recent.iter().any(|known| same_poll(known, &episode));
-        if known || inner.ongoing.len() >= ONGOING {
+        if known {
+            return None;
+        }
+        if inner.ongoing.len() >= ONGOING {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         episode.id = self.episodes.fetch_add(1, Ordering::Relaxed) + 1;
         let id = episode.id;
         inner.ongoing.push(episode);
         Some(id)
+    }
+
+    /// The watchdog has looked at all workers.
+    pub fn looked(&self) {
+        self.unlogged.store(self.refused.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Polls over the threshold that are no episodes for want of room.
+    pub fn unlogged(&self) -> u64 {
+        self.unlogged.load(Ordering::Relaxed)
     }
 
     /// Changes an episode that lasts.
@@ -209,6 +227,11 @@ mod tests {
             log.begin(episode(0, began));
         }
         assert_eq!(log.ongoing().len(), ONGOING);
+        log.looked();
+        assert_eq!(log.unlogged(), 1_000 - ONGOING as u64);
+        assert_eq!(log.begin(episode(0, 0)), None, "known, and so not refused");
+        log.looked();
+        assert_eq!(log.unlogged(), 0);
         for began in 0..1_000 {
             log.end(0, 0, began, began + 1);
         }

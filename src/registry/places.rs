@@ -1,7 +1,7 @@
 //! Spawn places: each `&'static Location` gets a small number once.
 
 use std::panic;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::model::Location;
@@ -19,6 +19,8 @@ pub struct Places {
     keys: Box<[AtomicUsize]>,
     numbers: Box<[AtomicU32]>,
     names: Mutex<Vec<Arc<Location>>>,
+    /// Tasks spawned at a place for which there was no number.
+    unplaced: AtomicU64,
 }
 
 impl Default for Places {
@@ -27,6 +29,7 @@ impl Default for Places {
             keys: (0..TABLE).map(|_| AtomicUsize::new(0)).collect(),
             numbers: (0..TABLE).map(|_| AtomicU32::new(0)).collect(),
             names: Mutex::default(),
+            unplaced: AtomicU64::new(0),
         }
     }
 }
@@ -57,12 +60,18 @@ impl Places {
 
     #[cold]
     fn insert(&self, key: usize, place: &'static panic::Location<'static>) -> u32 {
+        // Once it is full it stays so, and spawns must not queue for the lock.
+        if self.unplaced.load(Ordering::Relaxed) > 0 {
+            self.unplaced.fetch_add(1, Ordering::Relaxed);
+            return 0;
+        }
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = match self.find(key) {
             Ok(number) => return number,
             Err(slot) => slot,
         };
         if names.len() >= MAX_PLACES {
+            self.unplaced.fetch_add(1, Ordering::Relaxed);
             return 0;
         }
         names.push(Arc::new(Location {
@@ -74,6 +83,11 @@ impl Places {
         self.numbers[slot].store(number, Ordering::Relaxed);
         self.keys[slot].store(key, Ordering::Release);
         number
+    }
+
+    /// Tasks so far whose place is unknown, for want of room.
+    pub fn unplaced(&self) -> u64 {
+        self.unplaced.load(Ordering::Relaxed)
     }
 
     /// All places so far; number `n` stands at index `n - 1`.
@@ -103,5 +117,17 @@ mod tests {
         assert_eq!(all.len(), 2);
         assert_eq!(all[first as usize - 1].line, one.line());
         assert_eq!(&*all[second as usize - 1].file, file!());
+    }
+
+    #[test]
+    fn beyond_the_bound_places_are_unknown_and_counted() {
+        let places = Places::default();
+        // The key alone tells places apart.
+        let numbers: Vec<u32> =
+            (1..=MAX_PLACES + 3).map(|n| places.insert(8 * n, here())).collect();
+        assert_eq!(numbers[MAX_PLACES - 1], MAX_PLACES as u32);
+        assert_eq!(numbers[MAX_PLACES..], [0; 3]);
+        assert_eq!((places.unplaced(), places.all().len()), (3, MAX_PLACES));
+        assert_eq!(places.find(8), Ok(1), "those that are known stay so");
     }
 }

@@ -145,6 +145,12 @@ impl RuntimeCell {
         self.workers.get()?.get(index)
     }
 
+    /// Workers beyond the bound.
+    pub fn unobserved(&self) -> u64 {
+        let all = self.handle().map_or(0, |handle| handle.metrics().num_workers());
+        all.saturating_sub(MAX_WORKERS) as u64
+    }
+
     /// All worker cells.
     pub fn workers(&self) -> &[WorkerCell] {
         self.workers.get().map_or(&[], |workers| workers)

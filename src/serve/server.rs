@@ -255,11 +255,13 @@ async fn serve(listener: Listener, shared: Shared) {
     let _ = timeout(shared.config.limits.drain, drained).await;
 }
 
+/// Said before a request is read, and so without passing the gate.
 fn turn_away(connection: &Connection, stats: &Stats) {
     stats.connections_refused.add(1);
     connection.try_write(
         b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n\
-          Content-Type: text/plain; charset=utf-8\r\nContent-Length: 21\r\n\r\ntoo many connections\n",
+          X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\n\
+          Cache-Control: no-store\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 21\r\n\r\ntoo many connections\n",
     );
 }
 

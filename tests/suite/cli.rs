@@ -140,6 +140,8 @@ fn what_others_could_reach_is_refused_with_advice_that_helps() {
     assert!(error.contains("other machines") && error.contains("--token-file"), "{error}");
     let error = fails(&with(&["--http", "127.0.0.1:0", "--console", "0.0.0.0:0"]), 2);
     assert!(error.contains("loopback") && !error.contains("--token-file"), "{error}");
+    let error = fails(&["load", "--scenario", "unary", "--http", "0.0.0.0:0"], 2);
+    assert!(error.contains("--unix") && !error.contains("token-file"), "{error}");
     let error = fails(&with(&["--http", "127.0.0.1:0", "--token-file", "/nonexistent"]), 1);
     assert!(error.contains("/nonexistent"), "{error}");
 }

@@ -428,10 +428,12 @@ async fn reflection_lists_what_is_served_in_both_versions(watched: By) {
 async fn a_drain_ends_streams_and_turns_health_off(watched: By) {
     let server = start_watched(false, watched).await;
     let mut health = HealthClient::new(server.channel.clone());
-    let service = "grpc.examples.echo.Echo".to_owned();
-    let check = HealthCheckRequest { service };
-    let status = health.check(check.clone()).await.expect("an answer").into_inner().status();
-    assert_eq!(status, ServingStatus::Serving);
+    // The empty name is the server as a whole: what most probes ask for.
+    let names = ["", "grpc.examples.echo.Echo", "grpc.testing.TestService"];
+    for service in names.map(str::to_owned) {
+        let answer = health.check(HealthCheckRequest { service }).await.expect("an answer");
+        assert_eq!(answer.into_inner().status(), ServingStatus::Serving);
+    }
 
     let mut echo = EchoClient::new(server.channel.clone());
     let bidi = echo.bidirectional_streaming_echo(stream::pending()).await.expect("a call");
@@ -445,8 +447,13 @@ async fn a_drain_ends_streams_and_turns_health_off(watched: By) {
     assert_eq!(status.code(), Code::Unavailable);
     let status = soon("the duplex call's end", duplex.message()).await.expect_err("a status");
     assert_eq!(status.code(), Code::Unavailable);
-    let status = health.check(check).await.expect("an answer").into_inner().status();
-    assert_eq!(status, ServingStatus::NotServing);
+    for service in names.map(str::to_owned) {
+        let answer = health.check(HealthCheckRequest { service }).await.expect("an answer");
+        assert_eq!(answer.into_inner().status(), ServingStatus::NotServing);
+    }
+    let service = "taskprof.lab.v1.Lab".to_owned();
+    let unserved = health.check(HealthCheckRequest { service }).await.expect_err("no such service");
+    assert_eq!(unserved.code(), Code::NotFound);
 }
 
 /// Every case, under each way to watch.

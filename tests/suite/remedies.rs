@@ -3,8 +3,11 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use futures_util::stream;
 use taskprof::pb::echo::EchoRequest;
 use taskprof::pb::echo::echo_client::EchoClient;
+use taskprof::pb::testing::test_service_client::TestServiceClient;
+use taskprof::pb::testing::{ResponseParameters, StreamingOutputCallRequest};
 use tonic::Code;
 
 use super::reference::{connect, soon};
@@ -60,6 +63,35 @@ fn a_client_that_stops_answering_pings_is_closed() {
     server.wait_for("/debug/connections", "end of the connection", |json| {
         json["connections"].as_array().is_some_and(Vec::is_empty)
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_sends_nothing_for_too_long_is_told_so() {
+    let server = Server::start(&["serve", "--recv-timeout", "200ms"]);
+    let mut client = EchoClient::new(connect(server.grpc).await);
+    let call = client.bidirectional_streaming_echo(stream::pending());
+    let mut replies = soon("a call", call).await.expect("headers").into_inner();
+    let status = soon("its end", replies.message()).await.expect_err("a status");
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(status.message().contains("the client has not sent a message for 200ms"), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_for_too_long_is_given_up() {
+    let server = Server::start(&["serve", "--send-timeout", "200ms"]);
+    let mut client = TestServiceClient::new(connect(server.grpc).await);
+    // More than its windows have room for, and it reads none.
+    let response_parameters =
+        vec![ResponseParameters { size: 1 << 20, ..ResponseParameters::default() }; 64];
+    let request = StreamingOutputCallRequest { response_parameters, ..Default::default() };
+    let _unread = soon("a call", client.streaming_output_call(request)).await.expect("headers");
+    let answer = server.wait_for("/debug/streams", "end of the stream", |json| {
+        json["streams"].as_array().is_some_and(|streams| {
+            streams.iter().any(|stream| stream["status"]["name"] == "DEADLINE_EXCEEDED")
+        })
+    });
+    let text = answer.to_string();
+    assert!(text.contains("the client has not taken a message for 200ms"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

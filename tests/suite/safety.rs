@@ -81,7 +81,6 @@ fn two_hundred_at_once_cost_two_dumps_and_little_memory() {
     assert_eq!(server.get("/healthz").status, 200);
 }
 
-/// Requests under way of every kind that lasts.
 /// Addresses on which a process listens, as the kernel writes them.
 fn listening(pid: u32) -> Vec<String> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors");

@@ -319,6 +319,29 @@ async fn our_client_pings_though_no_call_is_under_way() {
     assert_eq!(error.kind(), crate::error::ErrorKind::InvalidInput);
 }
 
+/// Time stands still but for timers: who does not answer is found when the
+/// documented interval and timeout are over, and not before.
+#[tokio::test(start_paused = true)]
+async fn our_client_gives_up_a_server_that_answers_no_ping() {
+    use tokio::io::AsyncReadExt as _;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let begun = tokio::time::Instant::now();
+    let read = tokio::spawn(async move {
+        let (mut socket, _) = silent.accept().await.unwrap();
+        let mut all = Vec::new();
+        _ = socket.read_to_end(&mut all).await;
+        all
+    });
+    let endpoint = super::super::endpoint(format!("http://{address}")).unwrap();
+    let registry = Arc::new(Registry::default());
+    let _client = client(&registry, endpoint).await;
+    let sent = read.await.unwrap();
+    // A PING without ACK (RFC 9113, section 6.7).
+    assert!(sent.windows(5).any(|frame| frame == [0, 0, 8, 6, 0]), "{sent:?}");
+    assert_eq!(begun.elapsed().as_secs(), 20 + 10);
+}
+
 #[tokio::test]
 async fn what_is_no_http2_is_said_to_be_lost() {
     use tokio::io::AsyncWriteExt;
