@@ -172,6 +172,7 @@ fn own_tid() -> u32 {
 #[cfg(tokio_unstable)]
 mod polls {
     use std::cell::{Cell, RefCell};
+    use std::panic::Location;
     use std::sync::Arc;
 
     use tokio::runtime::TaskMeta;
@@ -180,6 +181,7 @@ mod polls {
     use crate::instrument::task_id;
     use crate::registry::Registry;
     use crate::registry::clock;
+    use crate::registry::places::Places;
     use crate::registry::tasks::{Birth, CellNumber, NO_WORKER};
     use crate::registry::workers::{RuntimeCell, WorkerCell};
     use crate::sys::polled;
@@ -211,6 +213,11 @@ mod polls {
         births: Cell<u8>,
         /// The last end of a task that was not held.
         unknown: Cell<u64>,
+        /// Where this thread spawned last, by address, and the number that it has
+        /// in the places of a registry.
+        place: Cell<usize>,
+        places: Cell<u64>,
+        place_number: Cell<u32>,
     }
 
     impl Current {
@@ -242,6 +249,20 @@ mod polls {
             now
         }
 
+        /// The number of a place. Who spawns often does so at few places.
+        #[inline]
+        fn place(&self, places: &Places, place: &'static Location<'static>) -> u32 {
+            let key = std::ptr::from_ref(place) as usize;
+            if self.place.get() != key || self.places.get() != places.serial {
+                let number = places.intern(place);
+                // What has no number is counted each time.
+                self.place.set(if number == 0 { 0 } else { key });
+                self.places.set(places.serial);
+                self.place_number.set(number);
+            }
+            self.place_number.get()
+        }
+
         #[inline]
         fn looked(&self, now: u64) {
             self.looked.set(now);
@@ -263,6 +284,9 @@ mod polls {
                 looked: Cell::new(0),
                 births: Cell::new(0),
                 unknown: Cell::new(0),
+                place: Cell::new(0),
+                places: Cell::new(0),
+                place_number: Cell::new(0),
             }
         };
         /// Outer polls, while one is nested in another.
@@ -293,19 +317,26 @@ mod polls {
 
         #[inline]
         pub fn spawned(&self, meta: &TaskMeta<'_>) {
+            CURRENT.with(|current| self.born(current, meta));
+        }
+
+        // Not inlined, and so are the others: else the compiler leaves the
+        // access to the thread's own memory as a call.
+        #[inline(never)]
+        fn born(&self, current: &Current, meta: &TaskMeta<'_>) {
             self.runtime.meet();
             let tasks = &self.registry.tasks;
             let id = task_id::number(meta.id()).0;
-            let born = |current: &Current| (current.unknown.get() != id).then(|| current.parent());
-            let Some((parent, parent_cell, now)) = CURRENT.with(born) else {
+            if current.unknown.get() == id {
                 return tasks.stillborn();
-            };
+            }
+            let (parent, parent_cell, now) = current.parent();
             tasks.spawned(&Birth {
                 id,
                 parent,
                 parent_cell,
                 runtime: self.runtime.number,
-                place: tasks.places.intern(meta.spawned_at()),
+                place: current.place(&tasks.places, meta.spawned_at()),
                 now,
             });
         }
@@ -316,8 +347,6 @@ mod polls {
             CURRENT.with(|current| self.begin(current, task));
         }
 
-        // Not inlined, and so are the others: else the compiler leaves the
-        // access to the thread's own memory as a call.
         #[inline(never)]
         fn begin(&self, current: &Current, task: u64) {
             if current.began.get() != 0 {
@@ -327,7 +356,7 @@ mod polls {
             let worker = self.worker(current, tid);
             let began = clock::now();
             if let Some((_, cell)) = worker {
-                cell.poll_begins(tid, task, began);
+                cell.poll_begins(task, began);
             }
             let worker = worker.map_or(NO_WORKER, |(index, _)| index);
             current.cell.set(self.registry.tasks.polling(task, worker, began));
@@ -349,16 +378,17 @@ mod polls {
             {
                 return Some((current.home.get(), cell));
             }
-            self.find_worker(current)
+            self.find_worker(current, tid)
         }
 
         #[cold]
-        fn find_worker(&self, current: &Current) -> Option<(u16, &WorkerCell)> {
+        fn find_worker(&self, current: &Current, tid: u32) -> Option<(u16, &WorkerCell)> {
             // The first poll may come before any spawn from inside the runtime
             // and before any park, which make the cells.
             self.runtime.meet();
             let index = u16::try_from(tokio::runtime::worker_index()?).ok()?;
             let cell = self.runtime.worker(index.into())?;
+            cell.belongs_to(tid);
             current.home.set(index);
             current.home_runtime.set(self.runtime.number.into());
             Some((index, cell))
@@ -405,27 +435,25 @@ mod polls {
         #[inline]
         pub fn ended(&self, meta: &TaskMeta<'_>) {
             let task = task_id::number(meta.id()).0;
-            CURRENT.with(|current| {
-                if current.began.get() != 0 && current.task.get() == task {
-                    // The hook after this poll comes when the cell may be another's.
-                    current.cell.set(CellNumber::NONE);
-                    current.ended.set(true);
-                }
-            });
-            if !self.registry.tasks.ended(task) {
-                self.was_not_held(task);
-            }
+            CURRENT.with(|current| self.over(current, task));
         }
 
-        #[cold]
-        fn was_not_held(&self, task: u64) {
-            CURRENT.with(|current| {
+        #[inline(never)]
+        fn over(&self, current: &Current, task: u64) {
+            let is_polled = current.began.get() != 0 && current.task.get() == task;
+            let mut cell = CellNumber::NONE;
+            if is_polled {
+                // The hook after this poll comes when the cell may be another's.
+                cell = current.cell.replace(CellNumber::NONE);
+                current.ended.set(true);
+            }
+            if !self.registry.tasks.ended(task, cell) {
                 current.unknown.set(task);
                 // A task for which there was no room has polls; a closure has none.
-                if current.began.get() == 0 || current.task.get() != task {
+                if !is_polled {
                     self.registry.tasks.unknown_ended();
                 }
-            });
+            }
         }
 
         #[cold]

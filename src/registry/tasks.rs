@@ -128,9 +128,12 @@ impl Tasks {
             NO_SLOT => self.cells.get(birth.parent_cell.0).map_or(NO_SLOT, |cell| cell.slot()),
             slot => slot,
         });
-        if !self.cells.enter(birth.id, |cell| cell.fill(birth, slot)) {
-            self.release_slot(slot);
-            self.tally.count(DROPPED);
+        match self.cells.enter(birth.id) {
+            Some(cell) => cell.fill(birth, slot),
+            None => {
+                self.release_slot(slot);
+                self.tally.count(DROPPED);
+            }
         }
     }
 
@@ -150,11 +153,12 @@ impl Tasks {
         }
     }
 
-    /// A task has ended; told once for each. The hook of its last poll comes
-    /// after this and must not touch the cell again. False if it was not held.
+    /// A task has ended; told once for each, with its cell if it is being polled.
+    /// The hook of its last poll comes after this and must not touch the cell
+    /// again. False if it was not held.
     #[inline]
-    pub fn ended(&self, id: u64) -> bool {
-        let Some(slot) = self.cells.leave(id) else { return false };
+    pub fn ended(&self, id: u64, cell: CellNumber) -> bool {
+        let Some(slot) = self.cells.leave_from(cell.0, id) else { return false };
         self.release_slot(slot);
         self.tally.count(ENDED);
         true

@@ -1,6 +1,6 @@
 //! Runtimes and their workers: what each polls now and since when.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::runtime::Handle;
@@ -23,8 +23,10 @@ pub struct WorkerCell {
     parked: AtomicBool,
     /// Tick at which the current poll began; 0 between polls.
     poll_began: AtomicU64,
+    /// While there is a poll: of which task.
     task: AtomicU64,
-    /// Tick of the last change between parked, polling and neither.
+    /// While there is no poll: tick of its end, or of the last change between
+    /// parked and not.
     since: AtomicU64,
     polls: AtomicU64,
 }
@@ -47,16 +49,22 @@ pub struct WorkerNow {
 }
 
 impl WorkerCell {
-    /// A poll begins on the calling thread.
+    /// A poll begins on the thread that this cell [is of](Self::is_of).
     #[inline]
-    pub fn poll_begins(&self, tid: u32, task: u64, now: u64) {
-        self.tid.store(tid, Ordering::Relaxed);
-        self.parked.store(false, Ordering::Relaxed);
+    pub fn poll_begins(&self, task: u64, now: u64) {
+        // A reader that sees this task must see that the last poll is over; pairs
+        // with the fence in `now`.
+        fence(Ordering::Release);
         self.task.store(task, Ordering::Relaxed);
-        self.since.store(now, Ordering::Relaxed);
         let polls = self.polls.load(Ordering::Relaxed);
         self.polls.store(polls + 1, Ordering::Relaxed);
         self.poll_began.store(now, Ordering::Release);
+    }
+
+    /// The calling thread acts as this worker from now on.
+    pub fn belongs_to(&self, tid: u32) {
+        self.parked.store(false, Ordering::Relaxed);
+        self.tid.store(tid, Ordering::Relaxed);
     }
 
     /// The thread acts as this worker, as far as threads have told.
@@ -70,9 +78,8 @@ impl WorkerCell {
     #[inline]
     pub fn poll_ends(&self, tid: u32, now: u64) {
         if self.tid.load(Ordering::Relaxed) == tid {
-            self.poll_began.store(0, Ordering::Release);
-            self.task.store(0, Ordering::Relaxed);
             self.since.store(now, Ordering::Relaxed);
+            self.poll_began.store(0, Ordering::Release);
         }
     }
 
@@ -80,9 +87,8 @@ impl WorkerCell {
     pub fn parks(&self, tid: u32, parked: bool, now: u64) {
         self.tid.store(tid, Ordering::Relaxed);
         self.parked.store(parked, Ordering::Relaxed);
-        self.poll_began.store(0, Ordering::Release);
-        self.task.store(0, Ordering::Relaxed);
         self.since.store(now, Ordering::Relaxed);
+        self.poll_began.store(0, Ordering::Release);
     }
 
     /// The cell now. Task and begin are of one poll, or both 0.
@@ -94,10 +100,15 @@ impl WorkerCell {
                 parked: self.parked.load(Ordering::Relaxed),
                 poll_began,
                 task: if poll_began == 0 { 0 } else { self.task.load(Ordering::Relaxed) },
-                since: self.since.load(Ordering::Relaxed),
+                since: if poll_began == 0 {
+                    self.since.load(Ordering::Relaxed)
+                } else {
+                    poll_began
+                },
                 polls: self.polls.load(Ordering::Relaxed),
             };
-            if self.poll_began.load(Ordering::Acquire) == poll_began {
+            fence(Ordering::Acquire);
+            if self.poll_began.load(Ordering::Relaxed) == poll_began {
                 return now;
             }
         }
@@ -232,7 +243,8 @@ mod tests {
         let cell = WorkerCell::default();
         cell.parks(11, true, 5);
         assert!(cell.now().parked);
-        cell.poll_begins(11, 42, 10);
+        cell.belongs_to(11);
+        cell.poll_begins(42, 10);
         let now = cell.now();
         assert_eq!((now.tid, now.parked, now.poll_began, now.task), (11, false, 10, 42));
         cell.poll_ends(11, 20);
@@ -243,7 +255,8 @@ mod tests {
     #[test]
     fn a_poll_that_gave_its_worker_away_ends_unseen() {
         let cell = WorkerCell::default();
-        cell.poll_begins(11, 42, 10);
+        cell.belongs_to(11);
+        cell.poll_begins(42, 10);
         // `block_in_place`: thread 12 becomes this worker and parks.
         cell.parks(12, true, 15);
         cell.poll_ends(11, 20);

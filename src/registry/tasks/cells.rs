@@ -85,11 +85,22 @@ impl Window {
     }
 }
 
+/// A task's home in a packed window.
+#[inline]
+fn home_in(window: u64, id: u64) -> u32 {
+    in_window(window, home(id))
+}
+
+/// The cell of a packed window at a place, which its low bits are.
+#[inline]
+fn in_window(window: u64, place: u64) -> u32 {
+    (window >> 32) as u32 + (place & window & 0xFFFF_FFFF) as u32
+}
+
 /// The cells of a packed window that may be a task's, its home first.
 #[inline]
 fn choices(window: u64, id: u64) -> impl Iterator<Item = u32> {
-    let first = (window >> 32) as u32;
-    (0..WAYS).map(move |way| first + (place(id, way) & window & 0xFFFF_FFFF) as u32)
+    (0..WAYS).map(move |way| in_window(window, place(id, way)))
 }
 
 /// Where in a window a task may be, by the low bits. A page of homes has its
@@ -107,7 +118,13 @@ fn place(id: u64, way: u32) -> u64 {
 /// each request one task may stay) find all cells, and neighbours stay so.
 #[inline]
 fn home(id: u64) -> u64 {
-    id ^ id >> 5 ^ id >> 11
+    id ^ folded(id)
+}
+
+/// Of the next ids, too, in each 32 of them.
+#[inline]
+fn folded(id: u64) -> u64 {
+    id >> 5 ^ id >> 11
 }
 
 impl Cells {
@@ -154,18 +171,27 @@ impl Cells {
         Cell(&self.lines[number as usize])
     }
 
-    /// The cells that may be a task's in the window to begin with. Which one
-    /// that is may change at any time: it is where to look first, and no more.
+    /// The window to begin with, packed. Which one that is may change at any
+    /// time: it is where to look first, and no more.
     #[inline]
-    fn first_choices(&self, id: u64) -> impl Iterator<Item = (u32, Cell<'_>)> {
-        let window = self.begin.load(Ordering::Acquire);
-        choices(window, id).map(|number| (number, self.at(number)))
+    fn first(&self) -> u64 {
+        self.begin.load(Ordering::Acquire)
     }
 
     /// A task's cell.
     #[inline]
     pub fn find(&self, id: u64) -> Option<(u32, Cell<'_>)> {
-        self.first_choices(id).find(|(_, cell)| cell.is_of(id)).or_else(|| self.find_further(id))
+        let first = self.first();
+        let number = home_in(first, id);
+        let cell = self.at(number);
+        if cell.is_of(id) { Some((number, cell)) } else { self.find_beside(first, id) }
+    }
+
+    /// Hooks are small for having this out of their way, and what follows.
+    #[inline(never)]
+    fn find_beside(&self, first: u64, id: u64) -> Option<(u32, Cell<'_>)> {
+        let mut cells = choices(first, id).skip(1).map(|number| (number, self.at(number)));
+        cells.find(|(_, cell)| cell.is_of(id)).or_else(|| self.find_further(id))
     }
 
     #[cold]
@@ -178,24 +204,27 @@ impl Cells {
         })
     }
 
-    /// Has a cell filled for a new task, which is found from then on. False if
-    /// there is no room.
+    /// A cell for a new task, which is found in it once the caller has filled
+    /// it. None if there is no room.
     #[inline]
-    pub fn enter(&self, id: u64, fill: impl FnOnce(Cell<'_>)) -> bool {
+    pub fn enter(&self, id: u64) -> Option<Cell<'_>> {
+        let first = self.first();
         // Ids ascend: the line of a birth to come is far from the processor,
-        // and a locked instruction would wait for it.
-        if let Some((ahead, _)) = self.first_choices(id.wrapping_add(AHEAD)).next() {
-            self.lines.soon(ahead as usize);
-        }
-        if let Some((_, cell)) = self.first_choices(id).find(|(_, cell)| cell.take()) {
-            fill(cell);
-            return true;
-        }
-        self.enter_further(id, fill)
+        // and a locked instruction would wait for it. One in eight is another's.
+        let folded = folded(id);
+        self.lines.soon(in_window(first, id.wrapping_add(AHEAD) ^ folded) as usize);
+        let cell = self.at(in_window(first, id ^ folded));
+        if cell.take() { Some(cell) } else { self.enter_beside(first, id) }
+    }
+
+    #[inline(never)]
+    fn enter_beside(&self, first: u64, id: u64) -> Option<Cell<'_>> {
+        let mut cells = choices(first, id).skip(1).map(|number| self.at(number));
+        cells.find(Cell::take).or_else(|| self.enter_further(id))
     }
 
     #[cold]
-    fn enter_further(&self, id: u64, fill: impl FnOnce(Cell<'_>)) -> bool {
+    fn enter_further(&self, id: u64) -> Option<Cell<'_>> {
         let beginning = self.beginning.load(Ordering::Relaxed).min(self.windows.len() - 1);
         self.note_repelled(id, beginning);
         let (smaller, others) = self.windows.split_at(beginning);
@@ -203,33 +232,38 @@ impl Cells {
             let mut cells = window.choices(id).map(|number| self.at(number));
             if let Some(cell) = cells.find(Cell::take) {
                 window.note_used();
-                fill(cell);
-                return true;
+                return Some(cell);
             }
         }
-        let Some(number) = self.take_from_rest() else { return false };
-        // Nobody asks the index for this id before this returns.
+        let number = self.take_from_rest()?;
+        // Nobody asks the index for this id before its cell is filled.
         if !self.index.enter(id, number) {
             self.push(number);
-            return false;
+            return None;
         }
-        fill(self.at(number));
-        true
+        Some(self.at(number))
     }
 
     /// A task has ended: frees its cell. Returns the slot of its stream, which
     /// then falls to the caller; none if there is no such task.
     #[inline]
     pub fn leave(&self, id: u64) -> Option<u32> {
-        match self.first_choices(id).find(|(_, cell)| cell.is_of(id)) {
-            Some((_, cell)) => Some(cell.end()),
-            None => self.leave_further(id),
+        let cell = self.at(home_in(self.first(), id));
+        if cell.is_of(id) { Some(cell.end()) } else { self.leave_beside(id) }
+    }
+
+    /// The same, where its cell is known.
+    #[inline]
+    pub fn leave_from(&self, number: u32, id: u64) -> Option<u32> {
+        match self.get(number).filter(|cell| number < self.rest && cell.is_of(id)) {
+            Some(cell) => Some(cell.end()),
+            None => self.leave(id),
         }
     }
 
-    #[cold]
-    fn leave_further(&self, id: u64) -> Option<u32> {
-        let (number, cell) = self.find_further(id)?;
+    #[inline(never)]
+    fn leave_beside(&self, id: u64) -> Option<u32> {
+        let (number, cell) = self.find(id)?;
         if number < self.rest {
             return Some(cell.end());
         }
@@ -320,7 +354,7 @@ mod tests {
     fn enter(cells: &Cells, id: u64) {
         let birth =
             Birth { id, parent: 0, parent_cell: CellNumber::NONE, runtime: 0, place: 0, now: 1 };
-        assert!(cells.enter(id, |cell| cell.fill(&birth, 0)), "room for {id}");
+        cells.enter(id).unwrap_or_else(|| panic!("room for {id}")).fill(&birth, 0);
     }
 
     /// Of a million tasks every `stride`-th stays, up to `most`.
@@ -360,7 +394,7 @@ mod tests {
                     cells.leave(id - 64);
                 }
                 enter(&cells, id);
-                !cells.first_choices(id).any(|(_, cell)| cell.is_of(id))
+                !choices(cells.first(), id).any(|number| cells.at(number).is_of(id))
             });
             let further = further.count();
             assert!(further < 2_000, "of each {stride}th that stays: {further} of 100,000");
@@ -390,8 +424,7 @@ mod tests {
                 now: 1,
             };
             let all = 40 * max as u64 + 10_000;
-            let held =
-                (1..all).filter(|&id| cells.enter(id, |cell| cell.fill(&birth(id), 0))).count();
+            let held = (1..all).filter_map(|id| Some(cells.enter(id)?.fill(&birth(id), 0))).count();
             assert_eq!(held, max);
         }
     }

@@ -53,10 +53,10 @@ fn a_life_is_accounted() {
     assert!(task.longest_poll_ns <= task.busy_ns);
     assert!(task.busy_ns - task.longest_poll_ns < 1_000, "to the microsecond");
 
-    assert!(tasks.ended(7));
+    assert!(tasks.ended(7, CellNumber::NONE));
     assert!(tasks.get(TaskId(7), clock::now()).is_none());
     assert_eq!(tasks.totals(), TaskTotals { spawned: 1, ended: 1, dropped: 0, unknown_ended: 0 });
-    assert!(!tasks.ended(7), "a second end is not an end of ours");
+    assert!(!tasks.ended(7, CellNumber::NONE), "a second end is not an end of ours");
     assert_eq!(tasks.totals().ended, 1);
     // What ends before it is born, and something else that ends.
     tasks.unknown_ended();
@@ -81,7 +81,7 @@ fn a_slot_that_went_to_another_stream_names_nobodys_task() {
     assert_eq!(method(&copied).as_deref(), Some("/a.B/First"));
 
     // The copied task ends, its stream too, and the slot is taken anew.
-    tasks.ended(1);
+    tasks.ended(1, CellNumber::NONE);
     streams.end(&first, None);
     let second = stream(&streams, "/a.B/Second");
     assert_eq!(second.slot(), Some(slot));
@@ -116,7 +116,7 @@ fn the_bound_holds_and_counts_what_it_drops() {
     assert_eq!(list.len() as u64 + totals.dropped, 10_000);
     assert_eq!(list.len(), 1_000, "all room is used");
     for id in 1..=10_000 {
-        tasks.ended(id);
+        tasks.ended(id, CellNumber::NONE);
     }
     assert_eq!(tasks.totals().ended, 1_000);
     // Room again, and every cell of it.
@@ -131,7 +131,7 @@ fn cells_are_reused_so_that_churn_needs_no_more_memory() {
     let tasks = tasks(DEFAULT_MAX_TASKS);
     for id in 1..=1_000_000 {
         tasks.spawned(&birth(id));
-        tasks.ended(id);
+        tasks.ended(id, CellNumber::NONE);
     }
     assert_eq!(tasks.totals().dropped, 0);
     assert_eq!(tasks.cells.used().count(), 2_048, "the smallest window is enough");
@@ -144,7 +144,7 @@ fn long_lived_tasks_among_many_short_ones_stay_found() {
     for id in 1..=1_000_000 {
         tasks.spawned(&birth(id));
         if id % 64 != 1 {
-            tasks.ended(id);
+            tasks.ended(id, CellNumber::NONE);
         }
     }
     assert_eq!(tasks.totals().dropped, 0);
@@ -157,8 +157,8 @@ fn what_ends_while_the_list_is_made_is_not_on_it() {
     let tasks = tasks(100);
     (1..=4).for_each(|id| tasks.spawned(&birth(id)));
     let (mut list, _) = tasks.snapshot(clock::now());
-    tasks.ended(2);
-    tasks.ended(3);
+    tasks.ended(2, CellNumber::NONE);
+    tasks.ended(3, CellNumber::NONE);
     // One of the cells is another's by now.
     tasks.spawned(&birth(5));
     tasks.keep_live(&mut list);
@@ -198,7 +198,7 @@ fn writers_on_all_threads_and_a_reader_agree() {
                             tasks.polled(cell, now, clock::now());
                         }
                         for id in ids {
-                            tasks.ended(id);
+                            tasks.ended(id, CellNumber::NONE);
                         }
                     }
                 })
