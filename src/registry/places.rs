@@ -16,6 +16,7 @@ const TABLE: usize = 8192;
 #[derive(Debug)]
 pub struct Places {
     /// Of no other in this process; from 1.
+    #[cfg_attr(not(tokio_unstable), allow(dead_code))] // only the hooks know places
     pub serial: u64,
     /// Open addressing by the location's address; 0 is free.
     keys: Box<[AtomicUsize]>,
