@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Trend, analyze};
+use super::{Trend, analyze, leaked};
 use crate::model::sample::{self, SECOND, branch, held, waiting};
 use crate::model::{
     Confidence, Finding, FindingKind, HeldKind, Mark, Severity, Snapshot, Task, TaskId, TaskState,
@@ -705,4 +705,46 @@ proptest! {
             }
         }
     }
+}
+
+/// The tasks that are proven to wait for ever.
+fn for_ever(tasks: impl IntoIterator<Item = Task>) -> Vec<u64> {
+    leaked(&with(tasks)).tasks.iter().map(|task| task.id.0).collect()
+}
+
+#[test]
+fn a_deadlock_and_all_behind_it_wait_for_ever() {
+    let circle = || [locks(1, "b", &["a"]), locks(2, "a", &["b"])];
+    let sleeps = || waits(9, WaitKind::Sleep, "");
+    let behind = || [locks(3, "a", &["c"]), locks(4, "c", &[]), sleeps()];
+    assert_eq!(for_ever(circle().into_iter().chain(behind())), [1, 2, 3, 4]);
+    // Whoever gives up some day lets those behind it go on, and nobody else.
+    let mut timed = behind();
+    timed[0].wait.as_mut().unwrap().deadline_in_ns = Some(9);
+    assert_eq!(for_ever(circle().into_iter().chain(timed)), [1, 2]);
+    let mut either = behind();
+    either[0].branches = [branch("f", ("app", 3), WaitKind::Sleep, "", false)].into();
+    assert_eq!(for_ever(circle().into_iter().chain(either)), [1, 2]);
+    // In the circle itself, it undoes all.
+    let mut timed = circle();
+    timed[1].wait.as_mut().unwrap().deadline_in_ns = Some(9);
+    assert!(for_ever(timed.into_iter().chain(behind())).is_empty());
+    let mut either = circle();
+    either[1].holds[0].within = Some(0);
+    either[1].branches = [branch("f", ("app", 3), WaitKind::Sleep, "", false)].into();
+    assert!(for_ever(either.into_iter().chain(behind())).is_empty());
+}
+
+#[test]
+fn what_rests_on_more_than_locks_is_not_proven_to_wait_for_ever() {
+    assert_eq!(for_ever([lost(1)]), [1]);
+    let behind =
+        |wait, held| for_ever([holding(lost(1), held, "r", false), waits(2, wait, "r"), lost(3)]);
+    assert_eq!(behind(WaitKind::Mutex, HeldKind::Mutex), [1, 2, 3]);
+    assert_eq!(behind(WaitKind::RwLockWrite, HeldKind::RwLockRead), [1, 2, 3]);
+    assert_eq!(behind(WaitKind::Oneshot, HeldKind::OneshotSender), [1, 3]);
+    assert_eq!(behind(WaitKind::Semaphore, HeldKind::Permit), [1, 3]);
+    let mut joins = waits(2, WaitKind::Join, "");
+    joins.wait.as_mut().unwrap().about_mut().task = Some(TaskId(1));
+    assert_eq!(for_ever([lost(1), joins]), [1, 2]);
 }

@@ -4,10 +4,15 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use taskprof::Profiler;
+use tokio::runtime::Builder;
+use tokio::sync::{Barrier, Mutex};
 
-use super::server::{Server, tool};
+use super::server::{Answer, DEADLINE, Server, tool};
 use super::targets::{Made, Target, eventually, run, taskprof_json};
 use super::truth::{list, must_agree};
 
@@ -367,15 +372,55 @@ fn pprof_shows_the_await_chains() {
     let traces = super::targets::run(&pprof, &[&"-traces", &"-lines", &url]);
     assert!(traces.contains(&format!("locks.rs:{line}")), "{traces}");
 
-    // The two wait for ever, and nobody else does.
-    let leaks = server.url("/debug/pprof/goroutineleak");
-    let traces = super::targets::run(&pprof, &[&"-traces", &"-lines", &leaks]);
+    // Their handlers give up after a while, so none of them waits for ever.
+    let leaks = server.get("/debug/pprof/goroutineleak?debug=1").text();
+    assert!(leaks.starts_with("goroutineleak profile: total 0\n"), "{leaks}");
+}
+
+/// Takes one lock, waits until the other is taken too, and wants that.
+async fn crossed(first: Arc<Mutex<()>>, second: Arc<Mutex<()>>, both: Arc<Barrier>) {
+    let _guard = first.lock().await;
+    both.wait().await;
+    let _never = second.lock().await;
+}
+
+async fn of_use() {
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+}
+
+#[test]
+fn tasks_that_wait_for_ever_are_the_leak_profile() {
+    let Some(pprof) = tool(&["pprof", "/usr/lib/go-1.19/pkg/tool/linux_amd64/pprof"]) else {
+        return;
+    };
+    let profiler = Profiler::builder().http("127.0.0.1:0").start().expect("a profiler");
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(1).enable_all();
+    let runtime = profiler.runtime(builder).build().expect("a runtime");
+    let (one, two) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(())));
+    let both = Arc::new(Barrier::new(2));
+    for (first, second) in [(&one, &two), (&two, &one)] {
+        runtime.spawn(crossed(first.clone(), second.clone(), both.clone()));
+    }
+    runtime.spawn(of_use());
+    let address = profiler.http_addr().expect("an address");
+    // Other tests have tasks in this process as well.
+    let began = Instant::now();
+    let text = loop {
+        let text = Answer::to(address, "/debug/pprof/goroutineleak?debug=1").text();
+        if text.contains("crossed") {
+            break text;
+        }
+        assert!(began.elapsed() < DEADLINE, "{text}");
+    };
+    assert!(text.starts_with("goroutineleak profile: total "), "{text}");
+    assert!(text.contains("\n2 @"), "two of one stack: {text}");
+    assert!(!text.contains("of_use"), "{text}");
+    let text = Answer::to(address, "/debug/pprof/goroutineleak?debug=2").text();
+    assert!(text.contains("[mutex lock") && text.contains("crossed"), "{text}");
+    assert!(!text.contains("of_use"), "{text}");
+    let url = format!("http://{address}/debug/pprof/goroutineleak");
+    let traces = super::targets::run(&pprof, &[&"-traces", &url]);
     assert!(traces.contains("Type: goroutineleak"), "{traces}");
-    assert!(traces.contains(&format!("locks.rs:{line}")), "{traces}");
-    let grouped = server.get("/debug/pprof/goroutineleak?debug=1").text();
-    assert!(grouped.starts_with("goroutineleak profile: total 2\n"), "{grouped}");
-    let text = server.get("/debug/pprof/goroutineleak?debug=2").text();
-    let headers = text.lines().filter(|line| line.starts_with("goroutine "));
-    let locks: Vec<bool> = headers.map(|line| line.contains("[mutex lock")).collect();
-    assert_eq!(locks, [true, true], "{text}");
+    assert!(traces.contains("crossed") && !traces.contains("of_use"), "{traces}");
 }
