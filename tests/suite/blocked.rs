@@ -34,13 +34,6 @@ fn a_blocked_worker_is_named_with_its_line_while_it_is_blocked() {
     let server = Server::with_faults(&["--workers", "2"]).warmed();
     let _load = server.load("block-thread", &["--seconds", "60"]);
     let line = place("src/reference/lab/thread.rs", "std::thread::sleep");
-    // While all workers are blocked a dump waits for debug information no longer
-    // than it must; without chains it is there.
-    server.wait_for("/debug/workers", "two blocked workers", both_blocked);
-    let tasks = server.get("/debug/tasks");
-    if tasks.text().contains("still being read") {
-        assert!(tasks.took < Duration::from_secs(1), "took {:?}", tasks.took);
-    }
     let report = server.wait_for("/debug/findings", "blocked worker", |json| {
         !findings(json, "blocked_worker").is_empty()
     });
@@ -77,9 +70,16 @@ fn a_blocked_worker_is_named_with_its_line_while_it_is_blocked() {
 #[test]
 fn a_worker_that_blocks_at_once_is_told_at_once_and_named_in_time() {
     let server = Server::with_faults(&["--workers", "2"]);
-    // Four blocks of three seconds on two workers: an answer may be a second old.
-    let four = ["--streams", "4", "--connections", "4", "--seconds", "60"];
-    let _load = server.load("block-thread", &four);
+    // Ten blocks of three seconds on two workers: an answer may be a second old.
+    let ten = ["--streams", "10", "--connections", "10", "--seconds", "60"];
+    let _load = server.load("block-thread", &ten);
+    // While all workers are blocked a dump waits for debug information no longer
+    // than it must; without chains it is there.
+    server.wait_for("/debug/workers", "two blocked workers", both_blocked);
+    let tasks = server.get("/debug/tasks");
+    if tasks.text().contains("still being read") {
+        assert!(tasks.took < Duration::from_secs(1), "took {:?}", tasks.took);
+    }
     let report = server.wait_for("/debug/findings", "blocked worker", |json| {
         !findings(json, "blocked_worker").is_empty()
     });
