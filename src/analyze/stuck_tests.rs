@@ -738,6 +738,13 @@ fn a_deadlock_and_all_behind_it_wait_for_ever() {
 #[test]
 fn what_rests_on_more_than_locks_is_not_proven_to_wait_for_ever() {
     assert_eq!(for_ever([lost(1)]), [1]);
+    let with = |change: fn(&mut Task)| {
+        let mut task = lost(1);
+        change(&mut task);
+        for_ever([task])
+    };
+    assert!(with(|task| task.joinable = Some(true)).is_empty(), "an abort would end it");
+    assert!(with(|task| task.wakers = Some(1)).is_empty());
     let behind =
         |wait, held| for_ever([holding(lost(1), held, "r", false), waits(2, wait, "r"), lost(3)]);
     assert_eq!(behind(WaitKind::Mutex, HeldKind::Mutex), [1, 2, 3]);

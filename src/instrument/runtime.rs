@@ -172,7 +172,6 @@ fn own_tid() -> u32 {
 #[cfg(tokio_unstable)]
 mod polls {
     use std::cell::{Cell, RefCell};
-    use std::panic::Location;
     use std::sync::Arc;
 
     use tokio::runtime::TaskMeta;
@@ -181,7 +180,6 @@ mod polls {
     use crate::instrument::task_id;
     use crate::registry::Registry;
     use crate::registry::clock;
-    use crate::registry::places::Places;
     use crate::registry::tasks::{Birth, CellNumber, NO_WORKER};
     use crate::registry::workers::{RuntimeCell, WorkerCell};
     use crate::sys::polled;
@@ -213,11 +211,6 @@ mod polls {
         births: Cell<u8>,
         /// The last end of a task that was not held.
         unknown: Cell<u64>,
-        /// Where this thread spawned last, by address, and the number that it has
-        /// in the places of a registry.
-        place: Cell<usize>,
-        places: Cell<u64>,
-        place_number: Cell<u32>,
     }
 
     impl Current {
@@ -249,20 +242,6 @@ mod polls {
             now
         }
 
-        /// The number of a place. Who spawns often does so at few places.
-        #[inline]
-        fn place(&self, places: &Places, place: &'static Location<'static>) -> u32 {
-            let key = std::ptr::from_ref(place) as usize;
-            if self.place.get() != key || self.places.get() != places.serial {
-                let number = places.intern(place);
-                // What has no number is counted each time.
-                self.place.set(if number == 0 { 0 } else { key });
-                self.places.set(places.serial);
-                self.place_number.set(number);
-            }
-            self.place_number.get()
-        }
-
         #[inline]
         fn looked(&self, now: u64) {
             self.looked.set(now);
@@ -284,9 +263,6 @@ mod polls {
                 looked: Cell::new(0),
                 births: Cell::new(0),
                 unknown: Cell::new(0),
-                place: Cell::new(0),
-                places: Cell::new(0),
-                place_number: Cell::new(0),
             }
         };
         /// Outer polls, while one is nested in another.
@@ -336,7 +312,7 @@ mod polls {
                 parent,
                 parent_cell,
                 runtime: self.runtime.number,
-                place: current.place(&tasks.places, meta.spawned_at()),
+                place: tasks.places.intern(meta.spawned_at()),
                 now,
             });
         }

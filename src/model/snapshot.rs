@@ -204,7 +204,7 @@ impl Snapshot {
         self.blocked_threshold_ns == 0
     }
 
-    /// The same with other tasks, which are by id.
+    /// The same with other tasks, by id. Its own are not copied: they may be many.
     pub fn with_tasks(&self, tasks: Vec<Task>) -> Self {
         Self {
             schema: self.schema,

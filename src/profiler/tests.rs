@@ -122,7 +122,9 @@ fn a_blocked_poll_is_told_while_it_lasts_and_block_in_place_is_not() {
     let runtime = profiler.runtime(multi_thread(2)).build().unwrap();
     let (let_go, held) = std::sync::mpsc::channel::<()>();
     let blocked = runtime.spawn(async move { held.recv().is_ok() });
-    let snapshot = until(&profiler, "blocked worker", |snapshot| !snapshot.blocked.is_empty());
+    until(&profiler, "blocked worker", |snapshot| !snapshot.blocked.is_empty());
+    // It is told at once, and has a stack once names can be read.
+    let snapshot = until(&profiler, "its stack", |snapshot| snapshot.blocked[0].stack.is_some());
     let episode = &snapshot.blocked[0];
     assert!(episode.ongoing && episode.blocked_ns >= 50_000_000);
     assert_eq!(episode.task.unwrap().to_string(), blocked.id().to_string());

@@ -15,9 +15,6 @@ const TABLE: usize = 8192;
 /// Interns spawn places; look-ups take no lock.
 #[derive(Debug)]
 pub struct Places {
-    /// Of no other in this process; from 1.
-    #[cfg_attr(not(tokio_unstable), allow(dead_code))] // only the hooks know places
-    pub serial: u64,
     /// Open addressing by the location's address; 0 is free.
     keys: Box<[AtomicUsize]>,
     numbers: Box<[AtomicU32]>,
@@ -28,9 +25,7 @@ pub struct Places {
 
 impl Default for Places {
     fn default() -> Self {
-        static MADE: AtomicU64 = AtomicU64::new(0);
         Self {
-            serial: MADE.fetch_add(1, Ordering::Relaxed) + 1,
             keys: (0..TABLE).map(|_| AtomicUsize::new(0)).collect(),
             numbers: (0..TABLE).map(|_| AtomicU32::new(0)).collect(),
             names: Mutex::default(),

@@ -1,5 +1,6 @@
 //! The server's thread: accepts, bounds, drains.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -20,7 +21,7 @@ use super::api;
 use super::config::{Listen, ServeConfig};
 use super::events::Events;
 use super::flight::Flight;
-use super::gate::{Failures, gate};
+use super::gate::{Failures, HEADERS, gate};
 use super::guard::Guard;
 use super::listen::{self, Bound, Connection, Listener};
 use super::source::Source;
@@ -258,11 +259,17 @@ async fn serve(listener: Listener, shared: Shared) {
 /// Said before a request is read, and so without passing the gate.
 fn turn_away(connection: &Connection, stats: &Stats) {
     stats.connections_refused.add(1);
-    connection.try_write(
-        b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n\
-          X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\n\
-          Cache-Control: no-store\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 21\r\n\r\ntoo many connections\n",
+    let text = "too many connections\n";
+    let mut answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n\
+         Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n",
+        text.len()
     );
+    for (name, value) in HEADERS {
+        let _ = write!(answer, "{name}: {value}\r\n");
+    }
+    let _ = write!(answer, "\r\n{text}");
+    connection.try_write(answer.as_bytes());
 }
 
 async fn converse(connection: Connection, router: Router, shared: Shared) {

@@ -5,9 +5,8 @@ use std::ffi::OsStr;
 
 use super::server::{Server, tool};
 use super::targets::{Attached, Build, Made, Target, run, taskprof_json};
+use super::tools::PPROF;
 use super::truth::list;
-
-const PPROF: &[&str] = &["pprof", "/usr/lib/go-1.19/pkg/tool/linux_amd64/pprof"];
 
 /// Dumps it as a page and as a profile, and reads both.
 fn readable(made: &Made, of: &[&dyn AsRef<OsStr>], count: u64) {

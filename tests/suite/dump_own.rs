@@ -5,15 +5,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use taskprof::Profiler;
 use tokio::runtime::Builder;
 use tokio::sync::{Barrier, Mutex};
 
-use super::server::{Answer, DEADLINE, Server, tool};
+use super::server::{Answer, Server, tool};
 use super::targets::{Made, Target, eventually, run, taskprof_json};
+use super::tools::PPROF;
 use super::truth::{list, must_agree};
 
 /// `file:line` of the only line of a source file that holds `marker`.
@@ -360,7 +361,7 @@ fn a_task_that_outlives_its_stream_is_told() {
 /// the program's own line.
 #[test]
 fn pprof_shows_the_await_chains() {
-    let Some(pprof) = tool(&["pprof", "/usr/lib/go-1.19/pkg/tool/linux_amd64/pprof"]) else {
+    let Some(pprof) = tool(PPROF) else {
         return;
     };
     let server = Server::with_faults(&[]);
@@ -390,7 +391,7 @@ async fn of_use() {
 
 #[test]
 fn tasks_that_wait_for_ever_are_the_leak_profile() {
-    let Some(pprof) = tool(&["pprof", "/usr/lib/go-1.19/pkg/tool/linux_amd64/pprof"]) else {
+    let Some(pprof) = tool(PPROF) else {
         return;
     };
     let profiler = Profiler::builder().http("127.0.0.1:0").start().expect("a profiler");
@@ -405,14 +406,10 @@ fn tasks_that_wait_for_ever_are_the_leak_profile() {
     runtime.spawn(of_use());
     let address = profiler.http_addr().expect("an address");
     // Other tests have tasks in this process as well.
-    let began = Instant::now();
-    let text = loop {
+    let text = eventually("the two in the leak profile", || {
         let text = Answer::to(address, "/debug/pprof/goroutineleak?debug=1").text();
-        if text.contains("crossed") {
-            break text;
-        }
-        assert!(began.elapsed() < DEADLINE, "{text}");
-    };
+        if text.contains("crossed") { Ok(text) } else { Err(text) }
+    });
     assert!(text.starts_with("goroutineleak profile: total "), "{text}");
     assert!(text.contains("\n2 @"), "two of one stack: {text}");
     assert!(!text.contains("of_use"), "{text}");

@@ -11,7 +11,7 @@ use tokio::task::LocalSet;
 use super::reference::{By, start_watched};
 use super::server::{Answer, Server, tool};
 
-const PPROF: &[&str] = &["pprof", "/usr/lib/go-1.19/pkg/tool/linux_amd64/pprof"];
+pub const PPROF: &[&str] = &["pprof", "/usr/lib/go-1.19/pkg/tool/linux_amd64/pprof"];
 
 fn run(program: &Path, args: &[&str]) -> String {
     // pprof keeps what it fetches, by default at home.

@@ -93,7 +93,7 @@ async function works() {
   await page.goto(`${url}/`);
   await becomes(page, 'Live');
 
-  // What the demo has in it at all times, and a worker that blocks every half minute.
+  // What the demo has in it at all times, and a worker that blocks now and then.
   await tally.check('what is wrong comes first, with its lines', async () => {
     equal((await page.locator('main h2').first().textContent()).trim(), 'What is wrong now', 'the first heading');
     for (const [kind, says] of [

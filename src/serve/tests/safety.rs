@@ -147,6 +147,8 @@ fn slow_heads_are_cut_and_do_not_keep_others_out() {
         assert!(begun.elapsed() < Duration::from_secs(5));
     };
     assert_eq!(refused.text(), "too many connections\n");
+    assert_eq!(refused.header("x-content-type-options"), Some("nosniff"));
+    assert!(refused.header("content-security-policy").is_some());
     for stream in &mut slow {
         let mut rest = Vec::new();
         let _ = stream.read_to_end(&mut rest);
