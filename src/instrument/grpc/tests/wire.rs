@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 use tonic::Request;
 use tonic::transport::Endpoint;
@@ -54,6 +54,13 @@ fn ids(registry: &Registry) -> HashMap<String, u32> {
     streams.filter_map(|seen| Some((seen.metadata["x-call"].to_string(), id(seen.wire)?))).collect()
 }
 
+/// Calls that have another id at the client, or none, and what the server has.
+fn wrong(client: &Registry, server: &Registry) -> Vec<(String, u32)> {
+    let (ours, mut theirs) = (ids(client), ids(server));
+    theirs.retain(|call, id| ours.get(call) != Some(id));
+    theirs.into_iter().collect()
+}
+
 /// The only connection.
 fn connection(registry: &Registry) -> Connection {
     let mut all = registry.connections.snapshot(clock::now(), &[]);
@@ -72,9 +79,14 @@ async fn both_ends_agree_which_stream_a_call_is() {
         clients.push(Arc::new(client(&registry, endpoint(&server)).await));
     }
     let tasks = TaskTracker::new();
+    // More than the server takes at a time. All at once, they would have lost
+    // their patience before a slow machine had come to them.
+    let turns = Arc::new(Semaphore::new(200));
     for call in 0..CALLS {
         let client = clients[call % clients.len()].clone();
+        let turns = turns.clone();
         tasks.spawn(async move {
+            let _turn = turns.acquire().await.unwrap();
             let method = ["/t.T/Echo", "/t.T/Fail", "/t.T/Flood", "/t.T/Never"][call % 4];
             let messages = stream::iter(vec![msg(call); call % 3]);
             // Some give up at once, before they are sent or answered.
@@ -90,15 +102,29 @@ async fn both_ends_agree_which_stream_a_call_is() {
     tasks.wait().await;
     until(&registry, |live, _| live.is_empty()).await;
     server.until(|live, _| live.is_empty()).await;
-    let (ours, theirs) = (ids(&registry), ids(&server.registry));
-    assert!(theirs.len() > CALLS / 9, "only {} calls arrived", theirs.len());
-    let wrong: Vec<_> = theirs.iter().filter(|(call, id)| ours.get(*call) != Some(id)).collect();
+    // A call is over when its caller or its handler is. What the connections have
+    // to write and read for it may come later, and until then its number may move.
+    let settled = || {
+        let all = registry.connections.snapshot(clock::now(), &[]).into_iter();
+        let theirs = server.registry.connections.snapshot(clock::now(), &[]);
+        all.chain(theirs).all(|one| one.http2.is_some_and(|http2| http2.open_streams == 0))
+            && wrong(&registry, &server.registry).is_empty()
+    };
+    for _ in 0..5_000 {
+        if settled() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let theirs = ids(&server.registry).len();
+    assert!(theirs > CALLS / 9, "only {theirs} calls arrived");
+    let wrong = wrong(&registry, &server.registry);
     let all = registry.streams.snapshot(clock::now()).ended;
     for (call, id) in &wrong {
-        let mine = all.iter().find(|seen| *seen.metadata["x-call"] == ***call);
+        let mine = all.iter().find(|seen| *seen.metadata["x-call"] == **call);
         eprintln!("call {call} is {id} there: {mine:#?}");
     }
-    assert!(wrong.is_empty(), "{} of {} are wrong", wrong.len(), theirs.len());
+    assert!(wrong.is_empty(), "{} of {theirs} are wrong", wrong.len());
     // h2 closes a connection with many resets; the channel makes a new one.
     for connection in registry.connections.snapshot(clock::now(), &[]) {
         let http2 = connection.http2.unwrap();
