@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::sys::polled;
+use crate::sys::current;
 
 /// Profiles exclude each other, in tests too.
 fn alone() -> std::sync::MutexGuard<'static, ()> {
@@ -29,7 +29,7 @@ impl Threads {
         let threads = (0..count).map(|index| {
             let stop = Arc::clone(&stop);
             let body = move || {
-                polled::set(70 + index as u64);
+                current::get().task.set(70 + index as u64);
                 while !stop.load(Ordering::Relaxed) {
                     run();
                 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::*;
 use crate::model::{Frame, FrameKind};
 
-use crate::sys::polled;
+use crate::sys::current;
 
 fn reader() -> &'static StackReader {
     static READER: OnceLock<StackReader> = OnceLock::new();
@@ -146,9 +146,9 @@ fn a_thread_at_a_mutex_shows_the_users_line() {
         drop(std::hint::black_box(guard));
     }
     let held = LOCK.lock().unwrap();
-    polled::set(1);
+    current::get().task.set(1);
     let tid = spawn(|| {
-        polled::set(99);
+        current::get().task.set(99);
         locker();
     });
     until_in(tid, &[libc::SYS_futex]);
@@ -205,7 +205,7 @@ fn a_busy_thread_shows_the_users_function_and_its_task() {
         }
     }
     let tid = spawn(|| {
-        polled::set(12);
+        current::get().task.set(12);
         spinner();
     });
     for _ in 0..200 {

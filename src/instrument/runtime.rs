@@ -1,7 +1,10 @@
 //! tokio's hooks: births, polls and ends of tasks; parks of workers.
 //!
 //! A poll costs two clock reads, two look-ups of a cache line each and some
-//! relaxed stores. What surprises in tokio, and is provided for:
+//! relaxed stores; one that ends its task, one clock read. Each hook has a short
+//! way, for what happens at nearly each call, which is compiled into it, and a
+//! long one for all else. What surprises in tokio, and is provided for:
+//! - the hook after a poll comes when another worker may poll the task already;
 //! - the hook after the last poll of a task comes after the one of its end;
 //! - `spawn_blocking` closures end without having been born;
 //! - what is spawned on a runtime that is over ends before it is born, on the
@@ -9,7 +12,6 @@
 //! - `LocalSet` tasks and the root of a `block_on` have no hooks at all;
 //! - in `block_in_place` a worker index moves to another thread mid-poll.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use tokio::runtime::Builder;
@@ -19,7 +21,7 @@ use tokio::runtime::TaskMeta;
 use crate::registry::Registry;
 use crate::registry::clock;
 use crate::registry::workers::RuntimeCell;
-use crate::sys::thread;
+use crate::sys::current;
 
 #[cfg(tokio_unstable)]
 type TaskHook = Box<dyn Fn(&TaskMeta<'_>) + Send + Sync>;
@@ -105,13 +107,12 @@ pub fn install(
     hooks: Hooks,
 ) {
     let park = |parked: bool, user: Option<ThreadHook>| {
-        let runtime = runtime.clone();
+        let (runtime, workers) = (runtime.clone(), runtime.cells());
         move || {
             runtime.meet();
-            if let Some(worker) =
-                tokio::runtime::worker_index().and_then(|index| runtime.worker(index))
-            {
-                worker.parks(own_tid(), parked, clock::now());
+            let index = tokio::runtime::worker_index();
+            if let Some(worker) = index.and_then(|index| workers.get(index)) {
+                worker.parks(current::get().tid(), parked, clock::now());
             }
             if let Some(user) = &user {
                 user();
@@ -125,7 +126,7 @@ pub fn install(
     let _ = registry;
     #[cfg(tokio_unstable)]
     {
-        let watch = Arc::new(polls::Watch::new(registry.clone(), runtime.clone()));
+        let watch = polls::Watch::new(registry.clone(), runtime.clone());
         // Hooks without an application's own are closures of their own: they
         // run at each poll, and a test and a stack frame are felt there.
         macro_rules! install {
@@ -153,118 +154,25 @@ pub fn install(
     }
 }
 
-/// The calling thread's id, asked of the kernel once a thread.
-#[inline]
-fn own_tid() -> u32 {
-    thread_local! {
-        static TID: Cell<u32> = const { Cell::new(0) };
-    }
-    match TID.get() {
-        0 => {
-            let tid = thread::current_tid();
-            TID.set(tid);
-            tid
-        }
-        tid => tid,
-    }
-}
-
 #[cfg(tokio_unstable)]
 mod polls {
-    use std::cell::{Cell, RefCell};
+    use std::cell::RefCell;
+    use std::panic::Location;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use tokio::runtime::TaskMeta;
 
-    use super::own_tid;
     use crate::instrument::task_id;
-    use crate::registry::Registry;
-    use crate::registry::clock;
-    use crate::registry::tasks::{Birth, CellNumber, NO_WORKER};
-    use crate::registry::workers::{RuntimeCell, WorkerCell};
-    use crate::sys::polled;
-
-    /// Births that share one look at the clock, at most. A look costs as much
-    /// as all else that a birth needs.
-    const BIRTHS_A_LOOK: u8 = 16;
+    use crate::registry::tasks::{Birth, NO_WORKER, Nurseries, Poll};
+    use crate::registry::workers::{RuntimeCell, WorkerCell, WorkerCells};
+    use crate::registry::{Registry, clock, tally};
+    use crate::sys::current::{self, Current, ENDED, NO_SLOT, NONE};
 
     /// Runtimes inside polls of other runtimes (`block_in_place`), how deep.
     const MAX_NESTED: usize = 16;
 
-    /// The poll that this thread is in, field by field: a struct written in
-    /// parts and read back in one would stall the processor's store buffer.
-    struct Current {
-        task: Cell<u64>,
-        /// 0 outside polls.
-        began: Cell<u64>,
-        cell: Cell<CellNumber>,
-        worker: Cell<u16>,
-        /// The task has ended in this poll.
-        ended: Cell<bool>,
-        /// Polls around this one.
-        depth: Cell<usize>,
-        /// The worker that this thread was last, and of which runtime.
-        home: Cell<u16>,
-        home_runtime: Cell<u16>,
-        /// The last look at the clock, and births that may still share it.
-        looked: Cell<u64>,
-        births: Cell<u8>,
-        /// The last end of a task that was not held.
-        unknown: Cell<u64>,
-    }
-
-    impl Current {
-        /// Whose child a task is that is spawned now, its cell, and the time.
-        #[inline]
-        fn parent(&self) -> (u64, CellNumber, u64) {
-            if self.began.get() == 0 {
-                // Outside of polls tokio alone may know a task.
-                let parent = task_id::current().map_or(0, |parent| parent.0);
-                (parent, CellNumber::NONE, clock::now())
-            } else {
-                (self.task.get(), self.cell.get(), self.time_of_birth())
-            }
-        }
-
-        /// About now: within a poll the time of its begin or of an earlier
-        /// birth does, unless the watchdog has told a later time since. So
-        /// births are exact to 20 ms, and to the microsecond where polls are
-        /// as short as they should be.
-        #[inline]
-        fn time_of_birth(&self) -> u64 {
-            let births = self.births.get();
-            if births != 0 && self.looked.get() >= clock::lately() {
-                self.births.set(births - 1);
-                return self.looked.get();
-            }
-            let now = clock::now();
-            self.looked(now);
-            now
-        }
-
-        #[inline]
-        fn looked(&self, now: u64) {
-            self.looked.set(now);
-            self.births.set(BIRTHS_A_LOOK - 1);
-        }
-    }
-
     thread_local! {
-        static CURRENT: Current = const {
-            Current {
-                task: Cell::new(0),
-                began: Cell::new(0),
-                cell: Cell::new(CellNumber::NONE),
-                worker: Cell::new(NO_WORKER),
-                ended: Cell::new(false),
-                depth: Cell::new(0),
-                home: Cell::new(NO_WORKER),
-                home_runtime: Cell::new(u16::MAX),
-                looked: Cell::new(0),
-                births: Cell::new(0),
-                unknown: Cell::new(0),
-            }
-        };
         /// Outer polls, while one is nested in another.
         static OUTER: RefCell<Vec<Outer>> = const { RefCell::new(Vec::new()) };
     }
@@ -272,208 +180,334 @@ mod polls {
     /// A poll that is set aside.
     struct Outer {
         task: u64,
-        began: u64,
-        cell: CellNumber,
-        worker: u16,
+        poll: Poll,
+        registry: usize,
+        watch: u32,
     }
 
-    /// What the hooks of one runtime share.
+    /// What the hooks of one runtime need. Each has a clone of its own, so that
+    /// nothing it needs always is behind a pointer.
+    #[derive(Clone)]
     pub struct Watch {
-        registry: Arc<Registry>,
-        runtime: Arc<RuntimeCell>,
+        /// Tells threads whose they are; no two runtimes have the same, ever.
+        number: u32,
+        runtime_number: u8,
+        nurseries: Nurseries,
+        workers: WorkerCells,
         /// A poll of so many ticks is told to the log of blocked polls.
         threshold: u64,
+        registry: Arc<Registry>,
+        runtime: Arc<RuntimeCell>,
     }
 
     impl Watch {
         pub fn new(registry: Arc<Registry>, runtime: Arc<RuntimeCell>) -> Self {
-            let threshold = clock::ticks_in(registry.blocked_threshold);
-            Self { registry, runtime, threshold }
+            static LAST: AtomicU32 = AtomicU32::new(0);
+            let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_add(1));
+            Self {
+                // Beyond the four thousand millionth runtime all go the long way.
+                number: last.map_or(u32::MAX, |last| last + 1),
+                runtime_number: runtime.number,
+                nurseries: registry.tasks.nurseries(),
+                workers: runtime.cells(),
+                threshold: clock::ticks_in(registry.blocked_threshold),
+                registry,
+                runtime,
+            }
         }
 
-        #[inline]
+        /// Tells a registry from others that live.
+        fn registry(&self) -> usize {
+            Arc::as_ptr(&self.registry).addr()
+        }
+
+        // ── births ───────────────────────────────────────────────────────
+
+        #[inline(always)]
         pub fn spawned(&self, meta: &TaskMeta<'_>) {
-            CURRENT.with(|current| self.born(current, meta));
+            let current = current::get();
+            let id = task_id::number(meta.id()).0;
+            // The time of a birth is that of the poll it happens in, unless the
+            // watchdog has told a later one since. So births are exact to 20 ms,
+            // and to the microsecond where polls are as short as they should be.
+            if current.watch.get() == self.number
+                && clock::lately() <= current.began.get()
+                && current.spawning_for.get() == NO_SLOT
+                && self.nurseries.spawned(current, id, self.runtime_number, meta.spawned_at())
+            {
+                return;
+            }
+            self.spawned_otherwise(current, id, meta.spawned_at());
         }
 
-        // Not inlined, and so are the others: else the compiler leaves the
-        // access to the thread's own memory as a call.
         #[inline(never)]
-        fn born(&self, current: &Current, meta: &TaskMeta<'_>) {
+        fn spawned_otherwise(&self, current: &Current, id: u64, place: &'static Location<'static>) {
             self.runtime.meet();
             let tasks = &self.registry.tasks;
-            let id = task_id::number(meta.id()).0;
             if current.unknown.get() == id {
                 return tasks.stillborn();
             }
-            let (parent, parent_cell, now) = current.parent();
-            tasks.spawned(&Birth {
+            let (parent, parent_cell) = if current.began.get() == 0 {
+                // Outside of polls tokio alone may know a task.
+                (task_id::current().map_or(0, |parent| parent.0), NONE)
+            } else if current.registry.get() == self.registry() {
+                (current.task.get(), current.cell.get())
+            } else {
+                (current.task.get(), NONE)
+            };
+            let now = match current.began.get() {
+                began if clock::lately() <= began => began,
+                _ => clock::now(),
+            };
+            let birth = Birth {
                 id,
                 parent,
                 parent_cell,
-                runtime: self.runtime.number,
-                place: tasks.places.intern(meta.spawned_at()),
+                runtime: self.runtime_number,
+                place: Some(place),
                 now,
-            });
+            };
+            let own = current.watch.get() == self.number;
+            tasks.spawned(&birth, if own { current.nursery.get() } else { NONE });
         }
 
-        #[inline]
+        // ── polls ────────────────────────────────────────────────────────
+
+        #[inline(always)]
         pub fn polling(&self, meta: &TaskMeta<'_>) {
+            let current = current::get();
             let task = task_id::number(meta.id()).0;
-            CURRENT.with(|current| self.begin(current, task));
+            if current.began.get() == 0
+                && let Some(worker) = self.settled(current)
+            {
+                let now = clock::now();
+                if !self.nurseries.polling(current, task, now) {
+                    self.polling_older(current, task, current.worker.get(), now);
+                }
+                begins(current, worker, task, now);
+            } else {
+                self.polling_otherwise(current, task);
+            }
+        }
+
+        /// The cell of the worker that this thread is, if it is known to be one.
+        /// In `block_in_place` another thread takes its index over, and marks it.
+        #[inline(always)]
+        fn settled(&self, current: &Current) -> Option<WorkerCell<'_>> {
+            let worker = self.workers.get(current.worker.get().into());
+            worker.filter(|worker| {
+                current.watch.get() == self.number && worker.is_of(current.tid())
+            })
+        }
+
+        /// A task that is not in this thread's nursery, or not for the first time.
+        #[inline(never)]
+        fn polling_older(&self, current: &Current, task: u64, worker: u16, now: u64) {
+            let tasks = &self.registry.tasks;
+            let likely = match current.watch.get() == self.number {
+                true => [current.nursery.get(), current.found_in.get()],
+                false => [NONE; 2],
+            };
+            let poll = tasks.polling(task, worker, now, likely);
+            current.cell.set(poll.cell);
+            current.seen.set(poll.seen);
+            let nursery = tasks.nursery_of(poll.cell);
+            if nursery != NONE {
+                current.found_in.set(nursery);
+            }
         }
 
         #[inline(never)]
-        fn begin(&self, current: &Current, task: u64) {
+        fn polling_otherwise(&self, current: &Current, task: u64) {
             if current.began.get() != 0 {
                 nest(current);
             }
-            let tid = own_tid();
-            let worker = self.worker(current, tid);
-            let began = clock::now();
-            if let Some((_, cell)) = worker {
-                cell.poll_begins(task, began);
+            let worker = match self.settled(current) {
+                Some(worker) => Some(worker),
+                None => self.settle(current),
+            };
+            let index = worker.map_or(NO_WORKER, |_| current.worker.get());
+            current.worker.set(index);
+            current.registry.set(self.registry());
+            let now = clock::now();
+            self.polling_older(current, task, index, now);
+            match worker {
+                Some(worker) => begins(current, worker, task, now),
+                None => {
+                    current.task.set(task);
+                    current.began.set(now);
+                }
             }
-            let worker = worker.map_or(NO_WORKER, |(index, _)| index);
-            current.cell.set(self.registry.tasks.polling(task, worker, began));
-            current.task.set(task);
-            current.worker.set(worker);
-            current.began.set(began);
-            current.looked(began);
-            polled::set(task);
         }
 
-        /// The worker that this thread is, and its cell. tokio is asked only
-        /// when this thread cannot be sure to be the one it was before: in
-        /// `block_in_place` another thread takes an index over, and marks it.
-        #[inline]
-        fn worker(&self, current: &Current, tid: u32) -> Option<(u16, &WorkerCell)> {
-            if current.home_runtime.get() == u16::from(self.runtime.number)
-                && let Some(cell) = self.runtime.worker(current.home.get().into())
-                && cell.is_of(tid)
-            {
-                return Some((current.home.get(), cell));
-            }
-            self.find_worker(current, tid)
-        }
-
+        /// Asks tokio which worker this thread is. Within other polls and without
+        /// what only so many threads have, that is all; else it is remembered.
         #[cold]
-        fn find_worker(&self, current: &Current, tid: u32) -> Option<(u16, &WorkerCell)> {
+        fn settle(&self, current: &Current) -> Option<WorkerCell<'_>> {
             // The first poll may come before any spawn from inside the runtime
-            // and before any park, which make the cells.
+            // and before any park.
             self.runtime.meet();
-            let index = u16::try_from(tokio::runtime::worker_index()?).ok()?;
-            let cell = self.runtime.worker(index.into())?;
-            cell.belongs_to(tid);
-            current.home.set(index);
-            current.home_runtime.set(self.runtime.number.into());
-            Some((index, cell))
+            current.watch.set(0);
+            let index = tokio::runtime::worker_index()?;
+            let worker = self.workers.get(index)?;
+            worker.belongs_to(current.tid());
+            current.worker.set(index as u16);
+            if current.depth.get() == 0
+                && let Some(line) = tally::own_line()
+                && let Some(nursery) = self.registry.tasks.nursery(line)
+                && self.number != u32::MAX
+            {
+                current.nursery.set(nursery);
+                current.found_in.set(nursery);
+                current.watch.set(self.number);
+            }
+            Some(worker)
         }
 
-        #[inline]
+        #[inline(always)]
         pub fn polled(&self) {
-            CURRENT.with(|current| self.end(current));
+            let current = current::get();
+            let began = current.began.get();
+            // Nothing is kept of a task that has ended, the worker's time between
+            // polls lasts until its next sign, and a poll since whose begin the
+            // watchdog has not looked is no blocked one: no need for the clock.
+            if current.cell.get() == ENDED
+                && clock::lately() <= began
+                && current.watch.get() == self.number
+                && let Some(worker) = self.workers.get(current.worker.get().into())
+            {
+                ends(current);
+                worker.poll_ends(current.tid(), began);
+            } else {
+                self.polled_otherwise(current);
+            }
         }
 
         #[inline(never)]
-        fn end(&self, current: &Current) {
-            let began = current.began.replace(0);
-            polled::set(0);
+        fn polled_otherwise(&self, current: &Current) {
+            let began = current.began.get();
             if began == 0 {
                 return;
             }
-            let now = self.time_of_end(current, began);
-            self.registry.tasks.polled(current.cell.get(), began, now);
-            let worker = current.worker.get();
-            if let Some(cell) = self.runtime.worker(worker.into()) {
+            let now = clock::now();
+            let poll = poll(current);
+            ends(current);
+            if poll.cell != ENDED {
+                self.registry.tasks.polled(&poll, now);
+            }
+            if let Some(cell) = self.workers.get(poll.worker.into()) {
                 if now.saturating_sub(began) >= self.threshold {
-                    self.was_long(cell, worker, began, now);
+                    self.was_long(cell, &poll, now);
                 }
-                cell.poll_ends(own_tid(), now);
+                cell.poll_ends(current.tid(), now);
             }
             if current.depth.get() != 0 {
                 unnest(current);
             }
         }
 
-        /// Now, or about now where nobody would tell the difference: nothing is
-        /// kept of a task that has ended, the worker's time between polls lasts
-        /// until its next sign, and a poll since whose begin the watchdog has
-        /// not looked is no blocked one.
-        #[inline]
-        fn time_of_end(&self, current: &Current, began: u64) -> u64 {
-            if current.ended.replace(false) && clock::lately() <= began {
-                return current.looked.get();
+        #[cold]
+        fn was_long(&self, cell: WorkerCell<'_>, poll: &Poll, now: u64) {
+            let here = cell.now();
+            if here.poll_began != poll.began || here.tid != current::get().tid() {
+                // The worker went to another thread meanwhile
+                // (`block_in_place`): nobody waited behind this poll.
+                return;
             }
-            clock::now()
+            // Only what the watchdog has judged is an episode.
+            self.registry.blocked.end(self.runtime_number, poll.worker.into(), poll.began, now);
         }
 
-        #[inline]
+        // ── ends ─────────────────────────────────────────────────────────
+
+        #[inline(always)]
         pub fn ended(&self, meta: &TaskMeta<'_>) {
+            let current = current::get();
             let task = task_id::number(meta.id()).0;
-            CURRENT.with(|current| self.over(current, task));
+            if current.task.get() == task
+                && current.watch.get() == self.number
+                && self.nurseries.ended(current)
+            {
+                // The hook after this poll comes when the cell may be another's.
+                current.cell.set(ENDED);
+            } else {
+                self.ended_otherwise(current, task);
+            }
         }
 
         #[inline(never)]
-        fn over(&self, current: &Current, task: u64) {
-            let is_polled = current.began.get() != 0 && current.task.get() == task;
-            let mut cell = CellNumber::NONE;
-            if is_polled {
-                // The hook after this poll comes when the cell may be another's.
-                cell = current.cell.replace(CellNumber::NONE);
-                current.ended.set(true);
-            }
-            if !self.registry.tasks.ended(task, cell) {
+        fn ended_otherwise(&self, current: &Current, task: u64) {
+            let is_polled = current.task.get() == task;
+            let cell = if is_polled { current.cell.replace(ENDED) } else { NONE };
+            if !self.registry.tasks.ended(task, cell, [current.nursery.get(), NONE]) {
                 current.unknown.set(task);
+                // What is spawned next may be this one: it goes the long way.
+                current.watch.set(0);
                 // A task for which there was no room has polls; a closure has none.
                 if !is_polled {
                     self.registry.tasks.unknown_ended();
                 }
             }
         }
+    }
 
-        #[cold]
-        fn was_long(&self, cell: &WorkerCell, worker: u16, began: u64, now: u64) {
-            let here = cell.now();
-            if here.poll_began != began || here.tid != own_tid() {
-                // The worker went to another thread meanwhile
-                // (`block_in_place`): nobody waited behind this poll.
-                return;
-            }
-            // Only what the watchdog has judged is an episode.
-            self.registry.blocked.end(self.runtime.number, worker.into(), began, now);
+    #[inline(always)]
+    fn begins(current: &Current, worker: WorkerCell<'_>, task: u64, now: u64) {
+        worker.poll_begins(task, now);
+        current.began.set(now);
+        current.task.set(task);
+    }
+
+    #[inline(always)]
+    fn ends(current: &Current) {
+        current.task.set(0);
+        current.began.set(0);
+    }
+
+    /// The poll that this thread is in.
+    #[inline]
+    fn poll(current: &Current) -> Poll {
+        let task = current.task.get();
+        let seen = current.seen.get();
+        Poll {
+            cell: current.cell.get(),
+            seen: if Nurseries::is_of(seen, task) { seen } else { task },
+            worker: current.worker.get(),
+            began: current.began.get(),
         }
     }
 
     #[cold]
     fn nest(current: &Current) {
-        // Else the inner poll would take it for its own.
-        current.ended.set(false);
         OUTER.with_borrow_mut(|outer| {
             if outer.len() < MAX_NESTED {
                 outer.push(Outer {
                     task: current.task.get(),
-                    began: current.began.get(),
-                    cell: current.cell.get(),
-                    worker: current.worker.get(),
+                    poll: poll(current),
+                    registry: current.registry.get(),
+                    watch: current.watch.get(),
                 });
-                current.depth.set(outer.len());
+                current.depth.set(outer.len() as u16);
             }
         });
+        // The short ways know nothing of outer polls.
+        current.watch.set(0);
     }
 
     /// Back in the outer poll.
     #[cold]
     fn unnest(current: &Current) {
         OUTER.with_borrow_mut(|outer| {
-            if let Some(poll) = outer.pop() {
-                current.task.set(poll.task);
+            if let Some(Outer { task, poll, registry, watch }) = outer.pop() {
+                current.task.set(task);
                 current.began.set(poll.began);
                 current.cell.set(poll.cell);
+                current.seen.set(poll.seen);
                 current.worker.set(poll.worker);
-                polled::set(poll.task);
+                current.registry.set(registry);
+                current.watch.set(watch);
             }
-            current.depth.set(outer.len());
+            current.depth.set(outer.len() as u16);
         });
     }
 }

@@ -145,7 +145,7 @@ impl RuntimeFigures {
 pub fn workers(runtime: &RuntimeCell, now: u64) -> Vec<Worker> {
     let Some(handle) = runtime.handle() else { return Vec::new() };
     let metrics = handle.metrics();
-    let cells = runtime.workers().iter().enumerate();
+    let cells = runtime.workers().enumerate();
     cells
         .map(|(index, cell)| {
             let at = cell.now();

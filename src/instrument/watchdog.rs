@@ -191,7 +191,7 @@ impl Eye {
         self.name_what_can_be_named();
         self.alert = false;
         for runtime in &runtimes {
-            for (index, cell) in runtime.workers().iter().enumerate() {
+            for (index, cell) in runtime.workers().enumerate() {
                 let worker = cell.now();
                 if worker.poll_began != 0 && self.is_blocked(runtime.number, index, worker, now) {
                     self.blocked(runtime, index, now);
@@ -364,10 +364,10 @@ impl Eye {
             flavor == Some(RuntimeFlavor::MultiThread)
         };
         for runtime in runtimes.iter().filter(own_threads) {
-            let mut tids = runtime.workers().iter().map(|cell| cell.now().tid).peekable();
+            let mut tids = runtime.workers().map(|cell| cell.now().tid).peekable();
             let seen_all = tids.peek().is_some() && tids.all(|tid| tid != 0);
             if seen_all
-                && runtime.workers().iter().all(|cell| thread::name(cell.now().tid).is_none())
+                && runtime.workers().all(|cell| thread::name(cell.now().tid).is_none())
             {
                 self.registry.runtimes.remove(runtime.number);
                 self.suspects.retain(|(number, _), _| *number != runtime.number);

@@ -372,14 +372,8 @@ impl Core {
                  workers and counts are not",
             );
         }
-        let places = &self.registry.tasks.places;
         for (count, detail) in [
             (*nameless, "gRPC calls under (other): 4,096 names of methods are known already"),
-            (
-                places.unplaced(),
-                "tasks since the start whose place is unknown: they were spawned at \
-                                 more places than are told apart",
-            ),
             (
                 self.registry.blocked.unlogged(),
                 "blocked workers of which nothing else is told: more \

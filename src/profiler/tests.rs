@@ -184,6 +184,65 @@ fn several_runtimes_of_both_flavors_are_told_apart_and_forgotten() {
     assert_eq!(after.tasks.len(), 1, "its tasks went with it");
 }
 
+/// Tasks that go from worker to worker: each is listed while it lives, once, and
+/// has the polls that it had.
+#[test]
+fn no_task_is_lost_between_workers() {
+    const PARENTS: u64 = 400;
+    const STAY: u64 = 5;
+    let profiler = profiler();
+    let runtime = profiler.runtime(multi_thread(4)).build().unwrap();
+    let hold = Arc::new(Notify::new());
+    let yields = |times: u64| async move {
+        for _ in 0..times {
+            tokio::task::yield_now().await;
+        }
+    };
+    let parents: Vec<_> = (0..PARENTS)
+        .map(|n| {
+            let hold = hold.clone();
+            runtime.spawn(async move {
+                let passing: Vec<_> = (0..20).map(|m| tokio::spawn(yields((n + m) % 4))).collect();
+                let staying: Vec<_> = (0..STAY)
+                    .map(|m| {
+                        let hold = hold.clone();
+                        tokio::spawn(async move {
+                            let notified = hold.notified();
+                            yields(m).await;
+                            notified.await;
+                        })
+                    })
+                    .collect();
+                for task in passing {
+                    task.await.unwrap();
+                }
+                staying
+            })
+        })
+        .collect();
+    let mut staying = Vec::new();
+    for parent in parents {
+        staying.extend(runtime.block_on(parent).unwrap());
+        let seen = profiler.snapshot(Want::ALL).unwrap().tasks;
+        assert!(seen.windows(2).all(|two| two[0].id < two[1].id), "a task is told twice");
+    }
+    let snapshot = until(&profiler, "all that stay", |snapshot| {
+        snapshot.tasks.len() as u64 == PARENTS * STAY
+            && snapshot.tasks.iter().all(|task| task.state == TaskState::Idle)
+    });
+    for (n, task_of) in staying.iter().enumerate() {
+        let seen = task(&snapshot, task_of.id()).expect("it stays");
+        assert_eq!(seen.polls, n as u64 % STAY + 1);
+    }
+    hold.notify_waiters();
+    for task in staying {
+        runtime.block_on(task).unwrap();
+    }
+    let after = until(&profiler, "end", |snapshot| snapshot.tasks.is_empty());
+    let all = PARENTS * (1 + 20 + STAY);
+    assert_eq!((after.counters.tasks_spawned, after.counters.tasks_ended), (all, all));
+}
+
 /// However a runtime ends and whatever is spawned on it meanwhile and later: no
 /// task of it is told to live.
 #[test]

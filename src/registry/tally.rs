@@ -5,33 +5,31 @@
 //! finds none free adds to a common one, with a locked instruction. A thread
 //! gives its line back when it ends, and what it has counted stays in it.
 
-use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::sys::zeroed::{self, Lines};
+use crate::sys::current::{self, UNKNOWN};
+use crate::sys::zeroed::{Array, Line};
 
 /// Threads that have a line of their own at a time; one line more is common.
-const OWN: usize = 256;
-const COMMON: usize = OWN;
-const UNKNOWN: usize = usize::MAX;
+pub const OWN: usize = 256;
+const COMMON: u32 = OWN as u32;
 
 /// Which lines have an owner; the same in every tally of the process.
 static TAKEN: [AtomicU64; OWN / 64] = [const { AtomicU64::new(0) }; OWN / 64];
 
 thread_local! {
-    static LINE: Cell<usize> = const { Cell::new(UNKNOWN) };
     static OWNED: Owned = take();
 }
 
-/// Up to eight totals.
-#[derive(Debug)]
+/// Up to eight totals. Its clones count the same.
+#[derive(Clone, Debug)]
 pub struct Tally {
-    lines: Lines,
+    lines: Array<Line>,
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { lines: zeroed::lines(OWN + 1) }
+        Self { lines: Array::new(OWN + 1) }
     }
 }
 
@@ -39,12 +37,18 @@ impl Tally {
     /// Adds one to a total.
     #[inline]
     pub fn count(&self, total: usize) {
-        let line = line();
-        let word = &self.lines[line].0[total];
-        if line == COMMON {
-            word.fetch_add(1, Ordering::Relaxed);
-        } else {
+        match line() {
+            COMMON => _ = self.lines[OWN].0[total].fetch_add(1, Ordering::Relaxed),
+            line => self.count_on(line, total),
+        }
+    }
+
+    /// The same for a thread that knows its [line](own_line).
+    #[inline(always)]
+    pub fn count_on(&self, line: u32, total: usize) {
+        if let Some(line) = self.lines.get(line as usize) {
             // No other thread writes it.
+            let word = &line.0[total];
             word.store(word.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
     }
@@ -59,23 +63,28 @@ impl Tally {
 /// The calling thread's line. Different threads have different ones, but for
 /// the last, which is common.
 #[inline]
-pub fn line() -> usize {
-    match LINE.get() {
+pub fn line() -> u32 {
+    match current::get().line.get() {
         UNKNOWN => find_line(),
         line => line,
     }
 }
 
+/// The same, if it is the calling thread's alone.
+pub fn own_line() -> Option<u32> {
+    Some(line()).filter(|&line| line != COMMON)
+}
+
 #[cold]
-fn find_line() -> usize {
+fn find_line() -> u32 {
     // A thread that is ending has given its line back already.
     let line = OWNED.try_with(|owned| owned.0).unwrap_or(COMMON);
-    LINE.set(line);
+    current::get().line.set(line);
     line
 }
 
 /// A line, owned until this is dropped at the thread's end.
-struct Owned(usize);
+struct Owned(u32);
 
 fn take() -> Owned {
     let line = TAKEN.iter().enumerate().find_map(|(n, word)| {
@@ -83,17 +92,20 @@ fn take() -> Owned {
             (taken != u64::MAX).then(|| taken | (taken + 1))
         })
         .ok()
-        .map(|before| n * 64 + before.trailing_ones() as usize)
+        .map(|before| n as u32 * 64 + before.trailing_ones())
     });
     Owned(line.unwrap_or(COMMON))
 }
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        LINE.set(COMMON);
+        let current = current::get();
+        current.line.set(COMMON);
+        // Who knows this thread takes the line for its own, and the nursery.
+        current.watch.set(0);
         if self.0 != COMMON {
             // Release: the next owner goes on from this one's counts.
-            TAKEN[self.0 / 64].fetch_and(!(1 << (self.0 % 64)), Ordering::Release);
+            TAKEN[self.0 as usize / 64].fetch_and(!(1 << (self.0 % 64)), Ordering::Release);
         }
     }
 }
@@ -122,7 +134,7 @@ mod tests {
         }
         assert_eq!(tally.total(0), 4 * (OWN as u64 + 40));
         assert_eq!(tally.total(1), 4_000 * (OWN as u64 + 40));
-        assert!(tally.lines[COMMON].0[0].load(Ordering::Relaxed) > 0, "the common line served");
+        assert!(tally.lines[OWN].0[0].load(Ordering::Relaxed) > 0, "the common line served");
     }
 
     #[test]

@@ -7,29 +7,32 @@
 mod cell;
 mod cells;
 mod index;
+mod nursery;
 
-use std::cell::Cell as LocalCell;
+use std::panic;
 use std::sync::Arc;
 
 use self::cell::{Cell, Copied, Torn};
 use self::cells::Cells;
-use super::places::Places;
+pub use self::nursery::Nurseries;
+use super::places::{Names, Places};
 use super::streams::{SlotInfo, Streams};
 use super::tally::Tally;
-use crate::model::{Location, Task, TaskId};
+use crate::model::{Task, TaskId};
+use crate::sys::current::{self, NO_SLOT, NONE};
 use crate::sys::{room, thread};
 
 /// Live tasks held unless configured otherwise.
 pub const DEFAULT_MAX_TASKS: usize = 200_000;
 /// Polled by a thread that is no worker of a runtime.
-pub const NO_WORKER: u16 = u16::MAX;
+pub const NO_WORKER: u16 = (1 << 11) - 1;
 
 /// A task that goes from stream to stream so often while it is looked at is
 /// told without one.
 const MOST_TAGGED: usize = 16;
 
-/// "Not on a stream."
-const NO_SLOT: u32 = u32::MAX;
+/// A task is looked for again so often if it is not where it was found.
+const LOOKS: usize = 4;
 
 // Totals in the tally.
 const SPAWNED: usize = 0;
@@ -38,18 +41,13 @@ const DROPPED: usize = 2;
 const UNKNOWN_ENDED: usize = 3;
 const STILLBORN: usize = 4;
 
-thread_local! {
-    /// Slot that tasks spawned right now belong to; see [`spawning_for`].
-    static SPAWNING_FOR: LocalCell<u32> = const { LocalCell::new(NO_SLOT) };
-}
-
 /// Until the guard is dropped, tasks that this thread spawns belong to the
 /// stream of `slot` from their birth, whoever the spawner is.
 ///
 /// A guard, and no function that takes a closure: `#[track_caller]` ends at a
 /// closure, and the tasks would all be spawned here.
 pub fn spawning_for(slot: u32) -> SpawningFor {
-    SpawningFor { before: SPAWNING_FOR.replace(slot) }
+    SpawningFor { before: current::get().spawning_for.replace(slot) }
 }
 
 /// Says that the tasks spawned meanwhile belong to a stream.
@@ -60,7 +58,7 @@ pub struct SpawningFor {
 
 impl Drop for SpawningFor {
     fn drop(&mut self) {
-        SPAWNING_FOR.set(self.before);
+        current::get().spawning_for.set(self.before);
     }
 }
 
@@ -72,22 +70,26 @@ pub struct Birth {
     /// The spawning task; 0 for none.
     pub parent: u64,
     /// Its cell, if it is being polled.
-    pub parent_cell: CellNumber,
+    pub parent_cell: u32,
     /// The runtime's small number.
     pub runtime: u8,
-    /// From [`Places::intern`]; 0 for unknown.
-    pub place: u32,
+    /// Where it was spawned.
+    pub place: Option<&'static panic::Location<'static>>,
     /// When, in ticks.
     pub now: u64,
 }
 
-/// The number of a cell; names it to the hook that ends the poll.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CellNumber(u32);
-
-impl CellNumber {
-    /// The task is not held, or is no more.
-    pub const NONE: Self = Self(u32::MAX);
+/// What a hook knows of a poll.
+#[derive(Clone, Copy, Debug)]
+pub struct Poll {
+    /// The task's cell; [`NONE`] if it is not held.
+    pub cell: u32,
+    /// The word of its id in that cell.
+    pub seen: u64,
+    /// On which worker.
+    pub worker: u16,
+    /// Since when, in ticks.
+    pub began: u64,
 }
 
 /// All live tasks that the hooks have seen.
@@ -120,15 +122,28 @@ impl Tasks {
         Self { cells: Cells::new(max), streams, places: Places::default(), tally: Tally::default() }
     }
 
-    /// A task was spawned. Never fails: without room it is counted, not held.
-    #[inline]
-    pub fn spawned(&self, birth: &Birth) {
+    /// What the hooks need for the short way.
+    pub fn nurseries(&self) -> Nurseries {
+        let (lines, rest) = self.cells.lines();
+        Nurseries { lines, rest, tally: self.tally.clone() }
+    }
+
+    /// The first cell of a thread's nursery, from its line in the tallies.
+    pub fn nursery(&self, line: u32) -> Option<u32> {
+        self.cells.nursery(line)
+    }
+
+    /// A task was spawned, by a thread with that nursery ([`NONE`] for none).
+    /// Never fails: without room it is counted, not held.
+    pub fn spawned(&self, birth: &Birth, nursery: u32) {
         self.tally.count(SPAWNED);
-        let slot = self.retained(match SPAWNING_FOR.get() {
-            NO_SLOT => self.cells.get(birth.parent_cell.0).map_or(NO_SLOT, |cell| cell.slot()),
+        let slot = self.retained(match current::get().spawning_for.get() {
+            NO_SLOT => self.cells.get(birth.parent_cell).map_or(NO_SLOT, |cell| cell.slot()),
             slot => slot,
         });
-        match self.cells.enter(birth.id) {
+        let young = self.cells.get(cells::in_nursery(nursery, birth.id));
+        let cell = young.filter(|cell| cell.is_free());
+        match cell.or_else(|| Some(self.cells.enter(birth.id)?.1)) {
             Some(cell) => cell.fill(birth, slot),
             None => {
                 self.release_slot(slot);
@@ -137,29 +152,52 @@ impl Tasks {
         }
     }
 
-    /// A poll begins on `worker`. Returns the cell for [`polled`](Self::polled).
+    /// A poll begins on `worker`. `likely` are nurseries that may have the task.
     #[inline]
-    pub fn polling(&self, id: u64, worker: u16, now: u64) -> CellNumber {
-        let Some((number, cell)) = self.cells.find(id) else { return CellNumber::NONE };
-        cell.polling(worker, now);
-        CellNumber(number)
+    pub fn polling(&self, id: u64, worker: u16, now: u64, likely: [u32; 2]) -> Poll {
+        let (cell, seen) = match self.cells.hold(id, likely) {
+            Some(held) => {
+                held.cell.polling(worker, now);
+                (held.number, held.seen)
+            }
+            None => (NONE, id),
+        };
+        Poll { cell, seen, worker, began: now }
     }
 
-    /// The poll that `polling` announced returned `Pending`.
+    /// A poll returned `Pending`.
     #[inline]
-    pub fn polled(&self, cell: CellNumber, began: u64, now: u64) {
-        if let Some(cell) = self.cells.get(cell.0) {
-            cell.polled(now.saturating_sub(began), now);
+    pub fn polled(&self, poll: &Poll, now: u64) {
+        let Some(cell) = self.cells.get(poll.cell) else { return };
+        if self.cells.is_nursery(poll.cell) && self.cells.grow_up(poll, now) {
+            return;
         }
+        // It may have ended on another worker, as late as this hook is.
+        if cell.holds(Cell::id_in(poll.seen)).is_some() {
+            cell.polled(poll.worker, now.saturating_sub(poll.began), now);
+        }
+    }
+
+    /// The nursery that a cell is in, to be asked for the next task; [`NONE`] if
+    /// it is in none.
+    #[inline]
+    pub fn nursery_of(&self, cell: u32) -> u32 {
+        if self.cells.is_nursery(cell) { cell - cell % cells::NURSERY } else { NONE }
     }
 
     /// A task has ended; told once for each, with its cell if it is being polled.
     /// The hook of its last poll comes after this and must not touch the cell
     /// again. False if it was not held.
-    #[inline]
-    pub fn ended(&self, id: u64, cell: CellNumber) -> bool {
-        let Some(slot) = self.cells.leave_from(cell.0, id) else { return false };
-        self.release_slot(slot);
+    pub fn ended(&self, id: u64, cell: u32, likely: [u32; 2]) -> bool {
+        let polled = self.cells.get(cell).filter(|cell| cell.holds(id).is_some());
+        let number = match polled {
+            Some(_) => cell,
+            None => match self.cells.hold(id, likely) {
+                Some(held) => held.number,
+                None => return false,
+            },
+        };
+        self.release_slot(self.cells.leave_from(number, id));
         self.tally.count(ENDED);
         true
     }
@@ -204,7 +242,6 @@ impl Tasks {
     /// Copies the tasks that live from the first look to the last, by id, and
     /// counts those that changed under the reader's hands.
     pub fn snapshot(&self, now: u64) -> (Vec<Task>, u64) {
-        let places = self.places.all();
         let totals = self.totals();
         let live = totals.spawned.saturating_sub(totals.ended + totals.dropped);
         // A task is large and its id small: these are put in order first.
@@ -213,17 +250,16 @@ impl Tasks {
         let _ = room::reserve(&mut cells, live as usize + 64);
         cells.extend(self.cells.used().filter_map(|cell| Some((cell.id()?, cell))));
         cells.sort_unstable_by_key(|(id, _)| *id);
+        // Some were moved meanwhile, and met twice.
+        cells.dedup_by_key(|(id, _)| *id);
         let mut tasks = Vec::new();
         let _ = room::reserve(&mut tasks, cells.len());
         let mut torn = 0;
+        let mut places = self.places.names();
         for (id, cell) in cells {
             thread::give_way();
-            match Copied::read(cell) {
-                Ok(Some(copied)) if copied.id() == id => {
-                    tasks.push(self.named(cell, &copied, &places, now));
-                }
-                // Ended since; the cell may be another's by now.
-                Ok(_) => {}
+            match self.told(id, cell, &mut places, now) {
+                Ok(task) => tasks.extend(task),
                 Err(Torn) => torn += 1,
             }
         }
@@ -241,37 +277,55 @@ impl Tasks {
     /// One live task, without the cost of a whole snapshot.
     pub fn get(&self, id: TaskId, now: u64) -> Option<Task> {
         let (_, cell) = self.cells.find(id.0)?;
-        let copied = Copied::read(cell).ok()??;
-        (copied.id() == id.0).then(|| self.named(cell, &copied, &self.places.all(), now))
+        self.told(id.0, cell, &mut self.places.names(), now).ok()?
     }
 
-    /// A copied task, with its place and its stream.
-    fn named(&self, cell: Cell<'_>, copied: &Copied, places: &[Arc<Location>], now: u64) -> Task {
-        let mut task = copied.task(now);
-        let place = copied.place().checked_sub(1);
-        task.spawned_at = place.and_then(|n| places.get(n)).cloned();
-        if let Some(stream) = self.stream_of(cell, copied) {
-            task.stream = Some(stream.stream);
-            task.method = Some(stream.method);
-            task.peer = stream.peer;
+    /// A task, with its place and its stream, from the cell where it was found
+    /// or the one where it has gone. None if it has ended.
+    fn told<'a>(
+        &'a self,
+        id: u64,
+        mut cell: Cell<'a>,
+        places: &mut Names<'_>,
+        now: u64,
+    ) -> Result<Option<Task>, Torn> {
+        for _ in 0..LOOKS {
+            if let Ok(Some(copied)) = Copied::read(cell)
+                && copied.id() == id
+                && let Ok(stream) = self.stream_of(cell, &copied)
+            {
+                let mut task = copied.task(now);
+                task.spawned_at = copied.place().map(|place| places.name(place));
+                if let Some(stream) = stream {
+                    task.stream = Some(stream.stream);
+                    task.method = Some(stream.method);
+                    task.peer = stream.peer;
+                }
+                return Ok(Some(task));
+            }
+            // Ended, and the cell may be another's by now, or moved.
+            let Some((_, found)) = self.cells.find(id) else { return Ok(None) };
+            cell = found;
         }
-        task
+        Err(Torn)
     }
 
     /// The stream of a copied task. A free slot is soon another stream's, so
     /// what it stands for holds only if the task has kept it until after it
-    /// was asked for.
-    fn stream_of(&self, cell: Cell<'_>, copied: &Copied) -> Option<SlotInfo> {
+    /// was asked for. Torn if the cell is not the task's any more.
+    fn stream_of(&self, cell: Cell<'_>, copied: &Copied) -> Result<Option<SlotInfo>, Torn> {
         let mut slot = copied.slot();
         for _ in 0..MOST_TAGGED {
             let stream = self.streams.info(slot);
             match cell.slot() {
-                kept if kept == slot => return stream.filter(|_| cell.id() == Some(copied.id())),
+                kept if kept == slot => {
+                    return if cell.id() == Some(copied.id()) { Ok(stream) } else { Err(Torn) };
+                }
                 // Tagged meanwhile.
                 other => slot = other,
             }
         }
-        None
+        Ok(None)
     }
 
     /// The slot with a reference taken, or none if it stands for nothing.

@@ -1,34 +1,60 @@
 //! Runtimes and their workers: what each polls now and since when.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::runtime::Handle;
 
 use super::clock;
+use crate::sys::zeroed::{Array, Line};
 
 /// Runtimes told apart; a task cell has eight bits for its runtime.
 pub const MAX_RUNTIMES: usize = 254;
 /// Workers observed in one runtime.
 pub const MAX_WORKERS: usize = 1_024;
 
+// Words of a worker's line.
+/// Thread that acts as this worker; 0 before the first sign of it.
+const TID: usize = 0;
+/// 1 while it is parked.
+const PARKED: usize = 1;
+/// Tick at which the current poll began; 0 between polls.
+const POLL_BEGAN: usize = 2;
+/// While there is a poll: of which task.
+const TASK: usize = 3;
+/// While there is no poll: tick of its end, or of the last change between
+/// parked and not.
+const SINCE: usize = 4;
+const POLLS: usize = 5;
+
+/// Lines from one worker to the next: neighbours are prefetched in pairs.
+const STRIDE: usize = 2;
+
 /// What one worker does now. A cell belongs to the worker index, not to the
 /// thread: in `block_in_place` another thread takes the index over, and the
 /// cell then shows what that thread does.
-#[derive(Debug, Default)]
-#[repr(align(128))] // two lines: neighbours are prefetched in pairs
-pub struct WorkerCell {
-    /// Thread that acts as this worker; 0 before the first sign of it.
-    tid: AtomicU32,
-    parked: AtomicBool,
-    /// Tick at which the current poll began; 0 between polls.
-    poll_began: AtomicU64,
-    /// While there is a poll: of which task.
-    task: AtomicU64,
-    /// While there is no poll: tick of its end, or of the last change between
-    /// parked and not.
-    since: AtomicU64,
-    polls: AtomicU64,
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerCell<'a>(&'a Line);
+
+/// The workers of a runtime. Clones are the same ones.
+#[derive(Clone, Debug)]
+pub struct WorkerCells {
+    lines: Array<Line>,
+}
+
+impl Default for WorkerCells {
+    fn default() -> Self {
+        Self { lines: Array::new(STRIDE * MAX_WORKERS) }
+    }
+}
+
+impl WorkerCells {
+    /// The cell of a worker, whether there is one of that index or not; none
+    /// beyond the bound.
+    #[inline(always)]
+    pub fn get(&self, index: usize) -> Option<WorkerCell<'_>> {
+        self.lines.get(STRIDE * index).map(WorkerCell)
+    }
 }
 
 /// A worker's cell, read once.
@@ -48,67 +74,73 @@ pub struct WorkerNow {
     pub polls: u64,
 }
 
-impl WorkerCell {
+impl WorkerCell<'_> {
+    #[inline(always)]
+    fn word(&self, word: usize) -> &AtomicU64 {
+        &self.0.0[word]
+    }
+
+    #[inline(always)]
+    fn set(&self, word: usize, value: u64) {
+        self.word(word).store(value, Ordering::Relaxed);
+    }
+
     /// A poll begins on the thread that this cell [is of](Self::is_of).
-    #[inline]
+    #[inline(always)]
     pub fn poll_begins(&self, task: u64, now: u64) {
         // A reader that sees this task must see that the last poll is over; pairs
         // with the fence in `now`.
         fence(Ordering::Release);
-        self.task.store(task, Ordering::Relaxed);
-        let polls = self.polls.load(Ordering::Relaxed);
-        self.polls.store(polls + 1, Ordering::Relaxed);
-        self.poll_began.store(now, Ordering::Release);
+        self.set(TASK, task);
+        self.set(POLLS, self.word(POLLS).load(Ordering::Relaxed) + 1);
+        self.word(POLL_BEGAN).store(now, Ordering::Release);
     }
 
     /// The calling thread acts as this worker from now on.
     pub fn belongs_to(&self, tid: u32) {
-        self.parked.store(false, Ordering::Relaxed);
-        self.tid.store(tid, Ordering::Relaxed);
+        self.set(PARKED, 0);
+        self.set(TID, tid.into());
     }
 
     /// The thread acts as this worker, as far as threads have told.
-    #[inline]
+    #[inline(always)]
     pub fn is_of(&self, tid: u32) -> bool {
-        self.tid.load(Ordering::Relaxed) == tid
+        self.word(TID).load(Ordering::Relaxed) == u64::from(tid)
     }
 
     /// The poll of the calling thread ended. Ignored if another thread has
     /// taken this worker over meanwhile.
-    #[inline]
+    #[inline(always)]
     pub fn poll_ends(&self, tid: u32, now: u64) {
-        if self.tid.load(Ordering::Relaxed) == tid {
-            self.since.store(now, Ordering::Relaxed);
-            self.poll_began.store(0, Ordering::Release);
+        if self.is_of(tid) {
+            self.set(SINCE, now);
+            self.word(POLL_BEGAN).store(0, Ordering::Release);
         }
     }
 
     /// The calling thread parks as this worker, or wakes up again.
     pub fn parks(&self, tid: u32, parked: bool, now: u64) {
-        self.tid.store(tid, Ordering::Relaxed);
-        self.parked.store(parked, Ordering::Relaxed);
-        self.since.store(now, Ordering::Relaxed);
-        self.poll_began.store(0, Ordering::Release);
+        self.set(TID, tid.into());
+        self.set(PARKED, parked.into());
+        self.set(SINCE, now);
+        self.word(POLL_BEGAN).store(0, Ordering::Release);
     }
 
     /// The cell now. Task and begin are of one poll, or both 0.
     pub fn now(&self) -> WorkerNow {
         loop {
-            let poll_began = self.poll_began.load(Ordering::Acquire);
+            let word = |n: usize| self.word(n).load(Ordering::Relaxed);
+            let poll_began = self.word(POLL_BEGAN).load(Ordering::Acquire);
             let now = WorkerNow {
-                tid: self.tid.load(Ordering::Relaxed),
-                parked: self.parked.load(Ordering::Relaxed),
+                tid: word(TID) as u32,
+                parked: word(PARKED) != 0,
                 poll_began,
-                task: if poll_began == 0 { 0 } else { self.task.load(Ordering::Relaxed) },
-                since: if poll_began == 0 {
-                    self.since.load(Ordering::Relaxed)
-                } else {
-                    poll_began
-                },
-                polls: self.polls.load(Ordering::Relaxed),
+                task: if poll_began == 0 { 0 } else { word(TASK) },
+                since: if poll_began == 0 { word(SINCE) } else { poll_began },
+                polls: word(POLLS),
             };
             fence(Ordering::Acquire);
-            if self.poll_began.load(Ordering::Relaxed) == poll_began {
+            if word(POLL_BEGAN) == poll_began {
                 return now;
             }
         }
@@ -125,7 +157,7 @@ pub struct RuntimeCell {
     /// Its task hooks run.
     pub hooked: bool,
     handle: OnceLock<Handle>,
-    workers: OnceLock<Box<[WorkerCell]>>,
+    cells: WorkerCells,
 }
 
 impl RuntimeCell {
@@ -145,15 +177,22 @@ impl RuntimeCell {
     }
 
     fn set_handle(&self, handle: Handle) {
-        let workers = handle.metrics().num_workers().min(MAX_WORKERS);
-        self.workers.get_or_init(|| (0..workers).map(|_| WorkerCell::default()).collect());
         let _ = self.handle.set(handle);
     }
 
+    /// Workers that there are: none before `meet`, and no more than the bound.
+    fn observed(&self) -> usize {
+        self.handle().map_or(0, |handle| handle.metrics().num_workers()).min(MAX_WORKERS)
+    }
+
     /// The cell of a worker; none before `meet`, or beyond the bound.
-    #[inline]
-    pub fn worker(&self, index: usize) -> Option<&WorkerCell> {
-        self.workers.get()?.get(index)
+    pub fn worker(&self, index: usize) -> Option<WorkerCell<'_>> {
+        self.cells.get(index).filter(|_| index < self.observed())
+    }
+
+    /// For hooks, which know that there is a worker.
+    pub fn cells(&self) -> WorkerCells {
+        self.cells.clone()
     }
 
     /// Workers beyond the bound.
@@ -163,8 +202,8 @@ impl RuntimeCell {
     }
 
     /// All worker cells.
-    pub fn workers(&self) -> &[WorkerCell] {
-        self.workers.get().map_or(&[], |workers| workers)
+    pub fn workers(&self) -> impl Iterator<Item = WorkerCell<'_>> {
+        (0..self.observed()).filter_map(|index| self.cells.get(index))
     }
 }
 
@@ -196,7 +235,7 @@ impl Runtimes {
             name: name.into(),
             hooked,
             handle: OnceLock::new(),
-            workers: OnceLock::new(),
+            cells: WorkerCells::default(),
         });
         if let Some(handle) = handle {
             cell.set_handle(handle);
@@ -240,7 +279,8 @@ mod tests {
 
     #[test]
     fn a_poll_shows_while_it_lasts() {
-        let cell = WorkerCell::default();
+        let cells = WorkerCells::default();
+        let cell = cells.get(3).unwrap();
         cell.parks(11, true, 5);
         assert!(cell.now().parked);
         cell.belongs_to(11);
@@ -254,7 +294,8 @@ mod tests {
 
     #[test]
     fn a_poll_that_gave_its_worker_away_ends_unseen() {
-        let cell = WorkerCell::default();
+        let cells = WorkerCells::default();
+        let cell = cells.get(3).unwrap();
         cell.belongs_to(11);
         cell.poll_begins(42, 10);
         // `block_in_place`: thread 12 becomes this worker and parks.

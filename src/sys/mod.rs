@@ -4,9 +4,9 @@
 pub mod auxv;
 pub mod clock;
 pub mod cpu_clock;
-pub mod map;
 #[cfg_attr(not(tokio_unstable), allow(dead_code))] // the hooks write it
-pub mod polled;
+pub mod current;
+pub mod map;
 #[cfg(feature = "cli")]
 pub mod process;
 pub mod registers;

@@ -1,34 +1,57 @@
 //! A task's cell: one cache line, and how it is written and read.
 //!
 //! One thread at a time writes it: the spawner, then whoever polls the task,
-//! for which tokio gives the order. A reader takes the words between two equal
-//! reads of the id, which no two tasks share; a cell that was given to another
-//! task in between is torn.
+//! for which tokio gives the order. (Its hook after a poll comes when another
+//! worker may poll the task already; what is late there is a figure or two.) A
+//! reader takes the words between two equal reads of the id, which no two tasks
+//! share; a cell that was given to another task in between is torn.
+//!
+//! A task that is [moved](Cell::grow_up) from its nursery may be polled meanwhile
+//! by another worker. Who wins is decided in the word of the id:
+//!
+//! ```text
+//!   hook after a poll                       hook before the next, elsewhere
+//!   takes a cell, copies, marks it MOVING
+//!   id, polled k times ──► free             id, polled k ──► id, polled k + 1
+//!   MOVING ──► id                           if it was moved: MOVING ──► id
+//! ```
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::panic::Location;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use super::{Birth, NO_WORKER};
+use super::{Birth, NO_WORKER, Poll};
 use crate::model::{RuntimeId, Task, TaskId, TaskState};
 use crate::registry::clock;
-use crate::sys::zeroed::Line;
+use crate::sys::zeroed::PlacedLine;
 
 // Words of a cell.
 const ID: usize = 0;
 /// While the cell is free: the next free cell.
 const PARENT: usize = 1;
 const BORN: usize = 2;
+/// From the first poll on.
 const SINCE: usize = 3;
 const BUSY: usize = 4;
+/// `polls << 21 | runtime << 13 | worker << 2 | state`
 const POLLS: usize = 5;
-/// `place << 32 | stream slot`
-const ORIGIN: usize = 6;
-/// `longest poll in units of ticks << 32 | worker << 16 | runtime << 8 | state`
-const STATE: usize = 7;
 
-// Ids of no task.
+// Half words: of two writers at a time, each has its own.
+/// Slot of its stream.
+const SLOT: usize = 0;
+/// Longest poll, in units of ticks.
+const LONGEST: usize = 1;
+
+// The word of the id. tokio counts tasks: 2^56 are more than there will be.
 const FREE: u64 = 0;
+const ID_BITS: u32 = 56;
+const ID_MASK: u64 = (1 << ID_BITS) - 1;
+/// In a nursery: polls after the first, the last seven bits of their number.
+const TIMES: u64 = 0x7F << ID_BITS;
+const ONE_TIME: u64 = 1 << ID_BITS;
+/// It is being moved here.
+const MOVING: u64 = 1 << 63;
 /// Taken, but not yet filled in.
-const TAKEN: u64 = u64::MAX;
+const TAKEN: u64 = MOVING;
 
 /// The longest poll is kept in units of 1,024 ticks: a third of a microsecond
 /// at 3 GHz, and cut at 24 minutes.
@@ -37,26 +60,48 @@ const LONGEST_SHIFT: u32 = 10;
 const SCHEDULED: u64 = 0;
 const RUNNING: u64 = 1;
 const IDLE: u64 = 2;
+const STATE: u64 = 0b11;
+const WORKER_SHIFT: u32 = 2;
+const RUNTIME_SHIFT: u32 = 13;
+const ONE_POLL: u64 = 1 << 21;
+/// Of the last poll alone.
+const LAST: u64 = (1 << RUNTIME_SHIFT) - 1;
 
 /// A cell, by its line.
 #[derive(Clone, Copy)]
-pub struct Cell<'a>(pub &'a Line);
+pub struct Cell<'a>(pub &'a PlacedLine);
 
 impl Cell<'_> {
-    #[inline]
+    #[inline(always)]
     fn word(&self, word: usize) -> &AtomicU64 {
-        &self.0.0[word]
+        &self.0.words[word]
     }
 
-    /// It is this task's.
-    #[inline]
+    #[inline(always)]
+    fn half(&self, half: usize) -> &AtomicU32 {
+        &self.0.halves[half]
+    }
+
+    /// It is this task's, and not on its way from or to another.
+    #[inline(always)]
     pub fn is_of(&self, id: u64) -> bool {
         self.word(ID).load(Ordering::Acquire) == id
     }
 
+    /// It is this task's, or will be if it is moved here. What the word was.
+    pub fn holds(&self, id: u64) -> Option<u64> {
+        Some(self.word(ID).load(Ordering::Acquire)).filter(|word| word & ID_MASK == id)
+    }
+
     /// The task in it.
     pub fn id(&self) -> Option<u64> {
-        Some(self.word(ID).load(Ordering::Acquire)).filter(|id| ![FREE, TAKEN].contains(id))
+        Some(self.word(ID).load(Ordering::Acquire) & ID_MASK).filter(|id| *id != FREE)
+    }
+
+    /// It is nobody's.
+    #[inline(always)]
+    pub fn is_free(&self) -> bool {
+        self.word(ID).load(Ordering::Acquire) == FREE
     }
 
     /// Takes the cell for a task to come; false if it is not free.
@@ -68,46 +113,111 @@ impl Cell<'_> {
     }
 
     /// A new task in a cell that the caller alone holds.
-    #[inline]
+    #[inline(always)]
     pub fn fill(&self, birth: &Birth, slot: u32) {
         // A reader that sees any word of the new task must see that the old id
         // is gone; pairs with the fence in `Copied::read`.
         fence(Ordering::Release);
         self.word(PARENT).store(birth.parent, Ordering::Relaxed);
         self.word(BORN).store(birth.now, Ordering::Relaxed);
-        self.word(SINCE).store(birth.now, Ordering::Relaxed);
         self.word(BUSY).store(0, Ordering::Relaxed);
-        self.word(POLLS).store(0, Ordering::Relaxed);
-        let origin = u64::from(birth.place) << 32 | u64::from(slot);
-        self.word(ORIGIN).store(origin, Ordering::Relaxed);
-        let state = u64::from(birth.runtime) << 8 | SCHEDULED;
-        self.word(STATE).store(state, Ordering::Relaxed);
+        let polls = u64::from(birth.runtime) << RUNTIME_SHIFT | SCHEDULED;
+        self.word(POLLS).store(polls, Ordering::Relaxed);
+        self.half(SLOT).store(slot, Ordering::Relaxed);
+        self.half(LONGEST).store(0, Ordering::Relaxed);
+        self.0.place.store(birth.place);
         self.word(ID).store(birth.id, Ordering::Release);
     }
 
-    /// A poll begins.
-    #[inline]
-    pub fn polling(&self, worker: u16, now: u64) {
-        self.word(SINCE).store(now, Ordering::Relaxed);
-        add(self.word(POLLS), 1);
-        let state = self.word(STATE).load(Ordering::Relaxed);
-        let state = state & !0xFFFF_00FF | u64::from(worker) << 16 | RUNNING;
-        self.word(STATE).store(state, Ordering::Release);
+    /// It was never polled.
+    #[inline(always)]
+    pub fn is_new(&self) -> bool {
+        self.word(POLLS).load(Ordering::Relaxed) < ONE_POLL
     }
 
-    /// The poll returned `Pending`.
-    #[inline]
-    pub fn polled(&self, ticks: u64, now: u64) {
-        add(self.word(BUSY), ticks);
+    /// A poll begins.
+    #[inline(always)]
+    pub fn polling(&self, worker: u16, now: u64) {
         self.word(SINCE).store(now, Ordering::Relaxed);
-        let state = self.word(STATE).load(Ordering::Relaxed);
-        let longest = (state >> 32).max((ticks >> LONGEST_SHIFT).min(u64::from(u32::MAX)));
-        self.word(STATE).store(longest << 32 | state & 0xFF00 | IDLE, Ordering::Release);
+        let polls = self.word(POLLS).load(Ordering::Relaxed) & !LAST;
+        let polls = polls.wrapping_add(ONE_POLL) | running_on(worker);
+        self.word(POLLS).store(polls, Ordering::Release);
+    }
+
+    /// The poll on `worker` returned `Pending`. If another has begun since, it
+    /// says what the task does now.
+    #[inline]
+    pub fn polled(&self, worker: u16, ticks: u64, now: u64) {
+        let busy = self.word(BUSY).load(Ordering::Relaxed).wrapping_add(ticks);
+        self.word(BUSY).store(busy, Ordering::Relaxed);
+        let longest = u32::try_from(ticks >> LONGEST_SHIFT).unwrap_or(u32::MAX);
+        if longest > self.half(LONGEST).load(Ordering::Relaxed) {
+            self.half(LONGEST).store(longest, Ordering::Relaxed);
+        }
+        let polls = self.word(POLLS).load(Ordering::Relaxed);
+        if polls & LAST == running_on(worker) {
+            self.word(SINCE).store(now, Ordering::Relaxed);
+            self.word(POLLS).store(polls & !LAST | IDLE, Ordering::Release);
+        }
+    }
+
+    /// The caller alone holds this task of a nursery, for a poll that is not its
+    /// first or for its end: whoever is about to move it since the last poll
+    /// will not. Returns the word of its id from now on; none if it was moved.
+    pub fn stay(&self, id: u64) -> Option<u64> {
+        let word = self.holds(id)?;
+        let later = id | word.wrapping_add(ONE_TIME) & TIMES;
+        let id_word = self.word(ID);
+        let stays = id_word.compare_exchange(word, later, Ordering::AcqRel, Ordering::Relaxed);
+        stays.is_ok().then_some(later)
+    }
+
+    /// Of whom a word of an id is.
+    pub fn id_in(word: u64) -> u64 {
+        word & ID_MASK
+    }
+
+    /// The task of a nursery goes to a cell that the caller has taken, a poll of
+    /// it being over. False if another poll has begun, or the task has ended: it
+    /// stays, and the other cell is still taken.
+    pub fn grow_up(&self, to: Cell<'_>, poll: &Poll, now: u64) -> bool {
+        let seen = poll.seen;
+        let id = seen & ID_MASK;
+        // As in `fill`.
+        fence(Ordering::Release);
+        for word in [PARENT, BORN, BUSY, POLLS] {
+            to.word(word).store(self.word(word).load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        for half in [SLOT, LONGEST] {
+            to.half(half).store(self.half(half).load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        to.0.place.store(self.0.place.load());
+        to.polled(poll.worker, now.saturating_sub(poll.began), now);
+        to.word(ID).store(MOVING | id, Ordering::Release);
+        let moved = self
+            .word(ID)
+            .compare_exchange(seen, FREE, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok();
+        if moved {
+            to.arrive(id);
+        } else {
+            to.word(ID).store(TAKEN, Ordering::Release);
+        }
+        moved
+    }
+
+    /// The task that was being moved here is here, as far as the caller is
+    /// concerned: its nursery does not have it any more.
+    pub fn arrive(&self, id: u64) -> bool {
+        let id_word = self.word(ID);
+        id_word.compare_exchange(MOVING | id, id, Ordering::AcqRel, Ordering::Acquire).is_ok()
+            || self.is_of(id)
     }
 
     /// Frees the cell of a task that ends; the slot of its stream then falls to
-    /// the caller. A plain store, since nobody else ends this task.
-    #[inline]
+    /// the caller. A plain store, since nobody else ends this task, and who is
+    /// about to move it sees that it has ended.
+    #[inline(always)]
     pub fn end(&self) -> u32 {
         let slot = self.slot();
         self.word(ID).store(FREE, Ordering::Release);
@@ -115,18 +225,16 @@ impl Cell<'_> {
     }
 
     /// The slot of its task's stream.
-    #[inline]
+    #[inline(always)]
     pub fn slot(&self) -> u32 {
-        self.word(ORIGIN).load(Ordering::Acquire) as u32
+        self.half(SLOT).load(Ordering::Acquire)
     }
 
-    /// Another slot, from within the task: nobody else writes the word then.
-    /// Returns the one before.
+    /// Another slot, from within the task. Returns the one before.
     pub fn set_slot(&self, slot: u32) -> u32 {
-        let origin = self.word(ORIGIN);
-        let before = origin.load(Ordering::Relaxed);
-        origin.store(before & !0xFFFF_FFFF | u64::from(slot), Ordering::Release);
-        before as u32
+        let before = self.slot();
+        self.half(SLOT).store(slot, Ordering::Release);
+        before
     }
 
     /// In a free cell: the link to the next one.
@@ -135,10 +243,10 @@ impl Cell<'_> {
     }
 }
 
-/// Adds to a word that only this thread writes now: cheaper than `fetch_add`.
-#[inline]
-fn add(word: &AtomicU64, n: u64) {
-    word.store(word.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+/// What a poll on a worker says.
+#[inline(always)]
+fn running_on(worker: u16) -> u64 {
+    u64::from(worker & NO_WORKER) << WORKER_SHIFT | RUNNING
 }
 
 /// The cell was given to another task while it was read.
@@ -152,8 +260,9 @@ pub struct Copied {
     since: u64,
     busy: u64,
     polls: u64,
-    origin: u64,
-    state: u64,
+    slot: u32,
+    longest: u32,
+    place: Option<&'static Location<'static>>,
 }
 
 impl Copied {
@@ -166,14 +275,15 @@ impl Copied {
             parent: word(PARENT),
             born: word(BORN),
             // The state first: a poll stores `since` before it.
-            state: cell.word(STATE).load(Ordering::Acquire),
+            polls: cell.word(POLLS).load(Ordering::Acquire),
             since: word(SINCE),
             busy: word(BUSY),
-            polls: word(POLLS),
-            origin: word(ORIGIN),
+            slot: cell.half(SLOT).load(Ordering::Relaxed),
+            longest: cell.half(LONGEST).load(Ordering::Relaxed),
+            place: cell.0.place.load(),
         };
         fence(Ordering::Acquire);
-        if word(ID) == id { Ok(Some(copied)) } else { Err(Torn) }
+        if word(ID) & ID_MASK == id { Ok(Some(copied)) } else { Err(Torn) }
     }
 
     /// Whose cell it was.
@@ -181,43 +291,46 @@ impl Copied {
         self.id
     }
 
-    /// The number of the place where it was spawned, from 1; 0 for unknown.
-    pub fn place(&self) -> usize {
-        (self.origin >> 32) as usize
+    /// Where the task was spawned.
+    pub fn place(&self) -> Option<&'static Location<'static>> {
+        self.place
     }
 
     /// The slot of its stream.
     pub fn slot(&self) -> u32 {
-        self.origin as u32
+        self.slot
     }
 
     /// The task, but for names.
     pub fn task(&self, now: u64) -> Task {
-        let running = self.state & 0xFF == RUNNING;
-        let state_ns = clock::delta_ns(self.since, now);
+        let state = self.polls & STATE;
+        let running = state == RUNNING;
+        let since = if self.polls < ONE_POLL { self.born } else { self.since };
+        let state_ns = clock::delta_ns(since, now);
         let current = if running { state_ns } else { 0 };
+        let longest = u64::from(self.longest) << LONGEST_SHIFT;
+        let worker = (self.polls >> WORKER_SHIFT) as u16 & NO_WORKER;
         Task {
             id: TaskId(self.id),
             parent: (self.parent != 0).then_some(TaskId(self.parent)),
-            runtime: RuntimeId(u64::from((self.state >> 8) as u8)),
+            runtime: RuntimeId(u64::from((self.polls >> RUNTIME_SHIFT) as u8)),
             spawned_at: None,
             method: None,
             peer: None,
             stream: None,
-            state: match self.state & 0xFF {
+            state: match state {
                 RUNNING => TaskState::Running,
                 SCHEDULED => TaskState::Scheduled,
                 _ => TaskState::Idle,
             },
-            worker: running
-                .then_some((self.state >> 16) as u16)
-                .filter(|&worker| worker != NO_WORKER)
+            worker: Some(worker)
+                .filter(|&worker| running && worker != NO_WORKER)
                 .map(u32::from),
             state_ns,
             age_ns: clock::delta_ns(self.born, now),
-            polls: self.polls,
+            polls: self.polls / ONE_POLL,
             busy_ns: clock::ticks_ns(self.busy).saturating_add(current),
-            longest_poll_ns: clock::ticks_ns((self.state >> 32) << LONGEST_SHIFT).max(current),
+            longest_poll_ns: clock::ticks_ns(longest).max(current),
             stack: None,
             unhooked: false,
             wakers: None,

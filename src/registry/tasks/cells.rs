@@ -1,26 +1,37 @@
-//! Which cell is a task's: nearly always the one that its id names.
+//! Which cell is a task's.
 //!
 //! ```text
-//!   task id ──► its home in one of the windows,    2,048 cells
-//!          │    or one of three other cells       16,384
-//!          │    there                            131,072, for 200,000 tasks
+//!   task id ──► its place in the nursery of its thread,    256 cells
+//!          │    from its second poll on
+//!          ├──► its home in one of the windows,         2,048 cells
+//!          │    or one of three other cells            16,384
+//!          │    there                                 131,072, for 200,000 tasks
 //!          └──► index ──► any cell of the rest, where all those are taken
 //! ```
 //!
+//! Most tasks are born, polled and over on one worker. That is why each worker
+//! has a nursery, whose cells it alone gives out: it needs no locked instruction,
+//! and finds them in the processor's nearest cache. Who waits goes to a window.
 //! tokio's ids ascend, so tasks that live at a time have different homes unless
-//! old ones are among them: a birth, a poll and an end then cost one cache line,
-//! and no look-up. Where a home is taken, the next cell is far from it: those
-//! beside it are the homes of the next tasks. New tasks begin with one window,
-//! the smallest at first; where that proves crowded they begin with the next. So
-//! what is resident follows the tasks that live, not those that ever were.
+//! old ones are among them: a poll costs one cache line, and no look-up. Where a
+//! home is taken, the next cell is far from it: those beside it are the homes of
+//! the next tasks. New tasks begin with one window, the smallest at first; where
+//! that proves crowded they begin with the next. So what is resident follows the
+//! tasks that live, not those that ever were.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use super::Poll;
 use super::cell::Cell;
 use super::index::Index;
 use crate::registry::tally;
-use crate::sys::zeroed::{self, Line, Lines};
+use crate::sys::zeroed::{Array, Line, PlacedLine};
 
+/// Cells of a nursery. Few of the tasks that a worker has spawned last are more
+/// than so many ids apart and still not polled.
+pub const NURSERY: u32 = 256;
+/// As many threads as have a line of their own in the tallies have a nursery.
+const NURSERIES: u32 = tally::OWN as u32;
 /// The smallest window has so many cells: 128 KiB, which a core's own cache
 /// holds. Smaller ones are made only where the room is small.
 const SMALLEST: usize = 2048;
@@ -28,28 +39,30 @@ const SMALLEST: usize = 2048;
 const GROWTH: usize = 8;
 /// Cells of a window that may be a task's.
 const WAYS: u32 = 4;
-/// A window is crowded if it repels more than one task in so many: if some half
-/// of its cells have old tasks.
-const CROWDED: u64 = 12;
+/// Of a window that repels tasks so many cells are looked at, ...
+const SURVEYED: u32 = 128;
+/// ... and if so many are taken, new tasks begin with the next window.
+const CROWDED: usize = SURVEYED as usize / 2;
 /// A birth so many ids later has its cell fetched.
 const AHEAD: u64 = 4;
 /// Cell numbers have 24 bits in an index entry, and 0 means none.
-const MOST_CELLS: usize = (1 << 24) - 2;
+const MOST_CELLS: usize = (1 << 24) - 2 - (NURSERIES * NURSERY) as usize;
 /// Free lists: a spawning thread uses its own, so that they are not contended.
 const FREE_LISTS: usize = 16;
 
-/// All cells: those of the windows, then the rest.
+/// All cells: those of the nurseries, of the windows, then the rest.
 #[derive(Debug)]
 pub struct Cells {
-    lines: Lines,
+    lines: Array<PlacedLine>,
+    /// Nurseries that may have tasks: the first so many.
+    nurseries: AtomicU32,
     /// From the smallest to the largest.
     windows: Box<[Window]>,
     /// The window to begin with: `first cell << 32 | mask`, and its number.
     begin: AtomicU64,
     beginning: AtomicUsize,
-    /// Tasks that it repelled since an id.
+    /// Tasks that it repelled since it was surveyed.
     repelled: AtomicU64,
-    since: AtomicU64,
     /// The rest begins here.
     rest: u32,
     /// Of the rest, those never used start here.
@@ -127,8 +140,25 @@ fn folded(id: u64) -> u64 {
     id >> 5 ^ id >> 11
 }
 
+/// A task's cell for whom the task is alone.
+#[derive(Clone, Copy)]
+pub struct Held<'a> {
+    /// Its number.
+    pub number: u32,
+    pub cell: Cell<'a>,
+    /// The word of the task's id; the id but for a nursery's older ones.
+    pub seen: u64,
+}
+
+/// Where in a nursery a task is.
+#[inline(always)]
+pub fn in_nursery(first: u32, id: u64) -> u32 {
+    first + (id % u64::from(NURSERY)) as u32
+}
+
 impl Cells {
-    /// Room for `max` tasks (at most 16 million).
+    /// Room for `max` tasks (at most 16 million), and for those besides that
+    /// their worker's nursery holds.
     pub fn new(max: usize) -> Self {
         let max = max.clamp(1, MOST_CELLS);
         // Two thirds for the largest window and an eighth of that, and so on,
@@ -137,27 +167,45 @@ impl Cells {
         while sizes[0] / GROWTH >= SMALLEST {
             sizes.insert(0, sizes[0] / GROWTH);
         }
-        let mut rest = 0;
+        let nurseries = NURSERIES * NURSERY;
+        let mut rest = nurseries as usize;
         let windows: Box<[Window]> = sizes
             .into_iter()
             .map(|size| {
                 let first = rest as u32;
                 rest += size;
-                Window { first, mask: size as u32 - 1, used: AtomicBool::new(first == 0) }
+                let used = AtomicBool::new(first == nurseries);
+                Window { first, mask: size as u32 - 1, used }
             })
             .collect();
+        let all = max + nurseries as usize;
         Self {
-            lines: zeroed::lines(max),
+            lines: Array::new(all),
+            nurseries: AtomicU32::new(0),
             begin: AtomicU64::new(windows[0].packed()),
             windows,
             beginning: AtomicUsize::new(0),
             repelled: AtomicU64::new(0),
-            since: AtomicU64::new(0),
             rest: rest as u32,
             fresh: AtomicU32::new(rest as u32),
             free: Default::default(),
-            index: Index::new(max - rest),
+            index: Index::new(all - rest),
         }
+    }
+
+    /// The array behind them, and where those begin that are found by the index.
+    pub fn lines(&self) -> (Array<PlacedLine>, u32) {
+        (self.lines.clone(), self.rest)
+    }
+
+    /// The first cell of a thread's nursery, from its line in the tallies.
+    pub fn nursery(&self, line: u32) -> Option<u32> {
+        if line >= NURSERIES {
+            return None;
+        }
+        // Release: who finds tasks there must find it used.
+        self.nurseries.fetch_max(line + 1, Ordering::Release);
+        Some(line * NURSERY)
     }
 
     /// The cell of that number.
@@ -171,6 +219,12 @@ impl Cells {
         Cell(&self.lines[number as usize])
     }
 
+    /// It is a nursery's.
+    #[inline]
+    pub fn is_nursery(&self, number: u32) -> bool {
+        number < NURSERIES * NURSERY
+    }
+
     /// The window to begin with, packed. Which one that is may change at any
     /// time: it is where to look first, and no more.
     #[inline]
@@ -178,61 +232,112 @@ impl Cells {
         self.begin.load(Ordering::Acquire)
     }
 
-    /// A task's cell.
-    #[inline]
+    /// A task's cell, for who only looks: the task may be moved meanwhile.
     pub fn find(&self, id: u64) -> Option<(u32, Cell<'_>)> {
-        let first = self.first();
-        let number = home_in(first, id);
-        let cell = self.at(number);
-        if cell.is_of(id) { Some((number, cell)) } else { self.find_beside(first, id) }
+        let (number, cell) = self.find_home(id);
+        if cell.is_of(id) {
+            return Some((number, cell));
+        }
+        let grown_up = || self.find_grown_up(id, |cell| cell.is_of(id));
+        grown_up()
+            .or_else(|| {
+                let young = self.nurseries().map(|first| in_nursery(first, id));
+                let mut cells = young.map(|number| (number, self.at(number)));
+                cells.find(|(_, cell)| cell.holds(id).is_some())
+            })
+            // It has gone from one to the other in between, or is on its way.
+            .or_else(|| self.find_grown_up(id, |cell| cell.holds(id).is_some()))
     }
 
-    /// Hooks are small for having this out of their way, and what follows.
+    /// A task's cell, for who polls the task now or tells its end, and nobody
+    /// else does; and the word of its id if a nursery has had it for longer than
+    /// a poll. `likely` are nurseries to be asked first.
+    #[inline]
+    pub fn hold(&self, id: u64, likely: [u32; 2]) -> Option<Held<'_>> {
+        let (number, cell) = self.find_home(id);
+        if cell.is_of(id) {
+            return Some(Held { number, cell, seen: id });
+        }
+        self.hold_beside(id, likely)
+    }
+
+    /// Hooks are small for having this out of their way.
     #[inline(never)]
-    fn find_beside(&self, first: u64, id: u64) -> Option<(u32, Cell<'_>)> {
-        let mut cells = choices(first, id).skip(1).map(|number| (number, self.at(number)));
-        cells.find(|(_, cell)| cell.is_of(id)).or_else(|| self.find_further(id))
+    fn hold_beside(&self, id: u64, likely: [u32; 2]) -> Option<Held<'_>> {
+        let plain = |(number, cell)| Held { number, cell, seen: id };
+        let likely = likely.into_iter().filter(|first| self.is_nursery(*first));
+        self.find_beside(id)
+            .map(plain)
+            .or_else(|| likely.into_iter().find_map(|first| self.hold_in_nursery(first, id)))
+            .or_else(|| self.find_grown_up(id, |cell| cell.is_of(id)).map(plain))
+            .or_else(|| self.nurseries().find_map(|first| self.hold_in_nursery(first, id)))
+            // It has gone from one to the other in between, or is on its way.
+            .or_else(|| self.find_grown_up(id, |cell| cell.arrive(id)).map(plain))
     }
 
+    fn hold_in_nursery(&self, first: u32, id: u64) -> Option<Held<'_>> {
+        let number = in_nursery(first, id);
+        let cell = self.at(number);
+        let seen = if cell.is_of(id) && cell.is_new() { id } else { cell.stay(id)? };
+        Some(Held { number, cell, seen })
+    }
+
+    /// The first cells of the nurseries that may have tasks.
+    fn nurseries(&self) -> impl Iterator<Item = u32> {
+        (0..self.nurseries.load(Ordering::Acquire)).map(|n| n * NURSERY)
+    }
+
+    fn find_home(&self, id: u64) -> (u32, Cell<'_>) {
+        let number = home_in(self.first(), id);
+        (number, self.at(number))
+    }
+
+    fn find_beside(&self, id: u64) -> Option<(u32, Cell<'_>)> {
+        let mut cells = choices(self.first(), id).skip(1).map(|number| (number, self.at(number)));
+        cells.find(|(_, cell)| cell.is_of(id))
+    }
+
+    /// In any window, or in the rest.
     #[cold]
-    fn find_further(&self, id: u64) -> Option<(u32, Cell<'_>)> {
+    fn find_grown_up(&self, id: u64, is: impl Fn(Cell<'_>) -> bool) -> Option<(u32, Cell<'_>)> {
         let choices = self.windows.iter().flat_map(|window| window.choices(id));
         let mut cells = choices.map(|number| (number, self.at(number)));
-        cells.find(|(_, cell)| cell.is_of(id)).or_else(|| {
-            let number = self.index.find(id, |number| self.at(number).is_of(id))?.number;
+        cells.find(|(_, cell)| is(*cell)).or_else(|| {
+            let number = self.index.find(id, |number| is(self.at(number)))?.number;
             Some((number, self.at(number)))
         })
     }
 
-    /// A cell for a new task, which is found in it once the caller has filled
-    /// it. None if there is no room.
+    /// A cell for a new task outside of nurseries, which is found in it once the
+    /// caller has filled it. None if there is no room.
     #[inline]
-    pub fn enter(&self, id: u64) -> Option<Cell<'_>> {
+    pub fn enter(&self, id: u64) -> Option<(u32, Cell<'_>)> {
         let first = self.first();
         // Ids ascend: the line of a birth to come is far from the processor,
         // and a locked instruction would wait for it. One in eight is another's.
         let folded = folded(id);
         self.lines.soon(in_window(first, id.wrapping_add(AHEAD) ^ folded) as usize);
-        let cell = self.at(in_window(first, id ^ folded));
-        if cell.take() { Some(cell) } else { self.enter_beside(first, id) }
+        let number = in_window(first, id ^ folded);
+        let cell = self.at(number);
+        if cell.take() { Some((number, cell)) } else { self.enter_beside(first, id) }
     }
 
     #[inline(never)]
-    fn enter_beside(&self, first: u64, id: u64) -> Option<Cell<'_>> {
-        let mut cells = choices(first, id).skip(1).map(|number| self.at(number));
-        cells.find(Cell::take).or_else(|| self.enter_further(id))
+    fn enter_beside(&self, first: u64, id: u64) -> Option<(u32, Cell<'_>)> {
+        let mut cells = choices(first, id).skip(1).map(|number| (number, self.at(number)));
+        cells.find(|(_, cell)| cell.take()).or_else(|| self.enter_further(id))
     }
 
     #[cold]
-    fn enter_further(&self, id: u64) -> Option<Cell<'_>> {
+    fn enter_further(&self, id: u64) -> Option<(u32, Cell<'_>)> {
         let beginning = self.beginning.load(Ordering::Relaxed).min(self.windows.len() - 1);
         self.note_repelled(id, beginning);
         let (smaller, others) = self.windows.split_at(beginning);
         for window in others[1..].iter().chain(smaller.iter().rev()) {
-            let mut cells = window.choices(id).map(|number| self.at(number));
-            if let Some(cell) = cells.find(Cell::take) {
+            let mut cells = window.choices(id).map(|number| (number, self.at(number)));
+            if let Some(found) = cells.find(|(_, cell)| cell.take()) {
                 window.note_used();
-                return Some(cell);
+                return Some(found);
             }
         }
         let number = self.take_from_rest()?;
@@ -241,65 +346,76 @@ impl Cells {
             self.push(number);
             return None;
         }
-        Some(self.at(number))
+        Some((number, self.at(number)))
     }
 
-    /// A task has ended: frees its cell. Returns the slot of its stream, which
-    /// then falls to the caller; none if there is no such task.
-    #[inline]
-    pub fn leave(&self, id: u64) -> Option<u32> {
-        let cell = self.at(home_in(self.first(), id));
-        if cell.is_of(id) { Some(cell.end()) } else { self.leave_beside(id) }
-    }
-
-    /// The same, where its cell is known.
-    #[inline]
-    pub fn leave_from(&self, number: u32, id: u64) -> Option<u32> {
-        match self.get(number).filter(|cell| number < self.rest && cell.is_of(id)) {
-            Some(cell) => Some(cell.end()),
-            None => self.leave(id),
+    /// A poll of a task in a nursery has returned `Pending`: it goes where there
+    /// is room for those that wait. False if there is none, or if the next poll
+    /// has begun already; see [`Cell::grow_up`].
+    pub fn grow_up(&self, poll: &Poll, now: u64) -> bool {
+        let id = Cell::id_in(poll.seen);
+        let Some((to, grown_up)) = self.enter(id) else { return false };
+        let moved = self.at(poll.cell).grow_up(grown_up, poll, now);
+        if !moved {
+            self.leave_from(to, id);
         }
+        moved
     }
 
-    #[inline(never)]
-    fn leave_beside(&self, id: u64) -> Option<u32> {
-        let (number, cell) = self.find(id)?;
-        if number < self.rest {
-            return Some(cell.end());
+    /// A task has ended, or has not come after all: frees its cell, which the
+    /// caller holds. Returns the slot of its stream, which then falls to the
+    /// caller.
+    #[inline]
+    pub fn leave_from(&self, number: u32, id: u64) -> u32 {
+        if number >= self.rest {
+            return self.leave_rest(number, id);
         }
-        let found = self.index.find(id, |number| self.at(number).is_of(id))?;
-        found.leave();
-        let slot = cell.end();
+        self.at(number).end()
+    }
+
+    #[cold]
+    fn leave_rest(&self, number: u32, id: u64) -> u32 {
+        if let Some(found) = self.index.find(id, |at| at == number) {
+            found.leave();
+        }
+        let slot = self.at(number).end();
         self.push(number);
-        Some(slot)
+        slot
     }
 
-    /// All cells that may hold a task.
+    /// All cells that may hold a task. Those come first from which tasks go to
+    /// others.
     pub fn used(&self) -> impl Iterator<Item = Cell<'_>> {
+        let nurseries = (self.nurseries.load(Ordering::Acquire) * NURSERY) as usize;
         let windows = self.windows.iter().filter(|window| window.used.load(Ordering::Acquire));
         let windows = windows.flat_map(|window| {
             let first = window.first as usize;
             &self.lines[first..=first + window.mask as usize]
         });
-        let rest = &self.lines[self.rest as usize..self.fresh.load(Ordering::Acquire) as usize];
-        windows.chain(rest).map(Cell)
+        // Asked for when it is their turn: a task goes there meanwhile.
+        let rest = std::iter::once_with(|| {
+            &self.lines[self.rest as usize..self.fresh.load(Ordering::Acquire) as usize]
+        });
+        self.lines[..nurseries].iter().chain(windows).chain(rest.flatten()).map(Cell)
     }
 
-    /// Goes on to the next window if this one repels too many. The figures are
-    /// rough where threads meet, and need not be better: nothing but the order
-    /// of looking depends on them.
+    /// Goes on to the next window if this one, of which some cells are looked
+    /// at, is crowded. The figures are rough where threads meet, and need not be
+    /// better: nothing but the order of looking depends on them.
     fn note_repelled(&self, id: u64, beginning: usize) {
         let window = &self.windows[beginning];
         let repelled = self.repelled.fetch_add(1, Ordering::Relaxed) + 1;
         if repelled <= u64::from(window.mask) / 8 {
             return;
         }
-        // Ids count the tasks that were spawned meanwhile.
-        let spawned = id.saturating_sub(self.since.swap(id, Ordering::Relaxed));
         self.repelled.store(0, Ordering::Relaxed);
-        if let Some(next) = self.windows.get(beginning + 1)
-            && repelled.saturating_mul(CROWDED) > spawned
-        {
+        let Some(next) = self.windows.get(beginning + 1) else { return };
+        // Here and there, and not always the same.
+        let cells = (0..SURVEYED).map(|n| {
+            let place = home(id).wrapping_add(u64::from(n * (window.mask / SURVEYED | 1)));
+            self.at(in_window(window.packed(), place))
+        });
+        if cells.filter(|cell| !cell.is_free()).count() >= CROWDED {
             next.note_used();
             // Release: who finds tasks there must find it used.
             self.begin.store(next.packed(), Ordering::Release);
@@ -308,7 +424,7 @@ impl Cells {
     }
 
     fn take_from_rest(&self) -> Option<u32> {
-        let own = tally::line() % FREE_LISTS;
+        let own = tally::line() as usize % FREE_LISTS;
         if let Some(number) = self.pop(own) {
             return Some(number);
         }
@@ -319,7 +435,7 @@ impl Cells {
     }
 
     fn push(&self, number: u32) {
-        let head = &self.free[tally::line() % FREE_LISTS].0[0];
+        let head = &self.free[tally::line() as usize % FREE_LISTS].0[0];
         let mut before = head.load(Ordering::Relaxed);
         loop {
             self.at(number).next().store(before & 0xFFFF_FFFF, Ordering::Relaxed);
@@ -349,12 +465,17 @@ impl Cells {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::tasks::{Birth, CellNumber};
+    use crate::sys::current::NONE;
+    use crate::registry::tasks::Birth;
 
     fn enter(cells: &Cells, id: u64) {
         let birth =
-            Birth { id, parent: 0, parent_cell: CellNumber::NONE, runtime: 0, place: 0, now: 1 };
-        cells.enter(id).unwrap_or_else(|| panic!("room for {id}")).fill(&birth, 0);
+            Birth { id, parent: 0, parent_cell: NONE, runtime: 0, place: None, now: 1 };
+        cells.enter(id).unwrap_or_else(|| panic!("room for {id}")).1.fill(&birth, 0);
+    }
+
+    fn leave(cells: &Cells, id: u64) -> u32 {
+        cells.leave_from(cells.hold(id, [NONE; 2]).expect("held").number, id)
     }
 
     /// Of a million tasks every `stride`-th stays, up to `most`.
@@ -366,7 +487,7 @@ mod tests {
             if id % stride == 0 && stay.len() < most {
                 stay.push(id);
             } else {
-                assert_eq!(cells.leave(id), Some(0));
+                assert_eq!(leave(&cells, id), 0);
             }
         }
         assert!(stay.iter().all(|&id| cells.find(id).is_some_and(|(_, cell)| cell.is_of(id))));
@@ -391,7 +512,7 @@ mod tests {
             let further = (1_000_001..=1_100_000).filter(|&id| {
                 // As many live at a time.
                 if id > 1_000_064 {
-                    cells.leave(id - 64);
+                    leave(&cells, id - 64);
                 }
                 enter(&cells, id);
                 !choices(cells.first(), id).any(|number| cells.at(number).is_of(id))
@@ -418,14 +539,14 @@ mod tests {
             let birth = |id| Birth {
                 id,
                 parent: 0,
-                parent_cell: CellNumber::NONE,
+                parent_cell: NONE,
                 runtime: 0,
-                place: 0,
+                place: None,
                 now: 1,
             };
             let all = 40 * max as u64 + 10_000;
             let held = (1..all)
-                .filter_map(|id| cells.enter(id).map(|cell| cell.fill(&birth(id), 0)))
+                .filter_map(|id| cells.enter(id).map(|(_, cell)| cell.fill(&birth(id), 0)))
                 .count();
             assert_eq!(held, max);
         }

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::sys::zeroed::{self, Line, Lines};
+use crate::sys::zeroed::{Array, Line};
 
 const WAYS: usize = 8;
 const ID_BITS: u32 = 40;
@@ -14,7 +14,7 @@ const NUMBER: u64 = u64::MAX >> ID_BITS;
 /// The table.
 #[derive(Debug)]
 pub struct Index {
-    buckets: Lines,
+    buckets: Array<Line>,
 }
 
 /// Where an id stands.
@@ -37,7 +37,7 @@ impl Index {
     /// four buckets nearly always have room.
     pub fn new(max: usize) -> Self {
         let buckets = (2 * max).div_ceil(WAYS).next_power_of_two();
-        Self { buckets: zeroed::lines(buckets) }
+        Self { buckets: Array::new(buckets) }
     }
 
     /// The bucket of first choice. Ids ascend, so that neighbours share a cache

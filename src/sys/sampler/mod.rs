@@ -25,7 +25,7 @@ use std::sync::OnceLock;
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
 
 pub use super::registers::Registers;
-use super::{copy, polled};
+use super::{copy, current};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A copied stack, ready to be unwound.
@@ -181,7 +181,7 @@ impl<const N: usize> Buffer<N> {
         // SAFETY: the buffer is ours by the caller's word, `room <= N`.
         unsafe {
             let len = copy::copy_own(self.bytes.get().cast(), registers.sp as usize, room);
-            *self.head.get() = Head { tid, registers, polled: polled::get(), weight, len };
+            *self.head.get() = Head { tid, registers, polled: current::get().task.get(), weight, len };
         }
     }
 

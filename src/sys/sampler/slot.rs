@@ -185,9 +185,9 @@ mod tests {
 
     #[test]
     fn the_polled_task_travels_with_the_sample() {
-        crate::sys::polled::set(4711);
+        crate::sys::current::get().task.set(4711);
         let sample = sample(current_tid(), PATIENCE).unwrap();
-        crate::sys::polled::set(0);
+        crate::sys::current::get().task.set(0);
         assert_eq!(sample.polled, 4711);
     }
 

@@ -1,0 +1,123 @@
+//! What this thread does now: the poll that it is in, and where hooks write.
+//!
+//! It is one const-initialised thread-local without a destructor: no lazy
+//! registration, no allocation, a plain load or store relative to the thread
+//! pointer. So hooks are small, and a signal handler may read which task is
+//! being polled. (In a library loaded with `dlopen` the compiler may go through
+//! the dynamic linker for a thread's first access; a hook has always made that
+//! access before there is anything to read, and a thread that never polls reads
+//! the initial 0.)
+
+use std::cell::Cell;
+
+/// No cell, no nursery. Beyond the end of all arrays, and so is what follows it.
+pub const NONE: u32 = u32::MAX / 2;
+/// The task polled has ended, and its cell may be another's.
+pub const ENDED: u32 = NONE + 1;
+/// No line of a tally is known yet.
+pub const UNKNOWN: u32 = u32::MAX;
+/// "Not on a stream."
+pub const NO_SLOT: u32 = u32::MAX;
+
+/// This thread, field by field: a struct written in parts and read back in one
+/// would stall the processor's store buffer.
+#[derive(Debug)]
+pub struct Current {
+    /// The task polled; 0 outside polls.
+    pub task: Cell<u64>,
+    /// When the poll began, in ticks; 0 outside polls.
+    pub began: Cell<u64>,
+    /// The last end of a task that was not held.
+    pub unknown: Cell<u64>,
+    /// The polled task's cell.
+    pub cell: Cell<u32>,
+    /// The word of the polled task's id in its cell, as far as it is not the id.
+    pub seen: Cell<u64>,
+    /// Which registry has that cell, by its address.
+    pub registry: Cell<usize>,
+    /// Whose hooks know this thread: it is a worker of that runtime, and may use
+    /// what the next three say without asking. 0 for none.
+    pub watch: Cell<u32>,
+    /// The worker that this thread is, or was last.
+    pub worker: Cell<u16>,
+    /// Polls around this one.
+    pub depth: Cell<u16>,
+    /// The first cell of this thread's nursery.
+    pub nursery: Cell<u32>,
+    /// Another's nursery, where a task was found last.
+    pub found_in: Cell<u32>,
+    /// The thread's line in every tally; not its own before `watch` is set.
+    pub line: Cell<u32>,
+    /// The slot of the stream that tasks spawned right now belong to.
+    pub spawning_for: Cell<u32>,
+    tid: Cell<u32>,
+}
+
+thread_local! {
+    static CURRENT: Current = const {
+        Current {
+            task: Cell::new(0),
+            began: Cell::new(0),
+            unknown: Cell::new(0),
+            cell: Cell::new(NONE),
+            seen: Cell::new(0),
+            registry: Cell::new(0),
+            watch: Cell::new(0),
+            worker: Cell::new(0),
+            depth: Cell::new(0),
+            nursery: Cell::new(NONE),
+            found_in: Cell::new(0),
+            line: Cell::new(UNKNOWN),
+            spawning_for: Cell::new(NO_SLOT),
+            tid: Cell::new(0),
+        }
+    };
+}
+
+/// The calling thread's. Do not keep it: it is this thread's alone.
+///
+/// A reference, and no closure's argument: the closure would be called through
+/// a pointer wherever the compiler has not seen through all of it.
+#[inline(always)]
+pub fn get() -> &'static Current {
+    // SAFETY: the value has no destructor, so that it lasts as long as its
+    // thread, and `Cell` keeps the reference from reaching another one.
+    CURRENT.with(|current| unsafe { &*std::ptr::from_ref(current) })
+}
+
+impl Current {
+    /// The thread's id, asked of the kernel once.
+    #[inline(always)]
+    pub fn tid(&self) -> u32 {
+        match self.tid.get() {
+            0 => self.ask_tid(),
+            tid => tid,
+        }
+    }
+
+    #[cold]
+    fn ask_tid(&self) -> u32 {
+        let tid = super::thread::current_tid();
+        self.tid.set(tid);
+        tid
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn each_thread_has_its_own() {
+        let current = super::get();
+        current.task.set(7);
+        assert_eq!(std::thread::spawn(|| super::get().task.get()).join().unwrap(), 0);
+        assert_eq!(super::get().task.get(), 7);
+        current.task.set(0);
+    }
+
+    #[test]
+    fn its_thread_is_asked_once() {
+        let current = super::get();
+        assert_eq!(current.tid(), crate::sys::thread::current_tid());
+        assert_eq!(current.tid(), current.tid.get());
+    }
+}
