@@ -203,7 +203,8 @@ mod polls {
     impl Watch {
         pub fn new(registry: Arc<Registry>, runtime: Arc<RuntimeCell>) -> Self {
             static LAST: AtomicU32 = AtomicU32::new(0);
-            let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_add(1));
+            let last =
+                LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_add(1));
             Self {
                 // Beyond the four thousand millionth runtime all go the long way.
                 number: last.map_or(u32::MAX, |last| last + 1),
@@ -295,9 +296,8 @@ mod polls {
         #[inline(always)]
         fn settled(&self, current: &Current) -> Option<WorkerCell<'_>> {
             let worker = self.workers.get(current.worker.get().into());
-            worker.filter(|worker| {
-                current.watch.get() == self.number && worker.is_of(current.tid())
-            })
+            worker
+                .filter(|worker| current.watch.get() == self.number && worker.is_of(current.tid()))
         }
 
         /// A task that is not in this thread's nursery, or not for the first time.

@@ -366,9 +366,7 @@ impl Eye {
         for runtime in runtimes.iter().filter(own_threads) {
             let mut tids = runtime.workers().map(|cell| cell.now().tid).peekable();
             let seen_all = tids.peek().is_some() && tids.all(|tid| tid != 0);
-            if seen_all
-                && runtime.workers().all(|cell| thread::name(cell.now().tid).is_none())
-            {
+            if seen_all && runtime.workers().all(|cell| thread::name(cell.now().tid).is_none()) {
                 self.registry.runtimes.remove(runtime.number);
                 self.suspects.retain(|(number, _), _| *number != runtime.number);
             }

@@ -194,10 +194,8 @@ impl Cell<'_> {
         to.0.place.store(self.0.place.load());
         to.polled(poll.worker, now.saturating_sub(poll.began), now);
         to.word(ID).store(MOVING | id, Ordering::Release);
-        let moved = self
-            .word(ID)
-            .compare_exchange(seen, FREE, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok();
+        let moved =
+            self.word(ID).compare_exchange(seen, FREE, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if moved {
             to.arrive(id);
         } else {
@@ -209,9 +207,15 @@ impl Cell<'_> {
     /// The task that was being moved here is here, as far as the caller is
     /// concerned: its nursery does not have it any more.
     pub fn arrive(&self, id: u64) -> bool {
-        let id_word = self.word(ID);
-        id_word.compare_exchange(MOVING | id, id, Ordering::AcqRel, Ordering::Acquire).is_ok()
-            || self.is_of(id)
+        let word = self.word(ID);
+        match word.load(Ordering::Acquire) {
+            now if now == id => true,
+            now if now == MOVING | id => {
+                let here = word.compare_exchange(now, id, Ordering::AcqRel, Ordering::Acquire);
+                here.is_ok() || here == Err(id)
+            }
+            _ => false,
+        }
     }
 
     /// Frees the cell of a task that ends; the slot of its stream then falls to
@@ -323,9 +327,7 @@ impl Copied {
                 SCHEDULED => TaskState::Scheduled,
                 _ => TaskState::Idle,
             },
-            worker: Some(worker)
-                .filter(|&worker| running && worker != NO_WORKER)
-                .map(u32::from),
+            worker: Some(worker).filter(|&worker| running && worker != NO_WORKER).map(u32::from),
             state_ns,
             age_ns: clock::delta_ns(self.born, now),
             polls: self.polls / ONE_POLL,

@@ -465,12 +465,11 @@ impl Cells {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::current::NONE;
     use crate::registry::tasks::Birth;
+    use crate::sys::current::NONE;
 
     fn enter(cells: &Cells, id: u64) {
-        let birth =
-            Birth { id, parent: 0, parent_cell: NONE, runtime: 0, place: None, now: 1 };
+        let birth = Birth { id, parent: 0, parent_cell: NONE, runtime: 0, place: None, now: 1 };
         cells.enter(id).unwrap_or_else(|| panic!("room for {id}")).1.fill(&birth, 0);
     }
 
@@ -536,14 +535,8 @@ mod tests {
     fn every_cell_is_given_out_whatever_the_bound() {
         for max in [1, 2, 3, 10, 1_000, 20_000] {
             let cells = Cells::new(max);
-            let birth = |id| Birth {
-                id,
-                parent: 0,
-                parent_cell: NONE,
-                runtime: 0,
-                place: None,
-                now: 1,
-            };
+            let birth =
+                |id| Birth { id, parent: 0, parent_cell: NONE, runtime: 0, place: None, now: 1 };
             let all = 40 * max as u64 + 10_000;
             let held = (1..all)
                 .filter_map(|id| cells.enter(id).map(|(_, cell)| cell.fill(&birth(id), 0)))

@@ -181,7 +181,8 @@ impl<const N: usize> Buffer<N> {
         // SAFETY: the buffer is ours by the caller's word, `room <= N`.
         unsafe {
             let len = copy::copy_own(self.bytes.get().cast(), registers.sp as usize, room);
-            *self.head.get() = Head { tid, registers, polled: current::get().task.get(), weight, len };
+            *self.head.get() =
+                Head { tid, registers, polled: current::get().task.get(), weight, len };
         }
     }
 
