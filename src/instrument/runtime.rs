@@ -280,11 +280,10 @@ mod polls {
             let task = task_id::number(meta.id()).0;
             if current.began.get() == 0
                 && let Some(worker) = self.settled(current)
+                && let Some(newborn) = self.nurseries.newborn(current, task)
+                && let Some(now) = clock::quick()
             {
-                let now = clock::now();
-                if !self.nurseries.polling(current, task, now) {
-                    self.polling_older(current, task, current.worker.get(), now);
-                }
+                newborn.polling(current, now);
                 begins(current, worker, task, now);
             } else {
                 self.polling_otherwise(current, task);
@@ -296,25 +295,9 @@ mod polls {
         #[inline(always)]
         fn settled(&self, current: &Current) -> Option<WorkerCell<'_>> {
             let worker = self.workers.get(current.worker.get().into());
-            worker
-                .filter(|worker| current.watch.get() == self.number && worker.is_of(current.tid()))
-        }
-
-        /// A task that is not in this thread's nursery, or not for the first time.
-        #[inline(never)]
-        fn polling_older(&self, current: &Current, task: u64, worker: u16, now: u64) {
-            let tasks = &self.registry.tasks;
-            let likely = match current.watch.get() == self.number {
-                true => [current.nursery.get(), current.found_in.get()],
-                false => [NONE; 2],
-            };
-            let poll = tasks.polling(task, worker, now, likely);
-            current.cell.set(poll.cell);
-            current.seen.set(poll.seen);
-            let nursery = tasks.nursery_of(poll.cell);
-            if nursery != NONE {
-                current.found_in.set(nursery);
-            }
+            worker.filter(|worker| {
+                current.watch.get() == self.number && worker.is_of(current.known_tid.get())
+            })
         }
 
         #[inline(never)]
@@ -326,17 +309,28 @@ mod polls {
                 Some(worker) => Some(worker),
                 None => self.settle(current),
             };
-            let index = worker.map_or(NO_WORKER, |_| current.worker.get());
-            current.worker.set(index);
-            current.registry.set(self.registry());
             let now = clock::now();
-            self.polling_older(current, task, index, now);
+            self.find(current, task, now);
             match worker {
                 Some(worker) => begins(current, worker, task, now),
                 None => {
                     current.task.set(task);
                     current.began.set(now);
                 }
+            }
+        }
+
+        /// A task that is not in this thread's nursery, or not for the first time.
+        #[inline(always)]
+        fn find(&self, current: &Current, task: u64, now: u64) {
+            let tasks = &self.registry.tasks;
+            let likely = [current.nursery.get(), current.found_in.get()];
+            let poll = tasks.polling(task, current.worker.get(), now, likely);
+            current.cell.set(poll.cell);
+            current.seen.set(poll.seen);
+            let nursery = tasks.nursery_of(poll.cell);
+            if nursery != NONE {
+                current.found_in.set(nursery);
             }
         }
 
@@ -348,6 +342,8 @@ mod polls {
             // and before any park.
             self.runtime.meet();
             current.watch.set(0);
+            current.registry.set(self.registry());
+            current.worker.set(NO_WORKER);
             let index = tokio::runtime::worker_index()?;
             let worker = self.workers.get(index)?;
             worker.belongs_to(current.tid());
@@ -377,7 +373,7 @@ mod polls {
                 && let Some(worker) = self.workers.get(current.worker.get().into())
             {
                 ends(current);
-                worker.poll_ends(current.tid(), began);
+                worker.poll_ends(current.known_tid.get(), began);
             } else {
                 self.polled_otherwise(current);
             }

@@ -35,6 +35,12 @@ pub fn now() -> u64 {
     if TSC.load(Ordering::Relaxed) { tsc::read().max(1) } else { CLOCK.raw().max(1) }
 }
 
+/// The same where that is one instruction; none elsewhere.
+#[inline(always)]
+pub fn quick() -> Option<u64> {
+    TSC.load(Ordering::Relaxed).then(|| tsc::read() | 1)
+}
+
 /// The watchdog's last look at the clock.
 static LATELY: AtomicU64 = AtomicU64::new(u64::MAX);
 

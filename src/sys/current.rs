@@ -50,7 +50,8 @@ pub struct Current {
     pub line: Cell<u32>,
     /// The slot of the stream that tasks spawned right now belong to.
     pub spawning_for: Cell<u32>,
-    tid: Cell<u32>,
+    /// What [`tid`](Self::tid) knows; 0 before it is asked.
+    pub known_tid: Cell<u32>,
 }
 
 thread_local! {
@@ -69,7 +70,7 @@ thread_local! {
             found_in: Cell::new(0),
             line: Cell::new(UNKNOWN),
             spawning_for: Cell::new(NO_SLOT),
-            tid: Cell::new(0),
+            known_tid: Cell::new(0),
         }
     };
 }
@@ -89,7 +90,7 @@ impl Current {
     /// The thread's id, asked of the kernel once.
     #[inline(always)]
     pub fn tid(&self) -> u32 {
-        match self.tid.get() {
+        match self.known_tid.get() {
             0 => self.ask_tid(),
             tid => tid,
         }
@@ -98,7 +99,7 @@ impl Current {
     #[cold]
     fn ask_tid(&self) -> u32 {
         let tid = super::thread::current_tid();
-        self.tid.set(tid);
+        self.known_tid.set(tid);
         tid
     }
 }
@@ -118,6 +119,6 @@ mod tests {
     fn its_thread_is_asked_once() {
         let current = super::get();
         assert_eq!(current.tid(), crate::sys::thread::current_tid());
-        assert_eq!(current.tid(), current.tid.get());
+        assert_eq!(current.tid(), current.known_tid.get());
     }
 }

@@ -22,6 +22,22 @@ pub struct Nurseries {
     pub(super) tally: Tally,
 }
 
+/// A task whose first poll is to begin.
+#[derive(Clone, Copy)]
+pub struct Newborn<'a> {
+    number: u32,
+    cell: Cell<'a>,
+}
+
+impl Newborn<'_> {
+    /// Its first poll begins.
+    #[inline(always)]
+    pub fn polling(&self, current: &Current, now: u64) {
+        self.cell.first_polling(current.worker.get(), now);
+        current.cell.set(self.number);
+    }
+}
+
 impl Nurseries {
     #[inline(always)]
     fn get(&self, number: u32) -> Option<Cell<'_>> {
@@ -62,17 +78,12 @@ impl Nurseries {
         true
     }
 
-    /// The first poll of a task in this thread's nursery begins.
+    /// A task in this thread's nursery that was never polled.
     #[inline(always)]
-    pub fn polling(&self, current: &Current, id: u64, now: u64) -> bool {
+    pub fn newborn(&self, current: &Current, id: u64) -> Option<Newborn<'_>> {
         let number = in_nursery(current.nursery.get(), id);
-        let Some(cell) = self.get(number) else { return false };
-        if !(cell.is_of(id) && cell.is_new()) {
-            return false;
-        }
-        cell.polling(current.worker.get(), now);
-        current.cell.set(number);
-        true
+        let cell = self.get(number)?;
+        (cell.is_of(id) && cell.is_new()).then_some(Newborn { number, cell })
     }
 
     /// The task that this thread polls has ended.
