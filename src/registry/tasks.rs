@@ -7,14 +7,14 @@
 mod cell;
 mod cells;
 mod index;
-mod nursery;
+mod short;
 
 use std::panic;
 use std::sync::Arc;
 
 use self::cell::{Cell, Copied, Torn};
-use self::cells::Cells;
-pub use self::nursery::Nurseries;
+use self::cells::{Cells, Table};
+pub use self::short::ShortWay;
 use super::places::{Names, Places};
 use super::streams::{SlotInfo, Streams};
 use super::tally::Tally;
@@ -123,9 +123,8 @@ impl Tasks {
     }
 
     /// What the hooks need for the short way.
-    pub fn nurseries(&self) -> Nurseries {
-        let (lines, rest) = self.cells.lines();
-        Nurseries { lines, rest, tally: self.tally.clone() }
+    pub fn short_way(&self) -> ShortWay {
+        ShortWay { table: self.cells.table.clone(), tally: self.tally.clone() }
     }
 
     /// The first cell of a thread's nursery, from its line in the tallies.
@@ -138,10 +137,10 @@ impl Tasks {
     pub fn spawned(&self, birth: &Birth, nursery: u32) {
         self.tally.count(SPAWNED);
         let slot = self.retained(match current::get().spawning_for.get() {
-            NO_SLOT => self.cells.get(birth.parent_cell).map_or(NO_SLOT, |cell| cell.slot()),
+            NO_SLOT => self.cells.table.get(birth.parent_cell).map_or(NO_SLOT, |cell| cell.slot()),
             slot => slot,
         });
-        let young = self.cells.get(cells::in_nursery(nursery, birth.id));
+        let young = self.cells.table.get(cells::in_nursery(nursery, birth.id));
         let cell = young.filter(|cell| cell.is_free());
         match cell.or_else(|| Some(self.cells.enter(birth.id)?.1)) {
             Some(cell) => cell.fill(birth, slot),
@@ -168,8 +167,8 @@ impl Tasks {
     /// A poll returned `Pending`.
     #[inline]
     pub fn polled(&self, poll: &Poll, now: u64) {
-        let Some(cell) = self.cells.get(poll.cell) else { return };
-        if self.cells.is_nursery(poll.cell) && self.cells.grow_up(poll, now) {
+        let Some(cell) = self.cells.table.get(poll.cell) else { return };
+        if Table::is_nursery(poll.cell) && self.cells.grow_up(poll, now) {
             return;
         }
         // It may have ended on another worker, as late as this hook is.
@@ -182,14 +181,14 @@ impl Tasks {
     /// it is in none.
     #[inline]
     pub fn nursery_of(&self, cell: u32) -> u32 {
-        if self.cells.is_nursery(cell) { cell - cell % cells::NURSERY } else { NONE }
+        if Table::is_nursery(cell) { cell - cell % cells::NURSERY } else { NONE }
     }
 
     /// A task has ended; told once for each, with its cell if it is being polled.
     /// The hook of its last poll comes after this and must not touch the cell
     /// again. False if it was not held.
     pub fn ended(&self, id: u64, cell: u32, likely: [u32; 2]) -> bool {
-        let polled = self.cells.get(cell).filter(|cell| cell.holds(id).is_some());
+        let polled = self.cells.table.get(cell).filter(|cell| cell.holds(id).is_some());
         let number = match polled {
             Some(_) => cell,
             None => match self.cells.hold(id, likely) {

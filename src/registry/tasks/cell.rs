@@ -144,16 +144,6 @@ impl Cell<'_> {
         self.word(POLLS).store(polls, Ordering::Release);
     }
 
-    /// The first poll begins, of a task that [is new](Self::is_new).
-    #[inline(always)]
-    pub fn first_polling(&self, worker: u16, now: u64) {
-        let polls = self.word(POLLS).load(Ordering::Relaxed);
-        self.word(SINCE).store(now, Ordering::Relaxed);
-        // Nothing is set yet of what this adds.
-        let polls = polls.wrapping_add(ONE_POLL | running_on(worker));
-        self.word(POLLS).store(polls, Ordering::Release);
-    }
-
     /// The poll on `worker` returned `Pending`. If another has begun since, it
     /// says what the task does now.
     #[inline]

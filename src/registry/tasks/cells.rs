@@ -19,6 +19,7 @@
 //! that proves crowded they begin with the next. So what is resident follows the
 //! tasks that live, not those that ever were.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::Poll;
@@ -50,21 +51,64 @@ const MOST_CELLS: usize = (1 << 24) - 2 - (NURSERIES * NURSERY) as usize;
 /// Free lists: a spawning thread uses its own, so that they are not contended.
 const FREE_LISTS: usize = 16;
 
-/// All cells: those of the nurseries, of the windows, then the rest.
+/// All cells: those of the nurseries, of the windows, then the rest. Clones are
+/// the same.
+#[derive(Clone, Debug)]
+pub struct Table {
+    lines: Array<PlacedLine>,
+    /// The window to begin with: `first cell << 32 | mask`.
+    begin: Arc<AtomicU64>,
+    /// The rest begins here.
+    rest: u32,
+}
+
+impl Table {
+    /// The cell of that number.
+    #[inline(always)]
+    pub fn get(&self, number: u32) -> Option<Cell<'_>> {
+        self.lines.get(number as usize).map(Cell)
+    }
+
+    /// The window to begin with, packed. Which one that is may change at any
+    /// time: it is where to look first, and no more.
+    #[inline(always)]
+    fn first(&self) -> u64 {
+        self.begin.load(Ordering::Acquire)
+    }
+
+    /// A task's home, if it is there.
+    #[inline(always)]
+    pub fn at_home(&self, id: u64) -> Option<(u32, Cell<'_>)> {
+        let number = home_in(self.first(), id);
+        let cell = self.get(number)?;
+        cell.is_of(id).then_some((number, cell))
+    }
+
+    /// It is a nursery's.
+    #[inline(always)]
+    pub fn is_nursery(number: u32) -> bool {
+        number < NURSERIES * NURSERY
+    }
+
+    /// It is one of those that the index leads to, or none.
+    #[inline(always)]
+    pub fn is_rest(&self, number: u32) -> bool {
+        number >= self.rest
+    }
+}
+
+/// Who has which cell.
 #[derive(Debug)]
 pub struct Cells {
-    lines: Array<PlacedLine>,
+    pub table: Table,
     /// Nurseries that may have tasks: the first so many.
     nurseries: AtomicU32,
     /// From the smallest to the largest.
     windows: Box<[Window]>,
-    /// The window to begin with: `first cell << 32 | mask`, and its number.
-    begin: AtomicU64,
+    /// The number of the window to begin with.
     beginning: AtomicUsize,
     /// Tasks that it repelled since it was surveyed.
     repelled: AtomicU64,
-    /// The rest begins here.
-    rest: u32,
     /// Of the rest, those never used start here.
     fresh: AtomicU32,
     /// Heads: `tag << 32 | cell + 1`; the tag defeats ABA.
@@ -180,22 +224,19 @@ impl Cells {
             .collect();
         let all = max + nurseries as usize;
         Self {
-            lines: Array::new(all),
+            table: Table {
+                lines: Array::new(all),
+                begin: Arc::new(AtomicU64::new(windows[0].packed())),
+                rest: rest as u32,
+            },
             nurseries: AtomicU32::new(0),
-            begin: AtomicU64::new(windows[0].packed()),
             windows,
             beginning: AtomicUsize::new(0),
             repelled: AtomicU64::new(0),
-            rest: rest as u32,
             fresh: AtomicU32::new(rest as u32),
             free: Default::default(),
             index: Index::new(all - rest),
         }
-    }
-
-    /// The array behind them, and where those begin that are found by the index.
-    pub fn lines(&self) -> (Array<PlacedLine>, u32) {
-        (self.lines.clone(), self.rest)
     }
 
     /// The first cell of a thread's nursery, from its line in the tallies.
@@ -208,38 +249,20 @@ impl Cells {
         Some(line * NURSERY)
     }
 
-    /// The cell of that number.
-    #[inline]
-    pub fn get(&self, number: u32) -> Option<Cell<'_>> {
-        self.lines.get(number as usize).map(Cell)
-    }
-
     #[inline]
     fn at(&self, number: u32) -> Cell<'_> {
-        Cell(&self.lines[number as usize])
+        Cell(&self.table.lines[number as usize])
     }
 
-    /// It is a nursery's.
-    #[inline]
-    pub fn is_nursery(&self, number: u32) -> bool {
-        number < NURSERIES * NURSERY
-    }
-
-    /// The window to begin with, packed. Which one that is may change at any
-    /// time: it is where to look first, and no more.
-    #[inline]
     fn first(&self) -> u64 {
-        self.begin.load(Ordering::Acquire)
+        self.table.first()
     }
 
     /// A task's cell, for who only looks: the task may be moved meanwhile.
     pub fn find(&self, id: u64) -> Option<(u32, Cell<'_>)> {
-        let (number, cell) = self.find_home(id);
-        if cell.is_of(id) {
-            return Some((number, cell));
-        }
-        let grown_up = || self.find_grown_up(id, |cell| cell.is_of(id));
-        grown_up()
+        let at_home = self.table.at_home(id);
+        at_home
+            .or_else(|| self.find_grown_up(id, |cell| cell.is_of(id)))
             .or_else(|| {
                 let young = self.nurseries().map(|first| in_nursery(first, id));
                 let mut cells = young.map(|number| (number, self.at(number)));
@@ -254,18 +277,17 @@ impl Cells {
     /// a poll. `likely` are nurseries to be asked first.
     #[inline]
     pub fn hold(&self, id: u64, likely: [u32; 2]) -> Option<Held<'_>> {
-        let (number, cell) = self.find_home(id);
-        if cell.is_of(id) {
-            return Some(Held { number, cell, seen: id });
+        match self.table.at_home(id) {
+            Some((number, cell)) => Some(Held { number, cell, seen: id }),
+            None => self.hold_beside(id, likely),
         }
-        self.hold_beside(id, likely)
     }
 
     /// Hooks are small for having this out of their way.
     #[inline(never)]
     fn hold_beside(&self, id: u64, likely: [u32; 2]) -> Option<Held<'_>> {
         let plain = |(number, cell)| Held { number, cell, seen: id };
-        let likely = likely.into_iter().filter(|first| self.is_nursery(*first));
+        let likely = likely.into_iter().filter(|first| Table::is_nursery(*first));
         self.find_beside(id)
             .map(plain)
             .or_else(|| likely.into_iter().find_map(|first| self.hold_in_nursery(first, id)))
@@ -285,11 +307,6 @@ impl Cells {
     /// The first cells of the nurseries that may have tasks.
     fn nurseries(&self) -> impl Iterator<Item = u32> {
         (0..self.nurseries.load(Ordering::Acquire)).map(|n| n * NURSERY)
-    }
-
-    fn find_home(&self, id: u64) -> (u32, Cell<'_>) {
-        let number = home_in(self.first(), id);
-        (number, self.at(number))
     }
 
     fn find_beside(&self, id: u64) -> Option<(u32, Cell<'_>)> {
@@ -316,7 +333,7 @@ impl Cells {
         // Ids ascend: the line of a birth to come is far from the processor,
         // and a locked instruction would wait for it. One in eight is another's.
         let folded = folded(id);
-        self.lines.soon(in_window(first, id.wrapping_add(AHEAD) ^ folded) as usize);
+        self.table.lines.soon(in_window(first, id.wrapping_add(AHEAD) ^ folded) as usize);
         let number = in_window(first, id ^ folded);
         let cell = self.at(number);
         if cell.take() { Some((number, cell)) } else { self.enter_beside(first, id) }
@@ -367,7 +384,7 @@ impl Cells {
     /// caller.
     #[inline]
     pub fn leave_from(&self, number: u32, id: u64) -> u32 {
-        if number >= self.rest {
+        if self.table.is_rest(number) {
             return self.leave_rest(number, id);
         }
         self.at(number).end()
@@ -390,13 +407,13 @@ impl Cells {
         let windows = self.windows.iter().filter(|window| window.used.load(Ordering::Acquire));
         let windows = windows.flat_map(|window| {
             let first = window.first as usize;
-            &self.lines[first..=first + window.mask as usize]
+            &self.table.lines[first..=first + window.mask as usize]
         });
         // Asked for when it is their turn: a task goes there meanwhile.
         let rest = std::iter::once_with(|| {
-            &self.lines[self.rest as usize..self.fresh.load(Ordering::Acquire) as usize]
+            &self.table.lines[self.table.rest as usize..self.fresh.load(Ordering::Acquire) as usize]
         });
-        self.lines[..nurseries].iter().chain(windows).chain(rest.flatten()).map(Cell)
+        self.table.lines[..nurseries].iter().chain(windows).chain(rest.flatten()).map(Cell)
     }
 
     /// Goes on to the next window if this one, of which some cells are looked
@@ -412,13 +429,13 @@ impl Cells {
         let Some(next) = self.windows.get(beginning + 1) else { return };
         // Here and there, and not always the same.
         let cells = (0..SURVEYED).map(|n| {
-            let place = home(id).wrapping_add(u64::from(n * (window.mask / SURVEYED | 1)));
+            let place = home(id).wrapping_add(u64::from(n * ((window.mask / SURVEYED) | 1)));
             self.at(in_window(window.packed(), place))
         });
         if cells.filter(|cell| !cell.is_free()).count() >= CROWDED {
             next.note_used();
             // Release: who finds tasks there must find it used.
-            self.begin.store(next.packed(), Ordering::Release);
+            self.table.begin.store(next.packed(), Ordering::Release);
             self.beginning.store(beginning + 1, Ordering::Relaxed);
         }
     }
@@ -429,7 +446,7 @@ impl Cells {
             return Some(number);
         }
         let fresh = self.fresh.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |fresh| {
-            ((fresh as usize) < self.lines.len()).then_some(fresh + 1)
+            ((fresh as usize) < self.table.lines.len()).then_some(fresh + 1)
         });
         fresh.ok().or_else(|| (0..FREE_LISTS).find_map(|list| self.pop(list)))
     }

@@ -249,7 +249,7 @@ fn who_waits_goes_from_its_nursery_to_a_window_with_all_its_accounts() {
     assert_eq!(older.spawned_at.unwrap().line, place.line());
     assert_eq!(older.method.as_deref(), Some("/a.B/First"));
     assert_eq!(tasks.snapshot(clock::now()).0.len(), 1, "it is told once");
-    assert!(tasks.cells.get(poll.cell).unwrap().is_free(), "the nursery has room again");
+    assert!(tasks.cells.table.get(poll.cell).unwrap().is_free(), "the nursery has room again");
     let poll = tasks.polling(7, 5, clock::now(), [nursery, NONE]);
     assert_eq!((tasks.nursery_of(poll.cell), poll.seen), (NONE, 7));
 
