@@ -144,7 +144,8 @@ impl Builder {
         self
     }
 
-    /// Live tasks held at most; more are counted, not listed. Default: 200,000.
+    /// Live tasks held at most, besides up to 256 new ones of each worker; more
+    /// are counted, not listed. Default: 200,000.
     #[must_use]
     pub fn max_tasks(mut self, tasks: usize) -> Self {
         self.max_tasks = tasks;
