@@ -6,6 +6,7 @@ use crate::registry::clock;
 use crate::registry::streams::{Begin, StreamCell};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 fn tasks(max: usize) -> Tasks {
     Tasks::new(max, Arc::new(Streams::default()))
@@ -30,6 +31,11 @@ fn birth(id: u64) -> Birth {
 
 fn ended(tasks: &Tasks, id: u64) -> bool {
     tasks.ended(id, NONE, [NONE; 2])
+}
+
+/// The cell is this task's.
+fn has(tasks: &Tasks, cell: u32, id: u64) -> bool {
+    tasks.cells.table.get(cell).is_some_and(|cell| cell.holds(id).is_some())
 }
 
 #[test]
@@ -297,6 +303,7 @@ fn a_poll_that_ends_late_takes_nothing_from_the_next() {
     let first = tasks.polling(7, 1, 10, [NONE; 2]);
     let second = tasks.polling(7, 2, 20, [NONE; 2]);
     tasks.polled(&first, 2_000_010);
+    assert!(has(&tasks, second.cell, 7), "its cell is taken from under the second poll");
     let task = tasks.get(TaskId(7), 30).unwrap();
     assert_eq!((task.state, task.worker, task.polls), (TaskState::Running, Some(2), 2));
     assert!(task.busy_ns >= clock::ticks_ns(2_000_000), "what the first took counts");
@@ -329,9 +336,17 @@ fn a_task_that_is_moved_while_its_next_poll_begins_is_lost_by_nobody() {
     let nursery = tasks.nursery(0).unwrap();
     // The last task that was handed on, that is about to end, and that has ended.
     let [handed, ending, over] = [const { AtomicU64::new(0) }; 3];
+    // Who fails does not go on, and the others must not wait for it.
+    let begun = Instant::now();
+    let in_time = || assert!(begun.elapsed() < Duration::from_secs(100), "another has failed");
     let wait_for = |word: &AtomicU64, id: u64| {
+        let mut looks = 0;
         while word.load(Ordering::Acquire) < id {
-            std::thread::yield_now();
+            looks += 1;
+            if looks % 1_000 == 0 {
+                in_time();
+                std::thread::yield_now();
+            }
         }
     };
     std::thread::scope(|scope| {
@@ -347,11 +362,14 @@ fn a_task_that_is_moved_while_its_next_poll_begins_is_lost_by_nobody() {
         scope.spawn(|| {
             for id in 1..=LAST {
                 wait_for(&handed, id);
-                for _ in 0..id % 16 {
+                for _ in 0..id % 256 {
                     std::hint::spin_loop();
                 }
                 let poll = tasks.polling(id, 2, clock::now(), [NONE; 2]);
                 assert_ne!(poll.cell, NONE, "{id} is lost");
+                for _ in 0..id % 64 {
+                    assert!(has(&tasks, poll.cell, id), "{id} is polled, and its cell taken");
+                }
                 let in_poll = id % 3 == 0;
                 if !in_poll {
                     tasks.polled(&poll, clock::now());
@@ -364,6 +382,7 @@ fn a_task_that_is_moved_while_its_next_poll_begins_is_lost_by_nobody() {
         });
         let mut seen = 0;
         while over.load(Ordering::Acquire) < LAST {
+            in_time();
             let id = handed.load(Ordering::SeqCst);
             let told = tasks.get(TaskId(id), clock::now()).is_some();
             let (list, _) = tasks.snapshot(clock::now());
