@@ -32,7 +32,7 @@ pub fn calibrate() {
 /// Now, in ticks. Never 0, which cells use for "never".
 #[inline]
 pub fn now() -> u64 {
-    if TSC.load(Ordering::Relaxed) { tsc::read().max(1) } else { CLOCK.raw().max(1) }
+    quick().unwrap_or_else(|| CLOCK.raw().max(1))
 }
 
 /// The same where that is one instruction; none elsewhere.

@@ -82,10 +82,10 @@ pub struct Birth {
 /// What a hook knows of a poll.
 #[derive(Clone, Copy, Debug)]
 pub struct Poll {
+    /// tokio's id.
+    pub task: u64,
     /// The task's cell; [`NONE`] if it is not held.
     pub cell: u32,
-    /// The word of its id in that cell.
-    pub seen: u64,
     /// On which worker.
     pub worker: u16,
     /// Since when, in ticks.
@@ -152,27 +152,33 @@ impl Tasks {
     }
 
     /// A poll begins on `worker`. `likely` are nurseries that may have the task.
+    /// Returns its cell; [`NONE`] if it is not held.
     #[inline]
-    pub fn polling(&self, id: u64, worker: u16, now: u64, likely: [u32; 2]) -> Poll {
-        let (cell, seen) = match self.cells.hold(id, likely) {
-            Some(held) => {
-                held.cell.polling(worker, now);
-                (held.number, held.seen)
-            }
-            None => (NONE, id),
-        };
-        Poll { cell, seen, worker, began: now }
+    pub fn polling(&self, id: u64, worker: u16, now: u64, likely: [u32; 2]) -> u32 {
+        let Some((mut number, mut cell)) = self.cells.hold(id, likely) else { return NONE };
+        if Table::is_nursery(number) && !cell.is_new() {
+            (number, cell) = self.cells.settle_down(number, id);
+        }
+        cell.polling(worker, now);
+        number
     }
 
     /// A poll returned `Pending`.
-    #[inline]
     pub fn polled(&self, poll: &Poll, now: u64) {
-        let Some(cell) = self.cells.table.get(poll.cell) else { return };
-        if Table::is_nursery(poll.cell) && self.cells.grow_up(poll, now) {
-            return;
+        let Some(mut cell) = self.cells.table.get(poll.cell) else { return };
+        if Table::is_nursery(poll.cell) {
+            if self.cells.grow_up(poll, now) {
+                return;
+            }
+            // The next poll, which has begun, may have moved it.
+            if !cell.holds(poll.task)
+                && let Some((_, moved)) = self.cells.find(poll.task)
+            {
+                cell = moved;
+            }
         }
         // It may have ended on another worker, as late as this hook is.
-        if cell.holds(Cell::id_in(poll.seen)).is_some() {
+        if cell.holds(poll.task) {
             cell.polled(poll.worker, now.saturating_sub(poll.began), now);
         }
     }
@@ -188,11 +194,10 @@ impl Tasks {
     /// The hook of its last poll comes after this and must not touch the cell
     /// again. False if it was not held.
     pub fn ended(&self, id: u64, cell: u32, likely: [u32; 2]) -> bool {
-        let polled = self.cells.table.get(cell).filter(|cell| cell.holds(id).is_some());
-        let number = match polled {
-            Some(_) => cell,
-            None => match self.cells.hold(id, likely) {
-                Some(held) => held.number,
+        let number = match self.cells.table.get(cell) {
+            Some(polled) if polled.holds(id) => cell,
+            _ => match self.cells.hold(id, likely) {
+                Some((number, _)) => number,
                 None => return false,
             },
         };

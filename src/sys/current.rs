@@ -12,7 +12,7 @@ use std::cell::Cell;
 
 /// No cell, no nursery. Beyond the end of all arrays, and so is what follows it.
 pub const NONE: u32 = u32::MAX / 2;
-/// The task polled has ended, and its cell may be another's.
+/// The task polled has ended the short way, and its cell may be another's.
 pub const ENDED: u32 = NONE + 1;
 /// No line of a tally is known yet.
 pub const UNKNOWN: u32 = u32::MAX;
@@ -31,12 +31,10 @@ pub struct Current {
     pub unknown: Cell<u64>,
     /// The polled task's cell.
     pub cell: Cell<u32>,
-    /// The word of the polled task's id in its cell, as far as it is not the id.
-    pub seen: Cell<u64>,
     /// Which registry has that cell, by its address.
     pub registry: Cell<usize>,
     /// Whose hooks know this thread: it is a worker of that runtime, and may use
-    /// what the next three say without asking. 0 for none.
+    /// its nursery and its line. 0 for none.
     pub watch: Cell<u32>,
     /// The worker that this thread is, or was last.
     pub worker: Cell<u16>,
@@ -44,9 +42,9 @@ pub struct Current {
     pub depth: Cell<u16>,
     /// The first cell of this thread's nursery.
     pub nursery: Cell<u32>,
-    /// Another's nursery, where a task was found last.
+    /// The nursery where a task was found last by asking.
     pub found_in: Cell<u32>,
-    /// The thread's line in every tally; not its own before `watch` is set.
+    /// The thread's line in every tally; its own while `watch` is set.
     pub line: Cell<u32>,
     /// The slot of the stream that tasks spawned right now belong to.
     pub spawning_for: Cell<u32>,
@@ -61,7 +59,6 @@ thread_local! {
             began: Cell::new(0),
             unknown: Cell::new(0),
             cell: Cell::new(NONE),
-            seen: Cell::new(0),
             registry: Cell::new(0),
             watch: Cell::new(0),
             worker: Cell::new(0),

@@ -23,7 +23,6 @@ thread_local! {
 
 /// A poll that is set aside.
 struct Outer {
-    task: u64,
     poll: Poll,
     registry: usize,
     watch: u32,
@@ -168,10 +167,9 @@ impl Watch {
     fn find(&self, current: &Current, task: u64, now: u64) {
         let tasks = &self.registry.tasks;
         let likely = [current.nursery.get(), current.found_in.get()];
-        let poll = tasks.polling(task, current.worker.get(), now, likely);
-        current.cell.set(poll.cell);
-        current.seen.set(poll.seen);
-        let nursery = tasks.nursery_of(poll.cell);
+        let cell = tasks.polling(task, current.worker.get(), now, likely);
+        current.cell.set(cell);
+        let nursery = tasks.nursery_of(cell);
         if nursery != NONE {
             current.found_in.set(nursery);
         }
@@ -284,7 +282,7 @@ impl Watch {
     #[inline(never)]
     fn ended_otherwise(&self, current: &Current, task: u64) {
         let is_polled = current.task.get() == task;
-        // Not `ENDED`, which the short way alone leaves to the hook that follows.
+        // Not `ENDED`: the hook that follows has more to do than after the short way.
         let cell = if is_polled { current.cell.replace(NONE) } else { NONE };
         if !self.registry.tasks.ended(task, cell, [current.nursery.get(), NONE]) {
             current.unknown.set(task);
@@ -314,11 +312,9 @@ fn ends(current: &Current) {
 /// The poll that this thread is in.
 #[inline]
 fn poll(current: &Current) -> Poll {
-    let task = current.task.get();
-    let seen = current.seen.get();
     Poll {
+        task: current.task.get(),
         cell: current.cell.get(),
-        seen: if ShortWay::is_of(seen, task) { seen } else { task },
         worker: current.worker.get(),
         began: current.began.get(),
     }
@@ -329,7 +325,6 @@ fn nest(current: &Current) {
     OUTER.with_borrow_mut(|outer| {
         if outer.len() < MAX_NESTED {
             outer.push(Outer {
-                task: current.task.get(),
                 poll: poll(current),
                 registry: current.registry.get(),
                 watch: current.watch.get(),
@@ -345,11 +340,10 @@ fn nest(current: &Current) {
 #[cold]
 fn unnest(current: &Current) {
     OUTER.with_borrow_mut(|outer| {
-        if let Some(Outer { task, poll, registry, watch }) = outer.pop() {
-            current.task.set(task);
+        if let Some(Outer { poll, registry, watch }) = outer.pop() {
+            current.task.set(poll.task);
             current.began.set(poll.began);
             current.cell.set(poll.cell);
-            current.seen.set(poll.seen);
             current.worker.set(poll.worker);
             current.registry.set(registry);
             current.watch.set(watch);

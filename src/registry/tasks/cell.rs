@@ -6,15 +6,18 @@
 //! reader takes the words between two equal reads of the id, which no two tasks
 //! share; a cell that was given to another task in between is torn.
 //!
-//! A task that is [moved](Cell::grow_up) from its nursery may be polled meanwhile
-//! by another worker. Who wins is decided in the word of the id:
+//! The hook after a task's first poll [moves](Cell::grow_up) it from its nursery,
+//! while another worker may begin the next poll. Who wins is decided in the word
+//! of the id, which is only once the id alone:
 //!
 //! ```text
-//!   hook after a poll                       hook before the next, elsewhere
+//!   hook after the first poll               hook before the next, elsewhere
 //!   takes a cell, copies, marks it MOVING
-//!   id, polled k times ──► free             id, polled k ──► id, polled k + 1
-//!   MOVING ──► id                           if it was moved: MOVING ──► id
+//!   nursery: id ──► free                    nursery: id ──► id, STAYS
+//!   other:   MOVING ──► id                  if it was moved: MOVING ──► id
 //! ```
+//!
+//! What stays is its poller's alone, who moves it then.
 
 use std::panic::Location;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -41,13 +44,11 @@ const SLOT: usize = 0;
 /// Longest poll, in units of ticks.
 const LONGEST: usize = 1;
 
-// The word of the id. tokio counts tasks: 2^56 are more than there will be.
+// The word of the id. tokio counts tasks: 2^62 are more than there will be.
 const FREE: u64 = 0;
-const ID_BITS: u32 = 56;
-const ID_MASK: u64 = (1 << ID_BITS) - 1;
-/// In a nursery: polls after the first, the last seven bits of their number.
-const TIMES: u64 = 0x7F << ID_BITS;
-const ONE_TIME: u64 = 1 << ID_BITS;
+const ID_MASK: u64 = STAYS - 1;
+/// In a nursery: the hook after the first poll does not move it any more.
+const STAYS: u64 = 1 << 62;
 /// It is being moved here.
 const MOVING: u64 = 1 << 63;
 /// Taken, but not yet filled in.
@@ -88,9 +89,9 @@ impl Cell<'_> {
         self.word(ID).load(Ordering::Acquire) == id
     }
 
-    /// It is this task's, or will be if it is moved here. What the word was.
-    pub fn holds(&self, id: u64) -> Option<u64> {
-        Some(self.word(ID).load(Ordering::Acquire)).filter(|word| word & ID_MASK == id)
+    /// It is this task's, or will be if it is moved here.
+    pub fn holds(&self, id: u64) -> bool {
+        self.word(ID).load(Ordering::Acquire) & ID_MASK == id
     }
 
     /// The task in it.
@@ -162,46 +163,53 @@ impl Cell<'_> {
     }
 
     /// The caller alone holds this task of a nursery, for a poll that is not its
-    /// first or for its end: whoever is about to move it since the last poll
-    /// will not. Returns the word of its id from now on; none if it was moved.
-    pub fn stay(&self, id: u64) -> Option<u64> {
-        let word = self.holds(id)?;
-        let later = id | word.wrapping_add(ONE_TIME) & TIMES;
-        let id_word = self.word(ID);
-        let stays = id_word.compare_exchange(word, later, Ordering::AcqRel, Ordering::Relaxed);
-        stays.is_ok().then_some(later)
+    /// first or for its end: whoever is about to move it since the first poll
+    /// will not. False if it was moved.
+    pub fn stay(&self, id: u64) -> bool {
+        let word = self.word(ID);
+        match word.load(Ordering::Acquire) {
+            now if now == id => {
+                word.compare_exchange(id, id | STAYS, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            }
+            now => now == id | STAYS,
+        }
     }
 
-    /// Of whom a word of an id is.
-    pub fn id_in(word: u64) -> u64 {
-        word & ID_MASK
-    }
-
-    /// The task of a nursery goes to a cell that the caller has taken, a poll of
-    /// it being over. False if another poll has begun, or the task has ended: it
-    /// stays, and the other cell is still taken.
-    pub fn grow_up(&self, to: Cell<'_>, poll: &Poll, now: u64) -> bool {
-        let seen = poll.seen;
-        let id = seen & ID_MASK;
+    fn copy_to(&self, to: Cell<'_>) {
         // As in `fill`.
         fence(Ordering::Release);
-        for word in [PARENT, BORN, BUSY, POLLS] {
+        for word in [PARENT, BORN, SINCE, BUSY, POLLS] {
             to.word(word).store(self.word(word).load(Ordering::Relaxed), Ordering::Relaxed);
         }
         for half in [SLOT, LONGEST] {
             to.half(half).store(self.half(half).load(Ordering::Relaxed), Ordering::Relaxed);
         }
         to.0.place.store(self.0.place.load());
+    }
+
+    /// A task of a nursery, whose first poll is over, goes to a cell that the
+    /// caller has taken. False if another poll has begun, or the task has ended:
+    /// the other cell is still taken then.
+    pub fn grow_up(&self, to: Cell<'_>, poll: &Poll, now: u64) -> bool {
+        let id = poll.task;
+        self.copy_to(to);
         to.polled(poll.worker, now.saturating_sub(poll.began), now);
         to.word(ID).store(MOVING | id, Ordering::Release);
         let moved =
-            self.word(ID).compare_exchange(seen, FREE, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+            self.word(ID).compare_exchange(id, FREE, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if moved {
             to.arrive(id);
         } else {
             to.word(ID).store(TAKEN, Ordering::Release);
         }
         moved
+    }
+
+    /// The same, by the caller who alone holds the task.
+    pub fn move_to(&self, to: Cell<'_>, id: u64) {
+        self.copy_to(to);
+        to.word(ID).store(id, Ordering::Release);
+        self.word(ID).store(FREE, Ordering::Release);
     }
 
     /// The task that was being moved here is here, as far as the caller is

@@ -184,16 +184,6 @@ fn folded(id: u64) -> u64 {
     id >> 5 ^ id >> 11
 }
 
-/// A task's cell for whom the task is alone.
-#[derive(Clone, Copy)]
-pub struct Held<'a> {
-    /// Its number.
-    pub number: u32,
-    pub cell: Cell<'a>,
-    /// The word of the task's id; the id but for a nursery's older ones.
-    pub seen: u64,
-}
-
 /// Where in a nursery a task is.
 #[inline(always)]
 pub fn in_nursery(first: u32, id: u64) -> u32 {
@@ -266,42 +256,36 @@ impl Cells {
             .or_else(|| {
                 let young = self.nurseries().map(|first| in_nursery(first, id));
                 let mut cells = young.map(|number| (number, self.at(number)));
-                cells.find(|(_, cell)| cell.holds(id).is_some())
+                cells.find(|(_, cell)| cell.holds(id))
             })
             // It has gone from one to the other in between, or is on its way.
-            .or_else(|| self.find_grown_up(id, |cell| cell.holds(id).is_some()))
+            .or_else(|| self.find_grown_up(id, |cell| cell.holds(id)))
     }
 
     /// A task's cell, for who polls the task now or tells its end, and nobody
-    /// else does; and the word of its id if a nursery has had it for longer than
-    /// a poll. `likely` are nurseries to be asked first.
+    /// else does. `likely` are nurseries to be asked first.
     #[inline]
-    pub fn hold(&self, id: u64, likely: [u32; 2]) -> Option<Held<'_>> {
-        match self.table.at_home(id) {
-            Some((number, cell)) => Some(Held { number, cell, seen: id }),
-            None => self.hold_beside(id, likely),
-        }
+    pub fn hold(&self, id: u64, likely: [u32; 2]) -> Option<(u32, Cell<'_>)> {
+        self.table.at_home(id).or_else(|| self.hold_beside(id, likely))
     }
 
     /// Hooks are small for having this out of their way.
     #[inline(never)]
-    fn hold_beside(&self, id: u64, likely: [u32; 2]) -> Option<Held<'_>> {
-        let plain = |(number, cell)| Held { number, cell, seen: id };
-        let likely = likely.into_iter().filter(|first| Table::is_nursery(*first));
+    fn hold_beside(&self, id: u64, likely: [u32; 2]) -> Option<(u32, Cell<'_>)> {
+        let mut likely = likely.into_iter().filter(|first| Table::is_nursery(*first));
         self.find_beside(id)
-            .map(plain)
-            .or_else(|| likely.into_iter().find_map(|first| self.hold_in_nursery(first, id)))
-            .or_else(|| self.find_grown_up(id, |cell| cell.is_of(id)).map(plain))
+            .or_else(|| likely.find_map(|first| self.hold_in_nursery(first, id)))
+            .or_else(|| self.find_grown_up(id, |cell| cell.is_of(id)))
             .or_else(|| self.nurseries().find_map(|first| self.hold_in_nursery(first, id)))
             // It has gone from one to the other in between, or is on its way.
-            .or_else(|| self.find_grown_up(id, |cell| cell.arrive(id)).map(plain))
+            .or_else(|| self.find_grown_up(id, |cell| cell.arrive(id)))
     }
 
-    fn hold_in_nursery(&self, first: u32, id: u64) -> Option<Held<'_>> {
+    fn hold_in_nursery(&self, first: u32, id: u64) -> Option<(u32, Cell<'_>)> {
         let number = in_nursery(first, id);
         let cell = self.at(number);
-        let seen = if cell.is_of(id) && cell.is_new() { id } else { cell.stay(id)? };
-        Some(Held { number, cell, seen })
+        // Before the first poll nobody is about to move it.
+        (cell.is_of(id) && cell.is_new() || cell.stay(id)).then_some((number, cell))
     }
 
     /// The first cells of the nurseries that may have tasks.
@@ -366,17 +350,29 @@ impl Cells {
         Some((number, self.at(number)))
     }
 
-    /// A poll of a task in a nursery has returned `Pending`: it goes where there
-    /// is room for those that wait. False if there is none, or if the next poll
-    /// has begun already; see [`Cell::grow_up`].
+    /// The first poll of a task in a nursery has returned `Pending`: it goes where
+    /// there is room for those that wait. False if there is none, or if the next
+    /// poll has begun already; see [`Cell::grow_up`].
     pub fn grow_up(&self, poll: &Poll, now: u64) -> bool {
-        let id = Cell::id_in(poll.seen);
-        let Some((to, grown_up)) = self.enter(id) else { return false };
-        let moved = self.at(poll.cell).grow_up(grown_up, poll, now);
+        let young = self.at(poll.cell);
+        if !young.is_of(poll.task) {
+            return false;
+        }
+        let Some((to, grown_up)) = self.enter(poll.task) else { return false };
+        let moved = young.grow_up(grown_up, poll, now);
         if !moved {
-            self.leave_from(to, id);
+            self.leave_from(to, poll.task);
         }
         moved
+    }
+
+    /// The same for a later poll that begins, by who [holds](Self::hold) the
+    /// task. Its cell, which is the same if there is no room.
+    pub fn settle_down(&self, number: u32, id: u64) -> (u32, Cell<'_>) {
+        let young = self.at(number);
+        let Some((to, grown_up)) = self.enter(id) else { return (number, young) };
+        young.move_to(grown_up, id);
+        (to, grown_up)
     }
 
     /// A task has ended, or has not come after all: frees its cell, which the
@@ -491,7 +487,7 @@ mod tests {
     }
 
     fn leave(cells: &Cells, id: u64) -> u32 {
-        cells.leave_from(cells.hold(id, [NONE; 2]).expect("held").number, id)
+        cells.leave_from(cells.hold(id, [NONE; 2]).expect("held").0, id)
     }
 
     /// Of a million tasks every `stride`-th stays, up to `most`.

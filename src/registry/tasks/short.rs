@@ -37,12 +37,6 @@ impl Found<'_> {
 }
 
 impl ShortWay {
-    /// The word of an id in a cell is of this task.
-    #[inline]
-    pub fn is_of(word: u64, id: u64) -> bool {
-        Cell::id_in(word) == id
-    }
-
     /// A task is spawned by the one that this thread polls, into its nursery,
     /// whose cells it alone gives out: without a locked instruction. False if
     /// that goes the long way, as below.

@@ -29,13 +29,18 @@ fn birth(id: u64) -> Birth {
     Birth { id, parent: 0, parent_cell: NONE, runtime: 1, place: None, now: clock::now() }
 }
 
+/// A poll begins on a worker that does not know where the task is.
+fn polling(tasks: &Tasks, id: u64, worker: u16, began: u64) -> Poll {
+    Poll { task: id, cell: tasks.polling(id, worker, began, [NONE; 2]), worker, began }
+}
+
 fn ended(tasks: &Tasks, id: u64) -> bool {
     tasks.ended(id, NONE, [NONE; 2])
 }
 
 /// The cell is this task's.
 fn has(tasks: &Tasks, cell: u32, id: u64) -> bool {
-    tasks.cells.table.get(cell).is_some_and(|cell| cell.holds(id).is_some())
+    tasks.cells.table.get(cell).is_some_and(|cell| cell.holds(id))
 }
 
 #[test]
@@ -49,7 +54,7 @@ fn a_life_is_accounted() {
     assert_eq!(list[0].runtime, RuntimeId(2));
 
     let began = clock::now();
-    let poll = tasks.polling(7, 5, began, [NONE; 2]);
+    let poll = polling(&tasks, 7, 5, began);
     let task = tasks.get(TaskId(7), clock::now()).expect("held");
     assert_eq!((task.state, task.worker, task.polls), (TaskState::Running, Some(5), 1));
     assert!(task.busy_ns > 0, "the poll that lasts counts");
@@ -207,7 +212,7 @@ fn writers_on_all_threads_and_a_reader_agree() {
                         }
                         for id in ids.clone() {
                             let now = clock::now();
-                            let poll = tasks.polling(id, thread as u16, now, [NONE; 2]);
+                            let poll = polling(tasks, id, thread as u16, now);
                             tasks.polled(&poll, clock::now());
                         }
                         for id in ids {
@@ -241,7 +246,7 @@ fn who_waits_goes_from_its_nursery_to_a_window_with_all_its_accounts() {
         tasks.spawned(&birth, nursery);
     }
     let began = clock::now();
-    let poll = tasks.polling(7, 5, began, [NONE; 2]);
+    let poll = polling(&tasks, 7, 5, began);
     assert_eq!(tasks.nursery_of(poll.cell), nursery, "found though nobody said where");
     let young = tasks.get(TaskId(7), clock::now()).unwrap();
     assert_eq!((young.state, young.worker), (TaskState::Running, Some(5)));
@@ -256,8 +261,8 @@ fn who_waits_goes_from_its_nursery_to_a_window_with_all_its_accounts() {
     assert_eq!(older.method.as_deref(), Some("/a.B/First"));
     assert_eq!(tasks.snapshot(clock::now()).0.len(), 1, "it is told once");
     assert!(tasks.cells.table.get(poll.cell).unwrap().is_free(), "the nursery has room again");
-    let poll = tasks.polling(7, 5, clock::now(), [nursery, NONE]);
-    assert_eq!((tasks.nursery_of(poll.cell), poll.seen), (NONE, 7));
+    let poll = polling(&tasks, 7, 5, clock::now());
+    assert_eq!(tasks.nursery_of(poll.cell), NONE);
 
     // Its stream is over once it is.
     let slot = first.slot();
@@ -282,7 +287,7 @@ fn where_there_is_no_room_a_task_stays_in_its_nursery() {
         for polls in 1..=300 {
             for &id in &held {
                 let now = clock::now();
-                let poll = tasks.polling(id, 1, now, [nursery, NONE]);
+                let poll = polling(&tasks, id, 1, now);
                 tasks.polled(&poll, now);
                 let task = tasks.get(TaskId(id), now).unwrap();
                 assert_eq!((task.polls, task.state), (polls, TaskState::Idle));
@@ -300,26 +305,27 @@ fn a_poll_that_ends_late_takes_nothing_from_the_next() {
     let tasks = tasks(100);
     let nursery = tasks.nursery(0).unwrap();
     tasks.spawned(&birth(7), nursery);
-    let first = tasks.polling(7, 1, 10, [NONE; 2]);
-    let second = tasks.polling(7, 2, 20, [NONE; 2]);
+    let first = polling(&tasks, 7, 1, 10);
+    let second = polling(&tasks, 7, 2, 20);
     tasks.polled(&first, 2_000_010);
     assert!(has(&tasks, second.cell, 7), "its cell is taken from under the second poll");
+    assert_eq!(tasks.nursery_of(second.cell), NONE, "the second has moved it");
     let task = tasks.get(TaskId(7), 30).unwrap();
     assert_eq!((task.state, task.worker, task.polls), (TaskState::Running, Some(2), 2));
     assert!(task.busy_ns >= clock::ticks_ns(2_000_000), "what the first took counts");
-    // The third begins before the second has moved it as well.
-    let third = tasks.polling(7, 3, 40, [NONE; 2]);
+    // The third begins before the second has ended.
+    let third = polling(&tasks, 7, 3, 40);
     tasks.polled(&second, 50);
     assert_eq!(tasks.get(TaskId(7), 60).unwrap().worker, Some(3));
     tasks.polled(&third, 60);
-    assert_eq!(tasks.get(TaskId(7), 70).unwrap().polls, 3);
-    assert_eq!(tasks.nursery_of(tasks.polling(7, 1, 80, [NONE; 2]).cell), NONE, "moved at last");
+    let task = tasks.get(TaskId(7), 70).unwrap();
+    assert_eq!((task.state, task.polls), (TaskState::Idle, 3));
     assert!(ended(&tasks, 7));
 
     // The cell is the next one's by now.
     tasks.spawned(&birth(8), nursery);
-    let first = tasks.polling(8, 1, 10, [NONE; 2]);
-    let second = tasks.polling(8, 2, 20, [NONE; 2]);
+    let first = polling(&tasks, 8, 1, 10);
+    let second = polling(&tasks, 8, 2, 20);
     assert!(tasks.ended(8, second.cell, [NONE; 2]));
     tasks.spawned(&birth(8 + 256), nursery);
     tasks.polled(&first, 2_000_010);
@@ -353,7 +359,7 @@ fn a_task_that_is_moved_while_its_next_poll_begins_is_lost_by_nobody() {
         scope.spawn(|| {
             for id in 1..=LAST {
                 tasks.spawned(&birth(id), nursery);
-                let poll = tasks.polling(id, 1, clock::now(), [nursery, NONE]);
+                let poll = polling(&tasks, id, 1, clock::now());
                 handed.store(id, Ordering::Release);
                 tasks.polled(&poll, clock::now());
                 wait_for(&over, id);
@@ -365,7 +371,7 @@ fn a_task_that_is_moved_while_its_next_poll_begins_is_lost_by_nobody() {
                 for _ in 0..id % 256 {
                     std::hint::spin_loop();
                 }
-                let poll = tasks.polling(id, 2, clock::now(), [NONE; 2]);
+                let poll = polling(&tasks, id, 2, clock::now());
                 assert_ne!(poll.cell, NONE, "{id} is lost");
                 for _ in 0..id % 64 {
                     assert!(has(&tasks, poll.cell, id), "{id} is polled, and its cell taken");
