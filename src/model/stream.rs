@@ -139,7 +139,9 @@ impl BodyState {
 }
 
 /// Traffic in one direction. Messages are counted by their five-byte gRPC
-/// prefix, bytes are those of the HTTP/2 body, prefix included.
+/// prefix, bytes are those of the HTTP/2 body, prefix included. What is received,
+/// and who begins to wait, has the time of the last look at the clock in the
+/// same poll: times are exact to the length of a poll, or to 20 ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 pub struct Traffic {

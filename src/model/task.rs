@@ -62,7 +62,10 @@ pub struct Task {
     pub age_ns: u64,
     /// Polls so far, the current one included.
     pub polls: u64,
-    /// Time spent inside polls, the current one included.
+    /// Time spent inside polls, the current one included. A poll on a runtime of
+    /// several threads begins where its worker's last one ended, or the worker
+    /// woke up: the scheduler's work in between, and a turn of the I/O driver
+    /// now and then, are part of it.
     pub busy_ns: u64,
     /// The longest poll, to the microsecond, the current one included.
     pub longest_poll_ns: u64,

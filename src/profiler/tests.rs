@@ -243,6 +243,96 @@ fn no_task_is_lost_between_workers() {
     assert_eq!((after.counters.tasks_spawned, after.counters.tasks_ended), (all, all));
 }
 
+/// A poll begins where the one before it ended, as far as nothing but tokio ran
+/// in between: what else took time there is not charged to the next task.
+mod charged {
+    use super::*;
+
+    const ROUNDS: u64 = 40;
+    const WORK: Duration = Duration::from_millis(4);
+
+    /// Is woken in each round, and does nothing.
+    async fn light(woken: Arc<Notify>) {
+        loop {
+            woken.notified().await;
+        }
+    }
+
+    /// All that is still there has done next to nothing.
+    #[track_caller]
+    fn is_nothing(profiler: &Profiler, tasks: usize) {
+        let snapshot = until(profiler, "end of it", |snapshot| {
+            snapshot.tasks.len() == tasks
+                && snapshot.tasks.iter().all(|task| task.state == TaskState::Idle)
+                && snapshot.tasks.iter().any(|task| task.polls > ROUNDS)
+        });
+        let busy: u64 = snapshot.tasks.iter().map(|task| task.busy_ns).sum();
+        let most = (WORK * ROUNDS as u32 / 2).as_nanos();
+        assert!(u128::from(busy) < most, "{busy} ns: {:#?}", snapshot.tasks);
+    }
+
+    #[test]
+    fn not_another_tasks_last_poll() {
+        let profiler = profiler();
+        let runtime = profiler.runtime(multi_thread(1)).build().unwrap();
+        let woken = Arc::new(Notify::new());
+        runtime.spawn(light(woken.clone()));
+        runtime.spawn(async move {
+            for yields in 0..ROUNDS {
+                let woken = woken.clone();
+                let work = tokio::spawn(async move {
+                    for _ in 0..yields % 3 {
+                        tokio::task::yield_now().await;
+                    }
+                    std::thread::sleep(WORK);
+                    woken.notify_one();
+                });
+                work.await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            std::future::pending::<()>().await;
+        });
+        is_nothing(&profiler, 2);
+    }
+
+    #[test]
+    fn not_the_root_beside_the_tasks() {
+        let profiler = profiler();
+        let mut builder = Builder::new_current_thread();
+        builder.enable_all();
+        let runtime = profiler.runtime(builder).build().unwrap();
+        let woken = Arc::new(Notify::new());
+        runtime.spawn(light(woken.clone()));
+        runtime.spawn(light(woken.clone()));
+        runtime.block_on(async {
+            for _ in 0..2 * ROUNDS + 2 {
+                tokio::task::yield_now().await;
+                woken.notify_one();
+                std::thread::sleep(WORK);
+            }
+            tokio::task::yield_now().await;
+        });
+        is_nothing(&profiler, 2);
+    }
+
+    #[test]
+    fn not_the_applications_own_hook() {
+        let profiler = profiler();
+        let hooks = Hooks::new().on_before_task_poll(|_| std::thread::sleep(WORK));
+        let runtime = profiler.runtime_with("hooked", multi_thread(1), hooks).build().unwrap();
+        let woken = Arc::new(Notify::new());
+        runtime.spawn(light(woken.clone()));
+        runtime.spawn(async move {
+            for _ in 0..ROUNDS {
+                woken.notify_one();
+                tokio::task::yield_now().await;
+            }
+            std::future::pending::<()>().await;
+        });
+        is_nothing(&profiler, 2);
+    }
+}
+
 /// However a runtime ends and whatever is spawned on it meanwhile and later: no
 /// task of it is told to live.
 #[test]

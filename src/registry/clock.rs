@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use quanta::Clock;
 
-use crate::sys::tsc;
+use crate::sys::{current, tsc};
 
 static CLOCK: LazyLock<Clock> = LazyLock::new(|| {
     let clock = Clock::new();
@@ -61,6 +61,33 @@ pub fn lately() -> u64 {
     LATELY.load(Ordering::Relaxed)
 }
 
+/// Now, to the length of the poll that this thread is in, or to some 20 ms: the
+/// last look at the clock in it, if the watchdog has told no later time. Outside
+/// of polls that hooks see, it looks.
+#[inline]
+pub fn in_poll() -> u64 {
+    let current = current::get();
+    match looked_last(current.began.get(), current.looked.get()) {
+        looked if lately() <= looked => looked,
+        _ => look(),
+    }
+}
+
+/// Now, which [`in_poll`] does not fall behind.
+#[inline]
+pub fn look() -> u64 {
+    let now = now();
+    current::get().looked.set(now);
+    now
+}
+
+/// In the poll that began then; 0 outside of polls.
+#[inline]
+fn looked_last(began: u64, looked: u64) -> u64 {
+    // What was looked at before belongs to another poll, or to none.
+    if began == 0 { 0 } else { began.max(looked) }
+}
+
 /// Nanoseconds from one tick to a later one; 0 if it is not later, which the
 /// counters of different cores make possible by a hair.
 #[inline]
@@ -92,5 +119,19 @@ mod tests {
         assert!(ns.abs_diff(100_000_000) < 100_000, "{ns}");
         let now = now();
         assert_eq!(delta_ns(now, now - 1), 0);
+    }
+
+    #[test]
+    fn a_look_counts_in_its_own_poll() {
+        assert_eq!(looked_last(0, 7), 0, "no poll");
+        assert_eq!(looked_last(10, 7), 10, "a look in an earlier one");
+        assert_eq!(looked_last(10, 12), 12);
+    }
+
+    #[test]
+    fn time_goes_on_where_there_is_no_poll() {
+        let first = in_poll();
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(in_poll() > first);
     }
 }

@@ -20,7 +20,7 @@ const TID: usize = 0;
 const PARKED: usize = 1;
 /// Tick at which the current poll began; 0 between polls.
 const POLL_BEGAN: usize = 2;
-/// While there is a poll: of which task.
+/// Of which task that is, or was.
 const TASK: usize = 3;
 /// While there is no poll: tick of its end, or of the last change between
 /// parked and not.
@@ -94,6 +94,12 @@ impl WorkerCell<'_> {
         self.set(TASK, task);
         self.set(POLLS, self.word(POLLS).load(Ordering::Relaxed) + 1);
         self.word(POLL_BEGAN).store(now, Ordering::Release);
+    }
+
+    /// The last poll was of this task.
+    #[inline(always)]
+    pub fn polled_last(&self, task: u64) -> bool {
+        self.word(TASK).load(Ordering::Relaxed) == task
     }
 
     /// The calling thread acts as this worker from now on.

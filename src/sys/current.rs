@@ -20,26 +20,23 @@ pub const UNKNOWN: u32 = u32::MAX;
 pub const NO_SLOT: u32 = u32::MAX;
 
 /// This thread, field by field: a struct written in parts and read back in one
-/// would stall the processor's store buffer.
+/// would stall the processor's store buffer. What each poll needs is one cache
+/// line, the first.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Current {
     /// The task polled; 0 outside polls.
     pub task: Cell<u64>,
     /// When the poll began, in ticks; 0 outside polls.
     pub began: Cell<u64>,
-    /// The last end of a task that was not held.
-    pub unknown: Cell<u64>,
+    /// When the last poll ended, or the thread woke up, in ticks, if nothing but
+    /// tokio's own work has passed since; else 0.
+    pub between: Cell<u64>,
     /// The polled task's cell.
     pub cell: Cell<u32>,
-    /// Which registry has that cell, by its address.
-    pub registry: Cell<usize>,
     /// Whose hooks know this thread: it is a worker of that runtime, and may use
     /// its nursery and its line. 0 for none.
     pub watch: Cell<u32>,
-    /// The worker that this thread is, or was last.
-    pub worker: Cell<u16>,
-    /// Polls around this one.
-    pub depth: Cell<u16>,
     /// The first cell of this thread's nursery.
     pub nursery: Cell<u32>,
     /// The nursery where a task was found last by asking.
@@ -50,24 +47,44 @@ pub struct Current {
     pub spawning_for: Cell<u32>,
     /// What [`tid`](Self::tid) knows; 0 before it is asked.
     pub known_tid: Cell<u32>,
+    /// The worker that this thread is, or was last.
+    pub worker: Cell<u16>,
+    /// Polls around this one.
+    pub depth: Cell<u16>,
+    /// The task polled last was found at home, not in the nursery.
+    pub found_at_home: Cell<bool>,
+    /// `between` is kept: the application itself never runs between two polls.
+    pub keeps_between: Cell<bool>,
+    /// The last look at the clock that somebody took in a poll, in ticks.
+    pub looked: Cell<u64>,
+    /// The last end of a task that was not held.
+    pub unknown: Cell<u64>,
+    /// Which registry has the polled task's cell, by its address.
+    pub registry: Cell<usize>,
 }
+
+const _: () = assert!(std::mem::offset_of!(Current, looked) == 64);
 
 thread_local! {
     static CURRENT: Current = const {
         Current {
             task: Cell::new(0),
             began: Cell::new(0),
-            unknown: Cell::new(0),
+            between: Cell::new(0),
             cell: Cell::new(NONE),
-            registry: Cell::new(0),
             watch: Cell::new(0),
-            worker: Cell::new(0),
-            depth: Cell::new(0),
             nursery: Cell::new(NONE),
             found_in: Cell::new(0),
             line: Cell::new(UNKNOWN),
             spawning_for: Cell::new(NO_SLOT),
             known_tid: Cell::new(0),
+            worker: Cell::new(0),
+            depth: Cell::new(0),
+            found_at_home: Cell::new(false),
+            keeps_between: Cell::new(false),
+            looked: Cell::new(0),
+            unknown: Cell::new(0),
+            registry: Cell::new(0),
         }
     };
 }
@@ -84,6 +101,12 @@ pub fn get() -> &'static Current {
 }
 
 impl Current {
+    /// Nothing but tokio's own work passes from now on to the next poll.
+    #[inline(always)]
+    pub fn is_between(&self, now: u64) {
+        self.between.set(if self.keeps_between.get() { now } else { 0 });
+    }
+
     /// The thread's id, asked of the kernel once.
     #[inline(always)]
     pub fn tid(&self) -> u32 {

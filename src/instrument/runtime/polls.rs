@@ -5,7 +5,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tokio::runtime::TaskMeta;
+use tokio::runtime::{Handle, RuntimeFlavor, TaskMeta};
 
 use crate::instrument::task_id;
 use crate::registry::tasks::{Birth, NO_WORKER, Poll, ShortWay};
@@ -29,8 +29,9 @@ struct Outer {
 }
 
 /// What the hooks of one runtime need. Each has a clone of its own, so that
-/// nothing it needs always is behind a pointer.
+/// nothing it needs always is behind a pointer, and all that in two cache lines.
 #[derive(Clone)]
+#[repr(align(64))]
 pub struct Watch {
     /// Tells threads whose they are; no two runtimes have the same, ever.
     number: u32,
@@ -39,12 +40,14 @@ pub struct Watch {
     workers: WorkerCells,
     /// A poll of so many ticks is told to the log of blocked polls.
     threshold: u64,
+    /// The application has hooks of its own around polls.
+    hooked: bool,
     registry: Arc<Registry>,
     runtime: Arc<RuntimeCell>,
 }
 
 impl Watch {
-    pub fn new(registry: Arc<Registry>, runtime: Arc<RuntimeCell>) -> Self {
+    pub fn new(registry: Arc<Registry>, runtime: Arc<RuntimeCell>, hooked: bool) -> Self {
         static LAST: AtomicU32 = AtomicU32::new(0);
         let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_add(1));
         Self {
@@ -54,6 +57,7 @@ impl Watch {
             short: registry.tasks.short_way(),
             workers: runtime.cells(),
             threshold: clock::ticks_in(registry.blocked_threshold),
+            hooked,
             registry,
             runtime,
         }
@@ -123,7 +127,7 @@ impl Watch {
         if current.began.get() == 0
             && let Some(worker) = self.settled(current)
             && let Some(found) = self.short.find(current, task)
-            && let Some(now) = clock::quick()
+            && let Some(now) = free_since(current, worker, task).or_else(clock::quick)
         {
             found.polling(current, now);
             begins(current, worker, task, now);
@@ -147,6 +151,7 @@ impl Watch {
         if current.began.get() != 0 {
             nest(current);
         }
+        current.between.set(0);
         let worker = match self.settled(current) {
             Some(worker) => Some(worker),
             None => self.settle(current),
@@ -197,6 +202,10 @@ impl Watch {
             current.nursery.set(nursery);
             current.found_in.set(nursery);
             current.watch.set(self.number);
+            // On a runtime of one thread the root is polled between tasks.
+            let flavor = self.runtime.handle().map(Handle::runtime_flavor);
+            let keeps = flavor == Some(RuntimeFlavor::MultiThread) && !self.hooked;
+            current.keeps_between.set(keeps);
         }
         Some(worker)
     }
@@ -221,6 +230,7 @@ impl Watch {
         {
             waiting.polled(current.worker.get(), now.saturating_sub(began), now);
             ends(current);
+            current.is_between(now);
             worker.poll_ends(current.known_tid.get(), now);
         } else {
             self.polled_otherwise(current);
@@ -247,6 +257,8 @@ impl Watch {
         }
         if current.depth.get() != 0 {
             unnest(current);
+        } else if current.watch.get() == self.number {
+            current.is_between(now);
         }
     }
 
@@ -294,6 +306,21 @@ impl Watch {
             }
         }
     }
+}
+
+/// When the thread's last poll ended, or it woke up, and the next one begins. A
+/// look at the clock costs as much as all else in a hook, and between them is but
+/// the scheduler, which works for the next. A task that yields is polled again
+/// after a turn of the I/O driver, which is not its own: that takes a look.
+#[inline(always)]
+fn free_since(current: &Current, worker: WorkerCell<'_>, task: u64) -> Option<u64> {
+    let since = current.between.get();
+    // Later than what is not known, or passed long ago, and will stay so.
+    if since < clock::lately() {
+        return None;
+    }
+    current.between.set(0);
+    (!worker.polled_last(task)).then_some(since)
 }
 
 #[inline(always)]

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::model::{Http2, Side, StreamEvent, StreamWire, TcpInfo};
+use crate::registry::clock;
 use crate::sys::tcp;
 use frame::Frame;
 use join::{Numbered, Told};
@@ -51,7 +52,8 @@ impl Writer<'_> {
     #[inline]
     pub fn received(&mut self, frame: Frame) {
         if !self.state.lost {
-            self.state.received(frame, self.now);
+            let now = self.at(&frame);
+            self.state.received(frame, now);
         }
     }
 
@@ -59,8 +61,15 @@ impl Writer<'_> {
     #[inline]
     pub fn sent(&mut self, frame: Frame) {
         if !self.state.lost {
-            self.state.sent(frame, self.now);
+            let now = self.at(&frame);
+            self.state.sent(frame, now);
         }
+    }
+
+    /// The time of a frame: of a PING a fresh one, since its round trip is told.
+    #[inline]
+    fn at(&self, frame: &Frame) -> u64 {
+        if matches!(frame, Frame::Ping { .. }) { clock::look().max(self.now) } else { self.now }
     }
 
     /// A reader has lost its place.

@@ -1,8 +1,9 @@
 //! Watches an HTTP/2 connection from just above its socket.
 //!
 //! Bytes pass unchanged and unheld: the tap looks at what was read, and at
-//! what the kernel took, after the fact. One clock read and one uncontended
-//! lock for each call that moved bytes; nothing is allocated for a frame.
+//! what the kernel took, after the fact. One uncontended lock for each call that
+//! moved bytes, and a look at the clock for each PING, whose round trip is told;
+//! nothing is allocated for a frame.
 
 #[cfg(any(test, fuzzing))]
 pub mod damage;
@@ -76,7 +77,7 @@ impl Watching {
                 self.cell.driven_by(task);
             }
         }
-        let now = clock::now();
+        let now = clock::in_poll();
         self.cell.read(bytes.len(), now);
         self.wire.read_all(false);
         let mut writer = self.wire.writer(now);
@@ -88,7 +89,7 @@ impl Watching {
 
     /// The kernel took the first so many bytes of these.
     fn wrote<'a>(&mut self, mut taken: usize, buffers: impl Iterator<Item = &'a [u8]>) {
-        let now = clock::now();
+        let now = clock::in_poll();
         self.cell.written(taken, now);
         let mut writer = self.wire.writer(now);
         for buffer in buffers {
