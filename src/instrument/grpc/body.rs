@@ -71,6 +71,8 @@ struct Meter {
     /// before the first. While the call keeps it that address is nobody else's.
     known: usize,
     frames: FrameCounter,
+    /// The call's, which is a cache line away.
+    side: Side,
     part: Part,
     /// Nobody else can end the call: see [`Watch`].
     watches: bool,
@@ -125,11 +127,12 @@ impl Meter {
         let watch = watch.filter(Watch::has_limits);
         let is_limited = throttle.is_some() || watch.is_some();
         let limits = is_limited.then(|| Box::new(Limited { throttle, watch }));
-        Self { call, limits, known: 0, frames: FrameCounter::default(), part, watches }
+        let side = call.cell().side();
+        Self { call, limits, known: 0, frames: FrameCounter::default(), side, part, watches }
     }
 
     fn way(&self) -> Way {
-        match (self.call.cell().side(), self.part) {
+        match (self.side, self.part) {
             (Side::Server, Part::Request) | (Side::Client, Part::Response) => Way::Recv,
             (Side::Server, Part::Response) | (Side::Client, Part::Request) => Way::Send,
         }
@@ -151,7 +154,7 @@ impl Meter {
     /// any more, and a stream with a sender is not reset: such a call would
     /// stay for ever on both sides. So the request ends with its call.
     fn is_upload(&self) -> bool {
-        self.part == Part::Request && self.call.cell().side() == Side::Client
+        self.part == Part::Request && self.side == Side::Client
     }
 
     /// The same; until it is so, the task is woken when it will be.
@@ -213,11 +216,12 @@ impl Meter {
         if let Some(data) = frame.data_ref() {
             let way = self.way();
             let cell = self.call.cell();
-            let (direction, kind) = match way {
-                Way::Recv => (&cell.received, StreamEventKind::Recv),
-                Way::Send => (&cell.sent, StreamEventKind::Send),
+            // Between a message that comes and its answer the handler works: so
+            // the time of the answer is looked at, and the others follow it.
+            let (direction, kind, now) = match way {
+                Way::Recv => (&cell.received, StreamEventKind::Recv, clock::in_poll()),
+                Way::Send => (&cell.sent, StreamEventKind::Send, clock::look()),
             };
-            let now = clock::now();
             let logged = cell.logged();
             let mut number = direction.messages();
             let messages = self.frames.feed(data, |bytes, _| {
@@ -251,7 +255,7 @@ impl Meter {
         self.direction().finish(BodyState::Error);
         if self.part == Part::Response {
             self.call.abort(&format!("the response failed: {}", reason(status)));
-        } else if self.call.cell().side() == Side::Server {
+        } else if self.side == Side::Server {
             self.call.cell().cancel(&format!("the request failed: {}", reason(status)));
         }
     }
@@ -331,7 +335,7 @@ where
         }
         let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
         // A server's response stream is the handler's own code.
-        let polled = if meter.part == Part::Response && meter.call.cell().side() == Side::Server {
+        let polled = if meter.part == Part::Response && meter.side == Side::Server {
             scope::within(&meter.call, || inner.poll_frame(cx))
         } else {
             inner.poll_frame(cx)

@@ -2,11 +2,13 @@
 //! big-endian length, then that many bytes (gRPC over HTTP/2, "Requests",
 //! Length-Prefixed-Message).
 
-/// Finds the ends of messages in a stream of chunks cut anywhere. It copies at
-/// most four bytes of prefix, whatever length a peer announces.
+/// Finds the ends of messages in a stream of chunks cut anywhere. It keeps
+/// twelve bytes, whatever length a peer announces.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FrameCounter {
-    prefix: [u8; 5],
+    /// Of the message, as far as its prefix was seen.
+    length: u32,
+    compressed: bool,
     /// Bytes of the prefix seen; 5 while inside a payload.
     seen: u8,
     /// Payload bytes still to come.
@@ -21,15 +23,11 @@ impl FrameCounter {
         let mut messages = 0;
         while !chunk.is_empty() {
             if self.seen < 5 {
-                let take = chunk.len().min(5 - usize::from(self.seen));
-                let at = usize::from(self.seen);
-                self.prefix[at..at + take].copy_from_slice(&chunk[..take]);
-                self.seen += take as u8;
-                chunk = &chunk[take..];
+                chunk = self.prefix(chunk);
                 if self.seen < 5 {
                     break;
                 }
-                self.left = self.announced();
+                self.left = self.length;
             }
             let take = chunk.len().min(self.left as usize);
             self.left -= take as u32;
@@ -37,15 +35,31 @@ impl FrameCounter {
             if self.left == 0 {
                 self.seen = 0;
                 messages += 1;
-                ended(self.announced(), self.prefix[0] != 0);
+                ended(self.length, self.compressed);
             }
         }
         messages
     }
 
-    fn announced(&self) -> u32 {
-        let [_flag, a, b, c, d] = self.prefix;
-        u32::from_be_bytes([a, b, c, d])
+    /// Takes what there is of the prefix, which seldom is cut.
+    #[inline]
+    fn prefix<'a>(&mut self, chunk: &'a [u8]) -> &'a [u8] {
+        if self.seen == 0
+            && let Some((&[flag, a, b, c, d], rest)) = chunk.split_first_chunk()
+        {
+            (self.compressed, self.length) = (flag != 0, u32::from_be_bytes([a, b, c, d]));
+            self.seen = 5;
+            return rest;
+        }
+        let (piece, rest) = chunk.split_at(chunk.len().min(5 - usize::from(self.seen)));
+        for &byte in piece {
+            match self.seen {
+                0 => self.compressed = byte != 0,
+                _ => self.length = self.length << 8 | u32::from(byte),
+            }
+            self.seen += 1;
+        }
+        rest
     }
 }
 

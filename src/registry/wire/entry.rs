@@ -4,8 +4,10 @@ use super::ring::Ring;
 use crate::model::{StreamEvent, StreamEventKind, StreamWire, WireReset};
 use crate::registry::clock;
 
-/// What is seen of a stream; times are in ticks, 0 for never.
+/// What is seen of a stream; times are in ticks, 0 for never. What each frame
+/// moves comes first, and lies together: it was not touched for long.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Entry {
     /// Between -(2^31 - 1) and 2^31 - 1 (RFC 9113, section 6.9); a peer that
     /// goes beyond is at the bound for us, and soon gone.
@@ -15,8 +17,8 @@ pub(super) struct Entry {
     pub(super) data_received: u64,
     pub(super) last_received: u64,
     pub(super) last_sent: u64,
-    pub(super) window_update: u64,
     pub(super) send_closed: u64,
+    pub(super) window_update: u64,
     pub(super) reset_at: u64,
     pub(super) reset_code: u32,
     pub(super) reset_by_peer: bool,

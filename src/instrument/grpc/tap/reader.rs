@@ -2,7 +2,7 @@
 //!
 //! It reads the nine-byte frame headers (RFC 9113, section 4.1) and skips over
 //! payloads, but for the few bytes of SETTINGS, WINDOW_UPDATE, RST_STREAM,
-//! PING and GOAWAY. It keeps 26 bytes whatever a peer announces. What cannot
+//! PING and GOAWAY. It keeps a few bytes whatever a peer announces. What cannot
 //! be HTTP/2 makes it [`Lost`], once and for good: it never guesses.
 
 use crate::registry::wire::frame::Frame;
@@ -42,10 +42,16 @@ pub struct Lost;
 pub struct FrameReader {
     /// Of the preface, bytes still to come.
     preface: u8,
-    /// The frame header, or of the payload what is looked at.
-    head: [u8; 9],
-    small: [u8; 8],
+    /// The frame's.
+    id: u32,
+    kind: u8,
+    flags: u8,
+    /// Bytes of the header seen; 9 while inside a payload.
     head_seen: u8,
+    /// The header, where it is cut.
+    head: [u8; 9],
+    /// Of the payload what is looked at.
+    small: [u8; 8],
     small_seen: u8,
     /// Payload bytes still to come.
     left: u32,
@@ -60,9 +66,12 @@ impl FrameReader {
     pub fn server() -> Self {
         Self {
             preface: 0,
+            id: 0,
+            kind: 0,
+            flags: 0,
+            head_seen: 0,
             head: [0; 9],
             small: [0; 8],
-            head_seen: 0,
             small_seen: 0,
             left: 0,
             block: 0,
@@ -115,12 +124,22 @@ impl FrameReader {
 
     fn header(&mut self, bytes: &[u8], frame: &mut impl FnMut(Frame)) -> Result<usize, Lost> {
         let at = usize::from(self.head_seen);
+        let whole = bytes.first_chunk().filter(|_| at == 0);
         let take = bytes.len().min(9 - at);
-        self.head[at..at + take].copy_from_slice(&bytes[..take]);
+        let head = match whole {
+            Some(whole) => *whole,
+            None => {
+                self.head[at..at + take].copy_from_slice(&bytes[..take]);
+                self.head
+            }
+        };
         self.head_seen += take as u8;
         if self.head_seen == 9 {
-            let [a, b, c, ..] = self.head;
-            self.left = u32::from_be_bytes([0, a, b, c]);
+            let [l, m, n, kind, flags, a, b, c, d] = head;
+            self.left = u32::from_be_bytes([0, l, m, n]);
+            (self.kind, self.flags) = (kind, flags);
+            // The highest bit is reserved, and to be ignored.
+            self.id = u32::from_be_bytes([a & 0x7f, b, c, d]);
             self.small_seen = 0;
             self.check()?;
             if self.left == 0 {
@@ -130,23 +149,13 @@ impl FrameReader {
         Ok(take)
     }
 
-    fn kind(&self) -> u8 {
-        self.head[3]
-    }
-
     fn flag(&self, flag: u8) -> bool {
-        self.head[4] & flag != 0
-    }
-
-    fn id(&self) -> u32 {
-        let [.., a, b, c, d] = self.head;
-        // The highest bit is reserved, and to be ignored.
-        u32::from_be_bytes([a & 0x7f, b, c, d])
+        self.flags & flag != 0
     }
 
     /// Whether such a frame can come here.
     fn check(&mut self) -> Result<(), Lost> {
-        let (kind, length, id) = (self.kind(), self.left, self.id());
+        let (kind, length, id) = (self.kind, self.left, self.id);
         let possible = match kind {
             DATA | HEADERS | PUSH_PROMISE | CONTINUATION => id != 0,
             RST_STREAM => id != 0 && length == 4,
@@ -177,13 +186,13 @@ impl FrameReader {
         let piece = &bytes[..take];
         // `left` fits 24 bits, and `take` is no more.
         self.left -= take as u32;
-        match self.kind() {
+        match self.kind {
             DATA if self.left > 0 => {
-                frame(Frame::Data { id: self.id(), bytes: take as u32, end: false });
+                frame(Frame::Data { id: self.id, bytes: take as u32, end: false });
             }
             DATA => {
                 let end = self.flag(FLAG_END_OR_ACK);
-                frame(Frame::Data { id: self.id(), bytes: take as u32, end });
+                frame(Frame::Data { id: self.id, bytes: take as u32, end });
                 self.head_seen = 0;
                 return Ok(take);
             }
@@ -219,10 +228,10 @@ impl FrameReader {
     /// A frame is complete. DATA with a payload says so itself.
     fn ended(&mut self, frame: &mut impl FnMut(Frame)) {
         self.head_seen = 0;
-        let id = self.id();
+        let id = self.id;
         let [a, b, c, d, e, f, g, h] = self.small;
         let first = u32::from_be_bytes([a, b, c, d]);
-        frame(match self.kind() {
+        frame(match self.kind {
             DATA => Frame::Data { id, bytes: 0, end: self.flag(FLAG_END_OR_ACK) },
             HEADERS => Frame::Headers {
                 id,
