@@ -259,7 +259,7 @@ impl Played {
 fn report() {
     // Short rounds, so that whatever else the machine does meets all kinds alike;
     // several starts, since each process has its own luck with memory.
-    let (starts, rounds, milliseconds) = either((7, 20, 200), (1, 2, 500));
+    let (starts, rounds, milliseconds) = either((16, 8, 200), (1, 2, 500));
     let pinned = can_pin();
     headline(&format!(
         "echo: {STREAMS} bidirectional ping-pong streams on one connection, one worker, {}\n\
@@ -278,8 +278,10 @@ fn report() {
         }
         for round in 0..rounds {
             let mut rate = vec![0.0; KINDS.len()];
+            // Each comes in each place, and before and after its neighbours.
             let mut turn: Vec<usize> = (0..KINDS.len()).collect();
-            if round % 2 == 1 {
+            turn.rotate_left(round % KINDS.len());
+            if round / KINDS.len() % 2 == 1 {
                 turn.reverse();
             }
             for kind in turn {
