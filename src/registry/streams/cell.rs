@@ -104,16 +104,17 @@ impl Direction {
         self.last.load(Relaxed)
     }
 
-    pub(super) fn traffic(&self, now: u64) -> Traffic {
+    /// Of a stream that `began` then: what its poll saw has the time of the poll.
+    pub(super) fn traffic(&self, began: u64, now: u64) -> Traffic {
         let last = self.last.load(Relaxed);
         let (body, since) = self.state();
         Traffic {
             messages: self.messages.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
-            last_ago_ns: (last != 0).then(|| clock::delta_ns(last, now)),
+            last_ago_ns: (last != 0).then(|| clock::delta_ns(last.max(began), now)),
             ended: body == BodyState::End,
             body,
-            body_ns: clock::delta_ns(since, now),
+            body_ns: clock::delta_ns(since.max(began), now),
         }
     }
 }

@@ -167,10 +167,10 @@ impl StreamCell {
             task: (task != 0).then_some(TaskId(task)),
             state: self.state(wire.as_ref(), frames.is_some_and(Wire::is_gone)),
             phase,
-            phase_ns: clock::delta_ns(since, now),
+            phase_ns: clock::delta_ns(since.max(self.began), now),
             age_ns,
-            received: self.received.traffic(now),
-            sent: self.sent.traffic(now),
+            received: self.received.traffic(self.began, now),
+            sent: self.sent.traffic(self.began, now),
             deadline: self.timeout().map(|timeout| {
                 let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
                 let remaining_ns = i128::from(timeout_ns) - i128::from(age_ns);

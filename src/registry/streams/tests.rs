@@ -40,6 +40,19 @@ fn what_does_not_fit_is_counted() {
 }
 
 #[test]
+fn nothing_is_older_than_its_stream() {
+    let streams = small();
+    let cell = streams.begin(begin("/a.B/C"));
+    cell.polled_by(None);
+    // The time of a poll that began before, on another thread.
+    cell.received.data(10, 1, 1);
+    let seen = &streams.snapshot(clock::now()).live[0];
+    assert_eq!(seen.received.last_ago_ns, Some(seen.age_ns));
+    assert_eq!(seen.received.body_ns, seen.age_ns);
+    assert!(seen.phase_ns <= seen.age_ns);
+}
+
+#[test]
 fn a_task_that_outlives_its_stream_keeps_it_in_sight() {
     let streams = small();
     let cell = streams.begin(begin("/a.B/Leak"));

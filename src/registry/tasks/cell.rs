@@ -317,7 +317,8 @@ impl Copied {
     pub fn task(&self, now: u64) -> Task {
         let state = self.polls & STATE;
         let running = state == RUNNING;
-        let since = if self.polls < ONE_POLL { self.born } else { self.since };
+        // A poll may begin a hair before: where its worker's last one ended.
+        let since = if self.polls < ONE_POLL { self.born } else { self.since.max(self.born) };
         let state_ns = clock::delta_ns(since, now);
         let current = if running { state_ns } else { 0 };
         let longest = u64::from(self.longest) << LONGEST_SHIFT;

@@ -81,6 +81,17 @@ fn a_life_is_accounted() {
 }
 
 #[test]
+fn no_poll_is_older_than_its_task() {
+    let tasks = tasks(100);
+    let now = clock::now();
+    tasks.spawned(&Birth { now, ..birth(7) }, NONE);
+    // It begins where its worker's last poll ended, on another thread.
+    polling(&tasks, 7, 0, now - 1_000);
+    let task = tasks.get(TaskId(7), now + 5_000).expect("held");
+    assert_eq!((task.state_ns, task.age_ns), (clock::ticks_ns(5_000), clock::ticks_ns(5_000)));
+}
+
+#[test]
 fn a_slot_that_went_to_another_stream_names_nobodys_task() {
     let streams = Arc::new(Streams::default());
     let tasks = Tasks::new(100, streams.clone());
