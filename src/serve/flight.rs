@@ -1,9 +1,10 @@
 //! One snapshot in flight, others join it.
 //!
 //! A snapshot of 100,000 tasks costs the watched process some memory traffic
-//! and us some memory. So requests that come together share one; one that was
-//! dear is kept for a moment (so that taking snapshots is a bounded share of
-//! the time, whatever the clients do); and only two large ones exist at once.
+//! and us some memory. So requests that come together share one, which goes on
+//! for a moment while others still read it; one that was dear is kept for a
+//! moment (so that taking snapshots is a bounded share of the time, whatever the
+//! clients do); and only two large ones exist at once.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -24,6 +25,8 @@ use crate::model::Snapshot;
 const KEEP_FACTOR: u32 = 5;
 /// Nothing older than this is handed out.
 const KEEP_MAX: Duration = Duration::from_secs(1);
+/// How often is looked whether a snapshot, kept long enough, is still read.
+const READ_LOOK: Duration = Duration::from_millis(20);
 /// Snapshots with tasks, or sent with very many streams, that may exist at once:
 /// one being sent, one being taken.
 const LARGE: usize = 2;
@@ -148,11 +151,19 @@ impl Flight {
         let begun = Instant::now();
         let snapshot = call(&stats, move || source.snapshot(want)).await.map_err(Arc::new)?;
         let keep = (begun.elapsed() * KEEP_FACTOR).min(KEEP_MAX);
-        tokio::spawn(async move {
-            sleep_until(Instant::now() + keep).await;
-            drop(forget);
-        });
-        Ok(Arc::new(Held { snapshot, number, begun, ripens_in: OnceLock::new(), room }))
+        let held = Arc::new(Held { snapshot, number, begun, ripens_in: OnceLock::new(), room });
+        tokio::spawn(forget.when_read(keep));
+        Ok(held)
+    }
+
+    /// Whether anyone but its slot has it, or is about to take it from there.
+    fn is_read(&self, number: u64) -> bool {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who waits for it takes it before he ceases to wait.
+        slots.live.iter().find(|slot| slot.number == number).is_some_and(|slot| {
+            slot.outcome.strong_count() > Some(1)
+                || matches!(slot.outcome.peek(), Some(Ok(held)) if Arc::strong_count(held) > 1)
+        })
     }
 
     /// For as long as a snapshot is sent that was taken without asking for room,
@@ -187,6 +198,19 @@ fn covers(have: Want, want: Want) -> bool {
 struct Forget {
     flight: Weak<Flight>,
     number: u64,
+}
+
+impl Forget {
+    /// Two hundred clients at once take longer to serve than a cheap snapshot is
+    /// kept: those who come late in such a crowd join what the others read.
+    async fn when_read(self, keep: Duration) {
+        let taken = Instant::now();
+        sleep_until(taken + keep).await;
+        let is_read = || self.flight.upgrade().is_some_and(|flight| flight.is_read(self.number));
+        while taken.elapsed() < KEEP_MAX && is_read() {
+            sleep_until((Instant::now() + READ_LOOK).min(taken + KEEP_MAX)).await;
+        }
+    }
 }
 
 impl Drop for Forget {

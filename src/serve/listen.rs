@@ -11,11 +11,18 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::config::Listen;
 use crate::error::{Error, ErrorKind, Result};
+
+/// Who may wait to be accepted; the kernel may set less (`somaxconn`). With the
+/// 128 of the standard library a burst of calls on a busy machine overflows the
+/// queue, and the kernel lets those beyond it ask again after a second or three,
+/// where one that we have accepted is answered, or turned away, at once.
+const BACKLOG: i32 = 1024;
 
 /// A bound socket, not yet part of a runtime.
 pub enum Bound {
@@ -41,11 +48,15 @@ pub fn bind(listen: &Listen) -> Result<Bound> {
             Bound::Unix(listener, file)
         }
     };
-    let nonblocking = match &bound {
-        Bound::Tcp(listener) => listener.set_nonblocking(true),
-        Bound::Unix(listener, _) => listener.set_nonblocking(true),
+    let socket = match &bound {
+        Bound::Tcp(listener) => SockRef::from(listener),
+        Bound::Unix(listener, _) => SockRef::from(listener),
     };
-    nonblocking.map_err(|error| Error::io(format!("cannot listen on {listen}"), error))?;
+    // A socket that listens takes another length of its queue: listen(2) again.
+    socket
+        .listen(BACKLOG)
+        .and_then(|()| socket.set_nonblocking(true))
+        .map_err(|error| Error::io(format!("cannot listen on {listen}"), error))?;
     Ok(bound)
 }
 
@@ -223,10 +234,30 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream as StdTcpStream;
+    use std::time::Duration;
+
     use super::*;
 
     fn unix(path: &Path) -> Result<Bound> {
         bind(&Listen::Unix(path.to_owned()))
+    }
+
+    /// A client beyond the queue hears nothing: the kernel drops its SYN, and it
+    /// asks again a second later.
+    #[test]
+    fn many_may_call_before_the_first_is_accepted() {
+        let most = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        let most: usize = most.trim().parse().unwrap();
+        let bound = bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+        let address = bound.local_addr().unwrap();
+        let calls: Vec<_> = (0..most.min(400))
+            .map(|call| {
+                let stream = StdTcpStream::connect_timeout(&address, Duration::from_millis(900));
+                stream.unwrap_or_else(|error| panic!("call {call}: {error}"))
+            })
+            .collect();
+        assert!(calls.len() >= 128);
     }
 
     #[test]

@@ -3,5 +3,6 @@
 #[cfg(feature = "cli")]
 mod endpoints;
 mod fixture;
+mod flight;
 mod panics;
 mod safety;
