@@ -12,6 +12,7 @@ use taskprof::Profiler;
 use tokio::runtime::Builder;
 use tokio::sync::{Barrier, Mutex};
 
+use super::blocked::blocked_threads;
 use super::server::{Answer, Server, tool};
 use super::targets::{Made, Target, eventually, run, taskprof_json};
 use super::tools::PPROF;
@@ -118,8 +119,7 @@ fn chains_are_read_while_every_worker_is_blocked() {
     let four = ["--streams", "4", "--connections", "4", "--seconds", "60"];
     let _blocking = server.load("block-thread", &four);
     server.wait_for("/debug/workers", "both workers blocked", |json| {
-        let blocked = list(&json["blocked"]).iter();
-        blocked.filter(|blocked| blocked["ongoing"] == true).count() >= 2
+        blocked_threads(json, true).len() >= 2
     });
     let snapshot = server.json("/debug/snapshot");
     let (file, line) = place("src/reference/lab/channel.rs", "_ = receiver.recv() =>");

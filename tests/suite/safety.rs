@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use super::blocked::blocked_threads;
 use super::server::{Answer, Server};
 
 /// A figure of `/proc/PID/status`, in bytes.
@@ -155,7 +156,7 @@ fn a_second_signal_ends_it_at_once() {
     let hold = ["--streams", "1", "--seconds", "60", "--hold", "60s"];
     let _load = server.load("block-thread", &hold);
     server.wait_for("/debug/workers", "a blocked worker", |json| {
-        json["blocked"].as_array().is_some_and(|blocked| !blocked.is_empty())
+        !blocked_threads(json, true).is_empty()
     });
     let mut events = TcpStream::connect(server.http).expect("connect");
     let request = format!("GET /debug/events HTTP/1.1\r\nHost: {}\r\n\r\n", server.http);
