@@ -152,7 +152,7 @@ impl Flight {
         let snapshot = call(&stats, move || source.snapshot(want)).await.map_err(Arc::new)?;
         let keep = (begun.elapsed() * KEEP_FACTOR).min(KEEP_MAX);
         let held = Arc::new(Held { snapshot, number, begun, ripens_in: OnceLock::new(), room });
-        tokio::spawn(forget.when_read(keep));
+        tokio::spawn(forget.once_unread(keep));
         Ok(held)
     }
 
@@ -203,7 +203,7 @@ struct Forget {
 impl Forget {
     /// Two hundred clients at once take longer to serve than a cheap snapshot is
     /// kept: those who come late in such a crowd join what the others read.
-    async fn when_read(self, keep: Duration) {
+    async fn once_unread(self, keep: Duration) {
         let taken = Instant::now();
         sleep_until(taken + keep).await;
         let is_read = || self.flight.upgrade().is_some_and(|flight| flight.is_read(self.number));
